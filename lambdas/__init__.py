@@ -1,0 +1,1 @@
+"""What runs in the cloud: the indexer, the authorizer, and what they share."""

@@ -1,0 +1,1 @@
+"""Decides at the edge who may read what."""

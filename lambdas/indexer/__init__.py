@@ -1,0 +1,1 @@
+"""Keeps the index of each subdir equal to the bucket, by change."""

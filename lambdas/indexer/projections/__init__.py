@@ -1,0 +1,1 @@
+"""What clients and people read, made from a commit of the tree."""
