@@ -1,0 +1,225 @@
+"""Object storage over one S3 bucket: every call to S3, and every translation of its errors.
+
+Nothing else calls boto3 for objects.
+
+Source: the S3 API reference; https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+"""
+
+import base64
+import contextlib
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnavailableError, VanishedError
+from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, IfMatch, ObjectInfo, StoredObject
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+
+MAX_SINGLE_COPY_BYTES: Final = 5 * 1024**3  # CopyObject's limit
+_MD5_HEX_CHARS: Final = 32
+
+
+class S3Storage:
+    """One S3 bucket, versioned, with SSE-S3."""
+
+    def __init__(self, bucket: str, client: "S3Client") -> None:
+        self.bucket = bucket
+        self._client = client
+
+    def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
+        """Look at an object: one HeadObject."""
+        with _translated(key):
+            try:
+                answer = self._client.head_object(
+                    Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
+                )
+            except ClientError as error:
+                if _is_missing(error):
+                    return None
+                raise
+        return _object_info(key, answer, size=answer["ContentLength"])
+
+    def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
+        """Read an object: one GetObject."""
+        with _translated(key):
+            try:
+                answer = self._client.get_object(
+                    Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
+                )
+            except ClientError as error:
+                if _is_missing(error):
+                    return None
+                raise
+            body = answer["Body"].read()
+        return StoredObject(info=_object_info(key, answer, size=len(body)), body=body)
+
+    def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        """Read a range: one GetObject with Range and If-Match."""
+        if start >= stop:
+            return b""
+        with _translated(info.key, reading=True):
+            answer = self._client.get_object(
+                Bucket=self.bucket,
+                Key=info.key,
+                Range=f"bytes={start}-{stop - 1}",
+                IfMatch=f'"{info.etag}"',
+                **_version_argument(info.version),
+            )
+            return answer["Body"].read()
+
+    def stream(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Read the object in chunks: one GetObject with If-Match."""
+        with _translated(info.key, reading=True):
+            answer = self._client.get_object(
+                Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"', **_version_argument(info.version)
+            )
+            yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Write an object: one PutObject."""
+        conditions: dict[str, Any] = {}
+        if isinstance(condition, IfMatch):
+            conditions["IfMatch"] = f'"{condition.etag}"'
+        elif isinstance(condition, IfAbsent):
+            conditions["IfNoneMatch"] = "*"
+        with _translated(key):
+            answer = self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentType=headers.content_type,
+                CacheControl=headers.cache_control,
+                Metadata=dict(metadata or {}),
+                **conditions,
+            )
+        return ObjectInfo(
+            key=key,
+            size=len(body),
+            etag=answer["ETag"].strip('"'),
+            last_modified_ms=0,
+            version=answer.get("VersionId"),
+            metadata=dict(metadata or {}),
+        )
+
+    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+        """Copy on the server: CopyObject, or a multipart copy above 5 GiB."""
+        copy_source: CopySourceTypeDef = {"Bucket": self.bucket, "Key": source.key}
+        if source.version is not None:
+            copy_source["VersionId"] = source.version
+        with _translated(source.key, reading=True):
+            if source.size < MAX_SINGLE_COPY_BYTES:
+                self._client.copy_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    CopySource=copy_source,
+                    CopySourceIfMatch=source.etag,
+                    Metadata=dict(metadata),
+                    MetadataDirective="REPLACE",
+                )
+            else:  # a multipart copy, in parts, by boto3
+                self._client.copy(copy_source, self.bucket, key, ExtraArgs={"Metadata": dict(metadata)})
+
+    def delete(self, key: str, *, version: str | None = None) -> None:
+        """Delete: one DeleteObject."""
+        with _translated(key):
+            self._client.delete_object(Bucket=self.bucket, Key=key, **_version_argument(version))
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List: one ListObjectsV2 per 1,000 keys."""
+        with _translated(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for entry in page.get("Contents", []):
+                    yield ObjectInfo(
+                        key=entry["Key"],
+                        size=entry["Size"],
+                        etag=entry["ETag"].strip('"'),
+                        last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
+                    )
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """List common prefixes: one ListObjectsV2 per 1,000."""
+        with _translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                for entry in page.get("CommonPrefixes", []):
+                    yield entry["Prefix"][len(prefix) :].rstrip("/")
+
+
+def _version_argument(version: str | None) -> dict[str, Any]:
+    return {} if version is None else {"VersionId": version}
+
+
+def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: ANN401 - two answers of one shape
+    etag = answer["ETag"].strip('"')
+    # The ETag is the md5 of a single-part upload with SSE-S3 alone; the SHA-256 covers the whole object
+    # unless it is a checksum of checksums ("-N", COMPOSITE).
+    plain = answer.get("ServerSideEncryption", "AES256") == "AES256" and "SSECustomerAlgorithm" not in answer
+    checksum = answer.get("ChecksumSHA256", "")
+    whole = bool(checksum) and "-" not in checksum and answer.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+    return ObjectInfo(
+        key=key,
+        size=size,
+        etag=etag,
+        last_modified_ms=int(answer["LastModified"].timestamp() * 1000),
+        version=answer.get("VersionId"),
+        metadata=answer.get("Metadata", {}),
+        md5=etag if plain and "-" not in etag and len(etag) == _MD5_HEX_CHARS else None,
+        sha256=base64.b64decode(checksum).hex() if whole else None,
+    )
+
+
+def _is_missing(error: ClientError) -> bool:
+    # 405: the version asked for is a delete marker. NoSuchBucket is a 404 too, but no answer about the key.
+    return _code(error) != "NoSuchBucket" and _status(error) in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@contextlib.contextmanager
+def _translated(key: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn botocore's errors into ours, by status and type alone (law 6)."""
+    try:
+        yield
+    except ClientError as error:
+        raise _translate_client_error(error, key, reading=reading) from error
+    except BotoCoreError as error:  # no answer: timeouts, broken connections
+        raise UnavailableError(f"no answer from S3 for {key!r}: {type(error).__name__}") from error
+
+
+def _translate_client_error(error: ClientError, key: str, *, reading: bool) -> FairwayError:
+    status, code = _status(error), _code(error)
+    message = f"S3 answered {status} {code} for {key!r}"
+    if code == "NoSuchBucket":
+        return AccessDeniedError("the bucket does not exist", hint="check --bucket or FAIRWAY_BUCKET")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS or code == "RequestTimeout":
+        return UnavailableError(message)
+    if status in {
+        HTTPStatus.NOT_FOUND,  # If-Match on a key that is gone
+        HTTPStatus.CONFLICT,
+        HTTPStatus.PRECONDITION_FAILED,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    }:
+        return VanishedError(message) if reading else ConflictError(message)
+    return AccessDeniedError(message)

@@ -1,0 +1,123 @@
+"""Object storage: the protocol that the indexer speaks, and its values.
+
+Deliberately knows nothing of channels. ``None`` means that the storage has answered "there is no
+such object"; any other failure is an error (law 7). The storages are in ``s3.py`` and
+``directory.py``; tests hold a third in memory. One contract suite runs over all three.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+CACHE_CONTROL_METADATA: Final = "public, max-age=30"  # law 12
+CACHE_CONTROL_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+CACHE_CONTROL_PRIVATE: Final = "no-store"
+CHUNK_BYTES: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """What the storage says of one version of one object."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified_ms: int
+    version: str | None = None
+    """None where the storage keeps no versions."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Our own attributes, names in lower case; empty in listings."""
+    md5: str | None = None
+    """Hex, where the storage vouches for the whole object."""
+    sha256: str | None = None
+    """Hex, where the storage vouches for the whole object."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """An object with its bytes."""
+
+    info: ObjectInfo
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IfMatch:
+    """Write only where the current object has this ETag."""
+
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IfAbsent:
+    """Write only where there is no object."""
+
+
+Condition = IfMatch | IfAbsent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContentHeaders:
+    """How an object is to be served."""
+
+    content_type: str
+    cache_control: str
+
+
+class ObjectStorage(Protocol):
+    """Keys to bytes, with conditional writes: what the indexer needs of S3.
+
+    Every method may raise ``UnavailableError`` (try again) and ``AccessDeniedError`` (do not).
+    A write that raised ``UnavailableError`` may or may not have happened.
+    """
+
+    def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
+        """Look at an object without its bytes."""
+
+    def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
+        """Read a small object whole."""
+
+    def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        """Read the bytes ``start <= i < stop`` of exactly this version.
+
+        Raises:
+            VanishedError: the object is gone or another one by now.
+        """
+
+    def stream(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Read exactly this version in chunks of about a MiB.
+
+        Raises:
+            VanishedError: the object is gone or another one by now.
+        """
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Write an object whole, atomically.
+
+        Raises:
+            ConflictError: the condition did not hold, or another write was under way.
+        """
+
+    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+        """Copy exactly this version to another key, never through this process.
+
+        Raises:
+            VanishedError: the source is gone.
+        """
+
+    def delete(self, key: str, *, version: str | None = None) -> None:
+        """Delete an object, or one version of it; deleting what isn't there is no error."""
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the objects under a prefix in the order of their keys, page by page."""
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """List the names of the folders directly under a prefix, which ends in ``/`` or is empty."""
