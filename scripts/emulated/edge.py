@@ -1,0 +1,260 @@
+"""The development edge: CloudFront and Lambda@Edge on loopback, for people.
+
+For each request it finds the cache behaviour as CloudFront does, runs the function *version* that
+the deployed distribution names there through the Lambda API, and hands the request that the
+function returned on to the emulated distribution, which checks origin access and adds the response
+headers. Nothing is cached: each request is a viewer request and an origin request at once.
+
+It makes up for two things in which the emulator differs from AWS:
+
+- The emulator answers 403 for a key that isn't there even where the distribution may list the
+  bucket. S3 answers 404 then, and so does the edge, after asking S3 itself.
+- The emulator looks at some paths before it looks at the Host. A second slash in front keeps its
+  other interfaces out of reach; the emulated distribution drops it again.
+
+Not here: viewer-response and origin functions, which Fairway doesn't use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import aiohttp
+import boto3
+from aiohttp import web
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from multidict import CIMultiDict
+from yarl import URL
+
+from scripts.emulated.cloudfront import (
+    HOP_BY_HOP,
+    MAX_URL_BYTES,
+    Behaviour,
+    GeneratedResponse,
+    InvalidResultError,
+    ViewerRequest,
+    find_behaviour,
+    format_event,
+    make_error,
+    may_list,
+    parse_behaviours,
+    parse_result,
+)
+from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY, require_loopback
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+
+HOST = "127.0.0.1"
+_CONCURRENT_INVOCATIONS = 8  # each needs a process of the emulator
+_CONNECTIONS = 64
+_CHUNK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Distribution:
+    """What the edge knows of the deployed distribution."""
+
+    id: str
+    domain: str
+    behaviours: tuple[Behaviour, ...]
+    bucket: str
+    lists_bucket: bool
+
+
+def fetch_distribution(session: boto3.Session, distribution_id: str, *, endpoint: str) -> Distribution:
+    """Read the deployed distribution and the policy of the bucket behind it."""
+    distribution = session.client("cloudfront", endpoint_url=endpoint).get_distribution(Id=distribution_id)[
+        "Distribution"
+    ]
+    config = distribution["DistributionConfig"]
+    bucket = config["Origins"]["Items"][0]["DomainName"].partition(".s3.")[0]
+    policy = json.loads(session.client("s3", endpoint_url=endpoint).get_bucket_policy(Bucket=bucket)["Policy"])
+    return Distribution(
+        id=distribution_id,
+        domain=distribution["DomainName"],
+        behaviours=parse_behaviours(config),
+        bucket=bucket,
+        lists_bucket=may_list(policy, bucket=bucket, distribution_arn=distribution["ARN"]),
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class Edge:
+    """Serves viewers."""
+
+    endpoint: str
+    distribution: Distribution
+    functions: LambdaClient
+    storage: S3Client
+    session: aiohttp.ClientSession
+    threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_CONCURRENT_INVOCATIONS))
+
+    async def serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        """Answer one viewer."""
+        uri, _, querystring = incoming.raw_path.partition("?")
+        if len(incoming.raw_path) > MAX_URL_BYTES:
+            return _format_response(make_error(414, "The URL is too long.", "Error"))
+        if not uri.startswith("/"):
+            return _format_response(make_error(400, "Bad request.", "Error"))
+        behaviour = find_behaviour(self.distribution.behaviours, uri)
+        if incoming.method not in behaviour.methods or (incoming.method in {"GET", "HEAD"} and incoming.can_read_body):
+            return _format_response(make_error(403, "This distribution does not allow such a request.", "Error"))
+        request = ViewerRequest(
+            method=incoming.method,
+            uri=uri,
+            querystring=querystring,
+            headers=_read_headers(incoming),
+            client_ip=incoming.remote or HOST,
+        )
+        if behaviour.function_arn is not None:
+            result = await self._run_function(behaviour.function_arn, request)
+            if isinstance(result, GeneratedResponse):
+                return _format_response(result)
+            request = result
+        return await self._pass_on(incoming, request)
+
+    async def _run_function(self, arn: str, request: ViewerRequest) -> ViewerRequest | GeneratedResponse:
+        """Invoke the function as CloudFront does; its failures become CloudFront's answers."""
+        event = format_event(
+            request,
+            distribution_id=self.distribution.id,
+            domain=self.distribution.domain,
+            request_id=uuid.uuid4().hex,
+        )
+        try:
+            answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._invoke, arn, event)
+        except (BotoCoreError, ClientError) as error:
+            return make_error(503, f"The function could not run: {error}", "LambdaLimitExceeded")
+        if isinstance(answer, GeneratedResponse):
+            return answer
+        try:
+            return parse_result(answer, request)
+        except InvalidResultError as error:
+            return make_error(502, str(error), "LambdaValidationError")
+
+    def _invoke(self, arn: str, event: dict[str, Any]) -> object:
+        """Run the version; blocks, so that a thread does it."""
+        answer = self.functions.invoke(FunctionName=arn, Payload=json.dumps(event).encode())
+        payload = answer["Payload"].read()
+        if answer.get("FunctionError"):
+            return make_error(503, f"The function failed: {payload.decode(errors='replace')}", "LambdaExecutionError")
+        return json.loads(payload)
+
+    async def _pass_on(self, incoming: web.BaseRequest, request: ViewerRequest) -> web.StreamResponse:
+        """Let the emulated distribution answer, and stream what it says."""
+        # The path must arrive byte for byte as the function gave it, hence a URL that says it is encoded.
+        target = URL(
+            f"{self.endpoint}/{request.uri}{'?' if request.querystring else ''}{request.querystring}", encoded=True
+        )
+        headers = CIMultiDict(
+            [(name, value) for name, value in request.headers if name.lower() not in HOP_BY_HOP | {"host"}]
+        )
+        headers.update({"Host": self.distribution.domain, "X-Forwarded-Proto": "https"})
+        body = incoming.content if incoming.can_read_body else None
+        try:
+            answering = self.session.request(request.method, target, headers=headers, data=body, allow_redirects=False)
+            async with answering as answer:
+                if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
+                    return _format_response(_make_not_found())
+                outgoing = web.StreamResponse(status=answer.status, reason=answer.reason)
+                outgoing.headers.extend(
+                    (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
+                )
+                await outgoing.prepare(incoming)
+                if request.method != "HEAD":
+                    async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+                        await outgoing.write(chunk)
+                await outgoing.write_eof()
+                return outgoing
+        except (aiohttp.ClientConnectionError, TimeoutError):
+            return _format_response(make_error(502, "The emulator does not answer.", "Error"))
+
+    async def _is_missing(self, uri: str) -> bool:
+        """Say whether S3 would have answered 404: the distribution may list, and nothing is there."""
+        if not self.distribution.lists_bucket:
+            return False
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self._lacks, unquote(uri)[1:])
+
+    def _lacks(self, key: str) -> bool:
+        """Ask S3 whether the key isn't there; blocks, so that a thread does it."""
+        try:
+            self.storage.head_object(Bucket=self.distribution.bucket, Key=key)
+        except ClientError as error:
+            return error.response["ResponseMetadata"]["HTTPStatusCode"] == web.HTTPNotFound.status_code
+        return False
+
+
+def _make_not_found() -> GeneratedResponse:
+    """Return what S3 says of a key that isn't there."""
+    body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
+    headers = (("Content-Type", "application/xml"), ("X-Cache", "Error from cloudfront"))
+    return GeneratedResponse(status=404, headers=headers, body=body)
+
+
+def _read_headers(incoming: web.BaseRequest) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in incoming.raw_headers
+        if name.decode("latin-1").lower() not in HOP_BY_HOP
+    )
+
+
+def _format_response(response: GeneratedResponse) -> web.Response:
+    return web.Response(
+        status=response.status, reason=response.reason, headers=CIMultiDict(response.headers), body=response.body
+    )
+
+
+async def serve(*, endpoint: str, distribution_id: str, port: int) -> None:
+    """Serve the distribution on loopback until told to stop; print the URL first."""
+    endpoint = require_loopback(endpoint)
+    session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
+    settings = Config(max_pool_connections=_CONCURRENT_INVOCATIONS, read_timeout=60, retries={"total_max_attempts": 2})
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        auto_decompress=False,
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=300),
+    ) as viewers:
+        edge = Edge(
+            endpoint=endpoint,
+            distribution=fetch_distribution(session, distribution_id, endpoint=endpoint),
+            functions=session.client("lambda", endpoint_url=endpoint, config=settings),
+            storage=session.client("s3", endpoint_url=endpoint, config=settings),
+            session=viewers,
+        )
+        runner = web.ServerRunner(web.Server(edge.serve, access_log=None, max_line_size=4 * MAX_URL_BYTES))
+        await runner.setup()
+        await web.TCPSite(runner, HOST, port).start()
+        stopped = asyncio.Event()
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(stop, stopped.set)
+        print(json.dumps({"url": "http://{}:{}".format(*runner.addresses[0][:2])}), flush=True)
+        await stopped.wait()
+        await runner.cleanup()
+
+
+def main() -> None:
+    """Serve until stopped."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.emulated.edge", description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="the emulator's URL, on loopback")
+    parser.add_argument("--distribution", required=True, help="id of the deployed distribution")
+    parser.add_argument("--port", type=int, default=0, help="where to listen; 0 picks a free one")
+    arguments = parser.parse_args()
+    asyncio.run(serve(endpoint=arguments.endpoint, distribution_id=arguments.distribution, port=arguments.port))
+
+
+if __name__ == "__main__":
+    main()
