@@ -5,12 +5,14 @@ the deployed distribution names there through the Lambda API, and hands the requ
 function returned on to the emulated distribution, which checks origin access and adds the response
 headers. Nothing is cached: each request is a viewer request and an origin request at once.
 
-It makes up for two things in which the emulator differs from AWS:
+It makes up for what the emulator does otherwise than AWS:
 
-- The emulator answers 403 for a key that isn't there even where the distribution may list the
-  bucket. S3 answers 404 then, and so does the edge, after asking S3 itself.
-- The emulator looks at some paths before it looks at the Host. A second slash in front keeps its
-  other interfaces out of reach; the emulated distribution drops it again.
+- For a key that isn't there it answers 403 even where the distribution may list the bucket. S3
+  answers 404 then, and so does the edge, after asking S3 itself. For the root S3 would list the
+  bucket: a function that lets it through is answered with 500, so that nobody misses it.
+- It takes a plus in a path for a plus, where S3 takes it for a space. The edge sends a space.
+- It looks at some paths before it looks at the Host. A second slash in front keeps its other
+  interfaces out of reach; the emulated distribution drops all slashes in front.
 
 Not here: viewer-response and origin functions, which Fairway doesn't use.
 """
@@ -25,7 +27,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import unquote_plus
 
 import aiohttp
 import boto3
@@ -153,10 +155,13 @@ class Edge:
 
     async def _pass_on(self, incoming: web.BaseRequest, request: ViewerRequest) -> web.StreamResponse:
         """Let the emulated distribution answer, and stream what it says."""
+        if request.uri == "/":
+            return _format_response(make_error(500, "The function let '/' through: S3 would list the bucket.", "Error"))
+        if request.uri.startswith("//"):
+            return _format_response(_make_not_found())
         # The path must arrive byte for byte as the function gave it, hence a URL that says it is encoded.
-        target = URL(
-            f"{self.endpoint}/{request.uri}{'?' if request.querystring else ''}{request.querystring}", encoded=True
-        )
+        query = f"?{request.querystring}" if request.querystring else ""
+        target = URL(f"{self.endpoint}/{request.uri.replace('+', '%20')}{query}", encoded=True)
         headers = CIMultiDict(
             [(name, value) for name, value in request.headers if name.lower() not in HOP_BY_HOP | {"host"}]
         )
@@ -184,7 +189,7 @@ class Edge:
         """Say whether S3 would have answered 404: the distribution may list, and nothing is there."""
         if not self.distribution.lists_bucket:
             return False
-        return await asyncio.get_running_loop().run_in_executor(self.threads, self._lacks, unquote(uri)[1:])
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self._lacks, unquote_plus(uri)[1:])
 
     def _lacks(self, key: str) -> bool:
         """Ask S3 whether the key isn't there; blocks, so that a thread does it."""

@@ -36,6 +36,7 @@ class Emulator:
     endpoint: str
     log: Path
     environment: dict[str, str]  # for every process that talks to it
+    process: subprocess.Popen[bytes]
 
 
 def find_free_port() -> int:
@@ -95,7 +96,7 @@ def running_emulator(state: Path, *, port: int, keep: bool) -> Iterator[Emulator
     command = [str(ROOT / ".local" / "emulator" / "bin" / "ministack")]
     with log.open("ab") as output, guarded(command, environment | settings, cwd=state, output=output) as process:
         _wait_until_healthy(process, port=port, log=log)
-        yield Emulator(endpoint=endpoint, log=log, environment=environment)
+        yield Emulator(endpoint=endpoint, log=log, environment=environment, process=process)
 
 
 @contextmanager

@@ -25,20 +25,20 @@ _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "ftp_proxy"})
 def require_loopback(endpoint: str) -> str:
     """Return the endpoint if it can only mean this machine.
 
-    Names are refused, ``localhost`` too: what they mean is up to a resolver.
-
     Raises:
-        UsageError: anything but ``http://`` with a loopback address and a port.
+        UsageError: anything but ``http://`` with a loopback address, or ``localhost``, and a port.
     """
     try:
         parts = urlsplit(endpoint)
+        host = parts.hostname or ""
         is_local = (
             parts.scheme == "http"
             and parts.port is not None
             and parts.username is None
             and parts.path in {"", "/"}
             and not parts.query
-            and ipaddress.ip_address(parts.hostname or "").is_loopback
+            and not parts.fragment
+            and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
         )
     except ValueError:
         is_local = False
@@ -48,6 +48,20 @@ def require_loopback(endpoint: str) -> str:
             hint="the local commands only ever talk to the emulator on this machine, like http://127.0.0.1:4566",
         )
     return endpoint.rstrip("/")
+
+
+def require_loopback_environment(environment: Mapping[str, str]) -> None:
+    """Refuse to begin where somebody asks for another endpoint, rather than ignore the wish.
+
+    Raises:
+        UsageError: a variable names an endpoint that isn't loopback.
+    """
+    for name, value in environment.items():
+        if name.startswith("AWS_ENDPOINT_URL") and value:
+            try:
+                require_loopback(value)
+            except UsageError as error:
+                raise UsageError(f"{name} is {error}", hint=f"{error.hint}; unset {name} first") from error
 
 
 def make_environment(parent: Mapping[str, str], *, endpoint: str, root: Path, temporary: Path) -> dict[str, str]:
@@ -86,5 +100,7 @@ def make_environment(parent: Mapping[str, str], *, endpoint: str, root: Path, te
         "no_proxy": "127.0.0.1,::1",
         "PATH": f"{root / '.venv' / 'bin'}:{parent.get('PATH', '/usr/bin:/bin')}",
         "PYTHONUNBUFFERED": "1",
+        "RATTLER_CACHE_DIR": str(caches / "rattler"),
+        "XDG_CACHE_HOME": str(caches),
         "TMPDIR": str(temporary),
     }

@@ -1,0 +1,208 @@
+"""The command behind scripts/local: demo, up, down, status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from lambdas.channel.errors import FairwayError, UnavailableError, UsageError
+from scripts.emulated.commands import create_token
+from scripts.emulated.demo import run_demo
+from scripts.emulated.emulator import ROOT
+from scripts.emulated.instructions import format_instructions
+from scripts.emulated.isolation import require_loopback_environment
+from scripts.emulated.registry import Registration, Registry
+from scripts.emulated.stack import Stack, running_stack
+from scripts.emulated.transcript import Transcript
+
+_REGISTRY = Registry(folder=ROOT / ".local")
+_STOP_SECONDS = 60.0
+_WATCH_SECONDS = 0.5
+_INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
+
+_EPILOG = """\b
+Examples:
+  ./scripts/local demo                  the whole way, once, with a transcript
+  ./scripts/local up                    keep it running; prints what to type
+  ./scripts/local up --keep .local/mine keep what is published between runs
+  ./scripts/local status --json         what runs, for programs
+  ./scripts/local down                  stop it from another terminal
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Run Fairway on this machine: the real deploy on an emulated AWS, no account and no Docker needed.
+
+    Only loopback is ever talked to. Credentials and profiles of real accounts are kept away from
+    all that is started here.
+    """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the transcript as one JSON document.")
+def demo(*, as_json: bool) -> None:
+    """Deploy, publish, install, and stop: exits with 0 only if all of it worked.
+
+    \b
+    Example:
+      ./scripts/local demo
+    """  # noqa: D301 - click's mark for text that it shall not wrap
+    with _spoken_errors():
+        require_loopback_environment(os.environ)
+        run_demo(Transcript(as_json=as_json), setup_seconds=_find_setup_seconds())
+
+
+@main.command()
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep state in this folder.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Where the emulated AWS listens. [default: a free port]")
+@click.option("--edge-port", type=click.IntRange(1, 65535), help="Where the edge listens. [default: a free port]")
+def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
+    """Keep the stack running in the foreground, and print what to type.
+
+    Ctrl-C or ./scripts/local down stops it.
+
+    \b
+    Examples:
+      ./scripts/local up
+      ./scripts/local up --keep .local/mine --port 4566 --edge-port 8080
+    """  # noqa: D301 - click's mark for text that it shall not wrap
+    with _spoken_errors(), _REGISTRY.held(), _state_folder(keep) as state:
+        require_loopback_environment(os.environ)
+        _REGISTRY.write(Registration(pid=os.getpid(), phase="starting", state=str(state)))
+        try:
+            with running_stack(
+                state, keep=keep is not None, port=port, edge_port=edge_port, announce=_announce
+            ) as stack:
+                running = _describe(stack, token=_find_token(stack))
+                _REGISTRY.write(running)
+                click.echo("\n" + format_instructions(running))
+                click.echo("Running. Ctrl-C stops it.")
+                _watch(stack)
+        except KeyboardInterrupt:
+            click.echo("\nStopped.")
+
+
+@main.command()
+def down() -> None:
+    """Stop the stack that another terminal keeps running.
+
+    \b
+    Example:
+      ./scripts/local down
+    """  # noqa: D301 - click's mark for text that it shall not wrap
+    with _spoken_errors():
+        stopped = _REGISTRY.stop(timeout_seconds=_STOP_SECONDS)
+        click.echo("stopped" if stopped else "nothing is running")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def status(*, as_json: bool) -> None:
+    """Tell whether the stack runs: exits with 0 if it is ready, else with 1.
+
+    \b
+    Examples:
+      ./scripts/local status
+      ./scripts/local status --json
+    """  # noqa: D301 - click's mark for text that it shall not wrap
+    running = _REGISTRY.read()
+    phase = running.phase if running else "stopped"
+    if as_json:
+        click.echo(json.dumps(asdict(running) if running else {"phase": phase}, indent=2))
+    elif running and phase == "running":
+        click.echo(format_instructions(running))
+    else:
+        click.echo(phase)
+    sys.exit(0 if phase == "running" else 1)
+
+
+@contextmanager
+def _spoken_errors() -> Iterator[None]:
+    """Turn errors into words and exit statuses, and signals into an orderly end."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(stop, signal.SIG_IGN)  # once is enough: the end isn't to be interrupted
+        raise KeyboardInterrupt
+
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(stop, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except FairwayError as error:
+        click.echo(f"error: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+@contextmanager
+def _state_folder(keep: Path | None) -> Iterator[Path]:
+    """Give the folder for the state: the user's, held against a second stack, or one that goes away."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="fairway-") as name:
+            yield Path(name)
+    else:
+        folder = (Path(os.environ.get("FAIRWAY_LOCAL_FROM", "")) / keep).resolve()
+        with Registry(folder=folder).held():
+            yield folder
+
+
+def _find_setup_seconds() -> float:
+    """Return how long scripts/setup took, as scripts/local measured it."""
+    return max(0.0, time.time() - float(os.environ.get("FAIRWAY_LOCAL_STARTED", time.time())))
+
+
+def _announce(what: str, seconds: float) -> None:
+    click.echo(f"{what:<100} {seconds:7.2f} s")
+
+
+def _find_token(stack: Stack) -> str:
+    """Return a token for every channel: the one that an earlier run left in the kept folder, else a new one."""
+    path = stack.state / "token"
+    if not path.exists():
+        token = create_token("local", "*", environment=stack.environment)
+        path.touch(mode=0o600)
+        path.write_text(token, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
+
+
+def _describe(stack: Stack, *, token: str) -> Registration:
+    return Registration(
+        pid=os.getpid(),
+        phase="running",
+        state=str(stack.state),
+        endpoint=stack.endpoint,
+        edge_url=stack.edge_url,
+        bucket=stack.outputs.bucket,
+        distribution_id=stack.outputs.distribution_id,
+        token=token,
+        tools=str(ROOT / ".venv" / "bin"),
+    )
+
+
+def _watch(stack: Stack) -> None:
+    """Wait until interrupted, or until a part ends by itself."""
+    while True:
+        dead = stack.find_dead()
+        if dead:
+            raise UnavailableError(f"{dead} has ended by itself", hint=f"its log is in {str(stack.state)!r}")
+        time.sleep(_WATCH_SECONDS)
+
+
+if __name__ == "__main__":
+    main(prog_name="./scripts/local")

@@ -1,0 +1,140 @@
+"""The whole way, from an empty machine to an installed environment, told as it goes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lambdas.channel.errors import FairwayError
+from scripts.emulated.commands import build_packages, create_token, install, upload
+from scripts.emulated.emulator import ROOT
+from scripts.emulated.stack import Stack, running_stack
+from scripts.emulated.transcript import Transcript
+from scripts.emulated.viewer import Viewer
+
+CHANNEL = "demo"
+_VISIBLE_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
+
+class DemoError(FairwayError):
+    """Something was not as it should be."""
+
+
+def run_demo(transcript: Transcript, *, setup_seconds: float) -> None:
+    """Do all of it and tell it; raises if anything is not so."""
+    with tempfile.TemporaryDirectory(prefix="fairway-demo-") as name, transcript.judged():
+        folder = Path(name)
+        transcript.begin("Set up the checkout: locked, with hashes")
+        transcript.tell(_describe_tools(), setup_seconds)
+        transcript.begin("Start AWS on this machine and deploy, as to a real account")
+        with running_stack(folder / "state", announce=transcript.tell) as stack:
+            viewer = _show_token(stack, transcript)
+            artifacts = _show_publishing(stack, viewer, folder / "built", transcript)
+            _show_installing(stack, viewer, folder, artifacts, transcript)
+            _show_answers(viewer, artifacts, transcript)
+            transcript.begin("Stop what was started")
+        transcript.tell("emulator and edge stopped, their state removed")
+
+
+def _describe_tools() -> str:
+    """Name the versions of what the set-up brought."""
+    node = subprocess.run([ROOT / ".venv/bin/node", "--version"], capture_output=True, text=True, check=True)
+    cdk = json.loads((ROOT / "node_modules/aws-cdk/package.json").read_text(encoding="utf-8"))["version"]
+    (emulator,) = (ROOT / ".local/emulator").glob("lib*/python*/site-packages/ministack-*.dist-info")
+    version = emulator.name.removeprefix("ministack-").removesuffix(".dist-info")
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    return f"Python {python}, Node {node.stdout.strip().removeprefix('v')}, cdk {cdk}, MiniStack {version}"
+
+
+def _show_token(stack: Stack, transcript: Transcript) -> Viewer:
+    """Create the token that the rest reads with."""
+    transcript.begin("Create a token")
+    token = create_token("demo", CHANNEL, environment=stack.environment)
+    transcript.tell(f"fairway token create demo --channel {CHANNEL}: {token}")
+    return Viewer(url=stack.edge_url, token=token)
+
+
+def _show_publishing(stack: Stack, viewer: Viewer, folder: Path, transcript: Transcript) -> list[dict[str, Any]]:
+    """Build packages, publish them, and wait until the index has them."""
+    transcript.begin("Build packages")
+    folder.mkdir()
+    artifacts = build_packages(folder, environment=stack.environment)
+    for artifact in artifacts:
+        artifact["filename"] = Path(artifact["path"]).name
+        transcript.tell(f"{artifact['tool']}: {artifact['subdir']}/{artifact['filename']}", artifact["seconds"])
+
+    transcript.begin("Publish them with aws s3 cp")
+    uploaded = {}
+    for artifact in artifacts:
+        key = f"{CHANNEL}/{artifact['subdir']}/{artifact['filename']}"
+        upload(Path(artifact["path"]), key, bucket=stack.outputs.bucket, environment=stack.environment)
+        uploaded[key] = time.monotonic()
+        transcript.tell(f"aws s3 cp {artifact['filename']} s3://{stack.outputs.bucket}/{key}")
+    for key, since in uploaded.items():
+        _wait_until_listed(viewer, key)
+        transcript.tell(f"installable: {key}", time.monotonic() - since)
+    return artifacts
+
+
+def _wait_until_listed(viewer: Viewer, key: str) -> None:
+    """Return once the index that clients read lists the artifact."""
+    folder, _, filename = key.rpartition("/")
+    section = "packages.conda" if filename.endswith(".conda") else "packages"
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while True:
+        answer = viewer.ask(f"/{folder}/repodata.json")
+        if answer.status == 200 and filename in json.loads(answer.body)[section]:  # noqa: PLR2004 - HTTP's
+            return
+        if time.monotonic() > deadline:
+            raise DemoError(f"{key!r} is not listed after {_VISIBLE_SECONDS:.0f} s; the edge says {answer.status}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _show_installing(
+    stack: Stack, viewer: Viewer, folder: Path, artifacts: list[dict[str, Any]], transcript: Transcript
+) -> None:
+    """Install with py-rattler in the forms that people use, and run what was installed."""
+    transcript.begin("Install with py-rattler: solve, download, link")
+    by_path = viewer.channel_url(CHANNEL)
+    by_password = f"{viewer.url.replace('://', f'://token:{viewer.token}@')}/{CHANNEL}"
+    ways = [
+        ("sharded index, token in the path", by_path, True),
+        ("flat index, token in the path", by_path, False),
+        ("sharded index, token as password", by_password, True),
+    ]
+    expected = sorted(artifact["filename"] for artifact in artifacts)
+    for number, (way, url, sharded) in enumerate(ways):
+        target = folder / f"install-{number}"
+        installed = install(url, "fairway-hello", folder=target, environment=stack.environment, sharded=sharded)
+        if installed["records"] != expected:
+            raise DemoError(f"{way}: installed {installed['records']!r}, not {expected!r}")
+        if installed["indexes"] != ["sharded" if sharded else "flat"]:
+            raise DemoError(f"{way}: read {installed['indexes']!r} indexes")
+        transcript.tell(f"{way}: {len(expected)} packages")
+    python = next(Path(installed["prefix"]).glob("bin/python3*"))
+    said = subprocess.run([python, "-m", "fairway_hello"], capture_output=True, text=True, check=True).stdout
+    transcript.tell(f"the installed program says:\n{said.rstrip()}")
+
+
+def _show_answers(viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
+    """Show what those get who have no token, and those who ask for what isn't there."""
+    transcript.begin("Ask without a token, and for what isn't there")
+    stranger = Viewer(url=viewer.url)
+    there = f"/{CHANNEL}/{artifacts[0]['subdir']}/{artifacts[0]['filename']}"
+    missing = f"/{CHANNEL}/noarch/missing-1.0-0.conda"
+    for who, asking, path, status in (
+        ("with the token", viewer, there, 200),
+        ("without a token", stranger, there, 401),
+        ("without a token", stranger, missing, 401),
+        ("with the token", viewer, missing, 404),
+    ):
+        answer = asking.ask(path)
+        if answer.status != status:
+            raise DemoError(f"GET {path} {who} is answered with {answer.status}, not {status}")
+        transcript.tell(f"{answer.status} for GET {path} {who}")

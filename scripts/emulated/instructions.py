@@ -1,0 +1,42 @@
+"""What to type while the stack runs. Pure: text from a description."""
+
+from __future__ import annotations
+
+from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY
+from scripts.emulated.registry import Registration
+
+CHANNEL = "demo"
+
+
+def format_instructions(running: Registration) -> str:
+    """Return copy-paste commands for a running stack."""
+    host = (running.edge_url or "").removeprefix("http://")
+    channel = f"http://{host}/t/{running.token}/{CHANNEL}"
+    return f"""\
+# In another terminal. These let aws, boto3, cdk and fairway talk to the emulator and to nothing else:
+unset AWS_PROFILE AWS_SESSION_TOKEN
+export AWS_ENDPOINT_URL={running.endpoint} AWS_REGION={REGION} AWS_DEFAULT_REGION={REGION}
+export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}
+export FAIRWAY_BUCKET={running.bucket} FAIRWAY_URL={running.edge_url}
+export PATH="{running.tools}:$PATH"
+
+# Publish. A channel begins with its first upload; here it is called {CHANNEL!r}:
+aws s3 cp mypackage-1.0-0.conda s3://{running.bucket}/{CHANNEL}/noarch/
+fairway status {CHANNEL}/noarch/mypackage-1.0-0.conda --wait
+
+# Install, with a token that may read every channel of this stack:
+conda install --override-channels -c {channel} mypackage
+mamba install --override-channels -c {channel} mypackage
+pixi init --channel {channel} myproject && cd myproject && pixi add mypackage
+
+# Look:
+curl -u token:{running.token} http://{host}/{CHANNEL}/noarch/repodata.json
+curl -i http://{host}/{CHANNEL}/noarch/repodata.json    # 401: no token
+aws s3 ls --recursive s3://{running.bucket}/{CHANNEL}/
+
+# Manage:
+fairway token create alice --channel {CHANNEL}
+fairway channel set-public {CHANNEL}
+./scripts/local status
+./scripts/local down
+"""
