@@ -1,0 +1,104 @@
+"""Fetches and keeps the access document: one small conditional GET per refresh interval.
+
+The document is believed for ``refresh_seconds`` without asking. When asking fails, the last good
+rules stay in force for ``stale_seconds`` after S3 last confirmed them, then there are none (law 10).
+While the document can't be understood, the last good rules stay in force, and an alarm is raised.
+Ages are wall-clock time: a monotonic clock may stand still while Lambda freezes the environment,
+and a revoked token must not outlive that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from lambdas.channel.access import AccessDocument, parse_access
+from lambdas.channel.decisions import AccessRules, compile_rules
+from lambdas.channel.errors import InvalidDocumentError, UnavailableError
+
+RETRY_SECONDS: Final = 2
+"""After a failed attempt, requests are answered from what is there for so long."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedDocument:
+    """S3's answer: a body, or neither of both where there is no such object."""
+
+    body: bytes | None
+    etag: str | None
+
+
+class DocumentSource(Protocol):
+    """Where the access document comes from."""
+
+    def fetch(self, etag: str | None) -> FetchedDocument | None:
+        """Return the document; None where it still has that ETag.
+
+        Raises:
+            UnavailableError: no answer, or one that says neither.
+        """
+
+
+class RulesKeeper:
+    """The rules of one execution environment."""
+
+    def __init__(
+        self,
+        source: DocumentSource,
+        *,
+        public_globs: tuple[str, ...],
+        refresh_seconds: int,
+        stale_seconds: int,
+        report: Callable[[str, str], None],
+    ) -> None:
+        """``report`` is given a code, which alarms look for, and a sentence."""
+        self._source = source
+        self._public_globs = public_globs
+        self._refresh_seconds = refresh_seconds
+        self._stale_seconds = stale_seconds
+        self._report = report
+        self._rules: AccessRules | None = None
+        self._etag: str | None = None
+        self._confirmed_at = 0.0
+        self._asked_at = float("-inf")
+        self._failed = False
+
+    def current(self, now: float) -> AccessRules | None:
+        """Return the rules in force; None where there are none to rely on."""
+        wait = RETRY_SECONDS if self._failed else self._refresh_seconds
+        if not 0 <= now - self._asked_at < wait:  # also when the clock was set back
+            self._refresh(now)
+        if self._rules is None or not 0 <= now - self._confirmed_at < self._stale_seconds:
+            return None
+        return self._rules
+
+    def _refresh(self, now: float) -> None:
+        self._asked_at = now
+        self._failed = True
+        try:
+            fetched = self._source.fetch(self._etag)
+        except UnavailableError as error:
+            self._report("access-document-unavailable", str(error))
+            return
+        if fetched is not None and not self._accept(fetched):
+            return
+        self._failed = False
+        self._confirmed_at = now
+
+    def _accept(self, fetched: FetchedDocument) -> bool:
+        if fetched.body is None:
+            if self._etag is not None:
+                # It was there: somebody deleted it, which is no way to change rules.
+                self._report("access-document-missing", "the access document was deleted")
+                return False
+            document = AccessDocument()  # S3 has answered that there are no rules yet (law 7)
+        else:
+            try:
+                document = parse_access(fetched.body)
+            except InvalidDocumentError as error:
+                self._report("access-document-malformed", str(error))
+                return self._rules is not None
+        self._rules = compile_rules(document, public_globs=self._public_globs)
+        self._etag = fetched.etag
+        return True

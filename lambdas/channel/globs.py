@@ -1,0 +1,71 @@
+"""Patterns of names: ``*`` stands for any characters, ``?`` for one, all else for itself.
+
+Matching takes at most time proportional to the product of both lengths, whatever the pattern: no
+regular expression is built, so no pattern in the access document can stall the edge.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.names import MAX_CHANNEL_CHARS, MAX_FIELD_CHARS
+
+Glob = NewType("Glob", str)
+
+_NAME_GLOB = re.compile(r"[a-z0-9_.*?-]+\Z")
+
+
+def glob_matches(pattern: str, text: str) -> bool:
+    """Tell whether the pattern covers the whole text."""
+    if pattern in {text, "*"}:
+        return True
+    position = here = 0
+    star = -1
+    resume = 0
+    while here < len(text):
+        if position < len(pattern) and pattern[position] == "*":
+            star, resume = position, here
+            position += 1
+        elif position < len(pattern) and (pattern[position] == "?" or pattern[position] == text[here]):
+            position += 1
+            here += 1
+        elif star >= 0:  # let the last star swallow one character more
+            resume += 1
+            position, here = star + 1, resume
+        else:
+            return False
+    return all(character == "*" for character in pattern[position:])
+
+
+def matches_any(patterns: tuple[str, ...], text: str) -> bool:
+    """Tell whether one of the patterns covers the whole text."""
+    return any(glob_matches(pattern, text) for pattern in patterns)
+
+
+def parse_channel_glob(text: str) -> Glob:
+    """Check a pattern of channel names.
+
+    Raises:
+        InvalidNameError: a character that no channel's name may have, or too long.
+    """
+    return _parse_glob(text, "channel", MAX_CHANNEL_CHARS)
+
+
+def parse_package_glob(text: str) -> Glob:
+    """Check a pattern of package names.
+
+    Raises:
+        InvalidNameError: a character that no package's name may have, or too long.
+    """
+    return _parse_glob(text, "package", MAX_FIELD_CHARS)
+
+
+def _parse_glob(text: str, kind: str, max_chars: int) -> Glob:
+    if len(text) > max_chars or not _NAME_GLOB.match(text):
+        raise InvalidNameError(
+            f"invalid {kind} pattern {text!r}",
+            hint=f"use a-z, 0-9, '_', '.' and '-', with '*' and '?' as wildcards, at most {max_chars} characters",
+        )
+    return Glob(text)
