@@ -1,0 +1,210 @@
+"""Builds the functions' zips: without Docker, from locked requirements, the same bytes every time.
+
+Owns what goes into a zip and what is left out of it. Knows the functions by their folders alone and
+imports none of them. A zip is kept under the hash of all it was made from, so that the next
+synthesis finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import uv
+
+from lambdas.channel.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLES = ROOT / ".local" / "bundles"
+
+AUTHORIZER_MAX_BYTES = 64 * 1024  # what a cold start at the edge can afford to unpack
+
+# The services that the indexer talks to. botocore carries the description of some 400 others, about
+# 120 MB unpacked, and Lambda takes 250 MB in all.
+_BOTOCORE_SERVICES = frozenset({"cloudfront", "events", "s3", "sts"})
+_BOTOCORE_DATA = frozenset({"_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json"})
+
+# boto3's resources and examples: the functions use clients. Commands of packages: their first line
+# names the interpreter of the machine that built them.
+# Powertools' page for browsing an HTTP API.
+_UNUSED_FOLDERS = frozenset(
+    {"aws_lambda_powertools/event_handler/openapi/swagger_ui", "bin", "boto3/data", "boto3/examples", "botocore/docs"}
+)
+_UNUSED_FOLDER_NAMES = frozenset({"__pycache__", "tests"})
+_UNUSED_SUFFIXES = frozenset({".c", ".h", ".pxd", ".pyc", ".pyi", ".pyx", ".typed"})
+
+# Of a package's metadata, what says its version and licence; the rest tells who installed it, and how.
+_DIST_INFO_FILES = frozenset({"METADATA", "entry_points.txt"})
+
+_OLDEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """The machine that a function runs on."""
+
+    python_version: str  # "3.13"
+    wheel_platform: str | None  # uv's name for it; None is this very machine
+
+
+LAMBDA_ARM64 = Target(python_version="3.13", wheel_platform="aarch64-manylinux2014")
+
+
+def find_host() -> Target:
+    """Return this machine as a target: an emulator runs functions in an interpreter like ours."""
+    return Target(python_version=f"{sys.version_info.major}.{sys.version_info.minor}", wheel_platform=None)
+
+
+def build_indexer(target: Target, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
+    """Build the indexer's zip: its folder, what it shares with the others, and its requirements."""
+    requirements = root / "requirements-indexer.txt"
+    sources = _read_sources(root, "indexer")
+    return _keep(
+        bundles,
+        "indexer",
+        [requirements.read_bytes(), repr((target, _describe_host(target))).encode(), *_describe(sources)],
+        lambda: {**_install(requirements, target), **sources},
+    )
+
+
+def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
+    """Build the authorizer's zip: standard library alone, and its settings at the root.
+
+    Raises:
+        UsageError: it outgrew its budget.
+    """
+    content = json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
+    sources = {**_read_sources(root, "authorizer"), "settings.json": content}
+    path = _keep(bundles, "authorizer", _describe(sources), lambda: sources)
+    if path.stat().st_size > AUTHORIZER_MAX_BYTES:
+        raise UsageError(
+            f"the authorizer's zip has {path.stat().st_size} bytes, more than {AUTHORIZER_MAX_BYTES}",
+            hint="every cold start at the edge unpacks it",
+        )
+    return path
+
+
+def build_keykeeper(*, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
+    """Build the keykeeper's zip: its own folder and what it shares; boto3 is the runtime's."""
+    sources = _read_sources(root, "keykeeper")
+    return _keep(bundles, "keykeeper", _describe(sources), lambda: sources)
+
+
+def _read_sources(root: Path, function: str) -> dict[str, bytes]:
+    """Return ``{name in the zip: content}`` of one function's folder and of what all share."""
+    lambdas = root / "lambdas"
+    paths = [lambdas / "__init__.py", *_walk(lambdas / "channel"), *_walk(lambdas / function)]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            yield path
+
+
+def _describe(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    for name in sorted(files):
+        yield name.encode()
+        yield files[name]
+
+
+def _describe_host(target: Target) -> str:
+    """Return what decides which wheels fit, where the target is this machine."""
+    return "" if target.wheel_platform else f"{sys.platform}-{platform.machine()}"
+
+
+def _keep(bundles: Path, name: str, inputs: Iterable[bytes], collect: Callable[[], Mapping[str, bytes]]) -> Path:
+    """Return the zip made from these inputs, building it only if it is not there yet."""
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for part in inputs:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    path = bundles / f"{name}-{digest.hexdigest()[:32]}.zip"
+    if not path.exists():
+        bundles.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=bundles, prefix=f".{name}-", delete=False) as unfinished:
+            _write_zip(Path(unfinished.name), collect())
+        Path(unfinished.name).chmod(0o644)
+        # Two synths at once write the same bytes: whoever renames last changes nothing.
+        Path(unfinished.name).replace(path)
+        print(f"bundling: {name} {path.stat().st_size / 1024:,.0f} KiB", file=sys.stderr)  # noqa: T201 - for people
+    return path
+
+
+def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write files so that the bytes depend on their names and contents alone."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _OLDEST_ZIP_DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.create_system = 3  # Unix, whatever this machine is
+            entry.external_attr = 0o100644 << 16
+            archive.writestr(entry, files[name], compresslevel=9)
+
+
+def _install(requirements: Path, target: Target) -> dict[str, bytes]:
+    """Return ``{name: content}`` of the locked requirements, as wheels for the target.
+
+    Raises:
+        UsageError: they can't be installed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="fairway-bundle-"))
+    try:
+        command = [
+            uv.find_uv_bin(), "pip", "install", "--quiet", "--target", str(folder), "--python", sys.executable,
+            "--only-binary", ":all:", "--no-deps", "--require-hashes", "--requirement", str(requirements),
+        ]  # fmt: skip
+        if target.wheel_platform:
+            command += ["--python-version", target.python_version, "--python-platform", target.wheel_platform]
+        finished = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+        if finished.returncode:
+            raise UsageError(
+                f"the indexer's requirements can't be installed for {target.wheel_platform or 'this machine'}",
+                hint=finished.stderr.strip(),
+            )
+        installed = [path.relative_to(folder).as_posix() for path in _walk(folder)]
+        return {name: (folder / name).read_bytes() for name in find_needed(installed)}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def find_needed(names: Iterable[str]) -> list[str]:
+    """Return those files of installed packages that are of any use to a function."""
+    needed = [name for name in names if _is_needed(name)]
+    # botocore reads the newest description of a service that it finds, and carries the old ones too.
+    newest: dict[str, str] = {}
+    for service, version in filter(None, map(_parse_service_file, needed)):
+        newest[service] = max(version, newest.get(service, ""))
+    return [name for name in needed if (parsed := _parse_service_file(name)) is None or newest[parsed[0]] == parsed[1]]
+
+
+def _parse_service_file(name: str) -> tuple[str, str] | None:
+    """Parse ``botocore/data/SERVICE/VERSION/…``; None if it is something else."""
+    parts = name.split("/")
+    return (parts[2], parts[3]) if parts[:2] == ["botocore", "data"] and len(parts) == 5 else None  # noqa: PLR2004
+
+
+def _is_needed(name: str) -> bool:
+    parts = name.split("/")
+    folders = parts[:-1]
+    if parts[-1].startswith(".") or PurePosixPath(name).suffix in _UNUSED_SUFFIXES:
+        return False
+    if not _UNUSED_FOLDER_NAMES.isdisjoint(folders):
+        return False
+    if any("/".join(folders[:depth]) in _UNUSED_FOLDERS for depth in range(1, len(folders) + 1)):
+        return False
+    if folders and folders[0].endswith(".dist-info"):
+        return parts[1] in _DIST_INFO_FILES or "licenses" in folders or parts[1].startswith("LICENSE")
+    if folders[:2] == ["botocore", "data"]:
+        return parts[2] in (_BOTOCORE_SERVICES | _BOTOCORE_DATA)
+    return True

@@ -1,0 +1,238 @@
+"""Storage: the bucket that is the database, and every right that anybody has in it.
+
+Owns versions, encryption, lifecycle, notifications, and the bucket's and its users' policies, so
+that one page answers who may touch which key. Knows nothing of functions or of CloudFront but their
+names.
+
+In S3's policies ``*`` matches ``/`` too, and a channel's pattern could reach below ``.fairway/``:
+hence the denials, which win over any grant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from infra.acknowledging import acknowledge_patterns, acknowledge_rules
+from infra.config import Configuration, Publisher
+from lambdas.channel.names import (
+    ACCESS_KEY,
+    EXTENSIONS,
+    PATCH_INSTRUCTIONS,
+    PRIVATE_PREFIX,
+    REJECTED_PREFIX,
+    SIGNATURES_SUFFIX,
+)
+
+NOTIFIED_SUFFIXES = (*EXTENSIONS, SIGNATURES_SUFFIX, PATCH_INSTRUCTIONS)
+NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+
+_READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
+_LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
+_WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+
+# What the indexer makes; it never writes an artifact, nor who may read what.
+_INDEX_KEYS = (
+    "*/*/repodata*.json*",
+    "*/*/current_repodata.json*",
+    "*/*/repodata_shards.msgpack.zst",
+    "*/*/shards/*",
+    "*/*/run_exports.json*",
+    "*/*/index.html",
+    "*/*/*.sigs.*",
+    "*/channeldata.json",
+    "*/rss.xml",
+    "*/index.html",
+    f"{PRIVATE_PREFIX}cards/*",
+    f"{PRIVATE_PREFIX}channeldata/*",
+    f"{PRIVATE_PREFIX}patches/*",
+    f"{REJECTED_PREFIX}*",
+)
+# What it sets aside, with all versions: the earlier upload under the same name is current again.
+_UPLOADED_KEYS = (*(f"*/*/*{extension}" for extension in EXTENSIONS), "*/*/*.sigs", f"*/*/{PATCH_INSTRUCTIONS}")
+_PERISHABLE_KEYS = ("*/*/shards/*", f"{PRIVATE_PREFIX}cards/*", f"{REJECTED_PREFIX}*")
+
+
+class Storage(Construct):
+    """The bucket."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, configuration: Configuration) -> None:
+        super().__init__(scope, construct_id)
+        self._configuration = configuration
+        emulated = configuration.is_emulated
+        self.bucket = s3.Bucket(
+            self,
+            "Bucket",
+            bucket_name=configuration.bucket_name,
+            versioned=True,
+            # Not KMS: only so is the ETag of a simple upload its md5, which saves reading the artifact.
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            enforce_ssl=not emulated,  # the emulator speaks plain HTTP, and the policy rightly refuses that
+            minimum_tls_version=None if emulated else 1.2,
+            removal_policy=cdk.RemovalPolicy.DESTROY if emulated else cdk.RemovalPolicy.RETAIN,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    id="old-versions",
+                    noncurrent_version_expiration=cdk.Duration.days(configuration.old_version_days),
+                    expired_object_delete_marker=True,
+                ),
+                s3.LifecycleRule(id="abandoned-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)),
+                s3.LifecycleRule(
+                    id="rejected", prefix=REJECTED_PREFIX, expiration=cdk.Duration.days(configuration.rejected_days)
+                ),
+            ],
+        )
+        acknowledge_rules(
+            self.bucket,
+            {"AwsSolutions-S1": "readers come through CloudFront, and its log is a setting"},
+        )
+
+    def notify(self, queue: sqs.IQueue) -> None:
+        """Send the queue a message for each artifact, attestation or patch that comes or goes."""
+        bucket = self.bucket.node.default_child
+        if not isinstance(bucket, s3.CfnBucket):  # what the CDK makes of a Bucket
+            raise TypeError(type(bucket))
+        # Declared on the bucket itself: the CDK's own way takes a function with rights on every bucket.
+        bucket.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            queue_configurations=[
+                s3.CfnBucket.QueueConfigurationProperty(
+                    event=event,
+                    queue=queue.queue_arn,
+                    filter=s3.CfnBucket.NotificationFilterProperty(
+                        s3_key=s3.CfnBucket.S3KeyFilterProperty(
+                            rules=[s3.CfnBucket.FilterRuleProperty(name="suffix", value=suffix)]
+                        )
+                    ),
+                )
+                for suffix in NOTIFIED_SUFFIXES
+                for event in NOTIFIED_EVENTS
+            ]
+        )
+        # S3 tries the queue when it is told of it, so the queue's policy must stand by then.
+        self.bucket.node.add_dependency(queue)
+
+    def allow_indexing(self, role: iam.Role) -> None:
+        """Let the indexer read everything but the access rules, and write and delete what is its own."""
+        reading = [self._arn("*")]
+        deleting = [self._arn(key) for key in (*_UPLOADED_KEYS, *_PERISHABLE_KEYS)]
+        writing = [self._arn(key) for key in _INDEX_KEYS]
+        versions = [self._arn(key) for key in _UPLOADED_KEYS]
+        self._allow(role, "Look", _READING, reading)
+        self._allow(role, "List", _LISTING, [self._arn()])
+        self._allow(role, "WriteIndex", _WRITING, writing)
+        self._allow(role, "Delete", ["s3:DeleteObject"], deleting)
+        self._allow(role, "DeleteVersions", ["s3:DeleteObjectVersion"], versions)
+        self._deny(
+            role,
+            "NeverTouchAccessRules",
+            [*_READING, *_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [self._arn(ACCESS_KEY)],
+        )
+        acknowledge_patterns(
+            role, {*reading, *writing, *deleting}, "keys contain channel, subdir and filename, which nobody knows yet"
+        )
+
+    def allow_authorizing(self, role: iam.Role) -> None:
+        """Let the authorizer read one object."""
+        self._allow(role, "ReadAccessRules", ["s3:GetObject"], [self._arn(ACCESS_KEY)])
+
+    def allow_keykeeping(self, role: iam.Role) -> None:
+        """Let the keykeeper read and replace one object."""
+        self._allow(role, "ReplaceAccessRules", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
+
+    def allow_publishing(self, role: iam.Role, publisher: Publisher) -> None:
+        """Let a publisher upload artifacts, and what else is granted, to its channels alone."""
+        suffixes: list[str] = list(EXTENSIONS)
+        if publisher.may_attest:
+            suffixes += [extension + SIGNATURES_SUFFIX for extension in EXTENSIONS]
+        subdirs = [f"{channel}/{subdir}" for channel in publisher.channels for subdir in publisher.subdirs]
+        artifacts = [f"{subdir}/{artifact}" for subdir in subdirs for artifact in publisher.artifacts]
+        uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
+        if publisher.may_patch:
+            uploads += [self._arn(f"{subdir}/{PATCH_INSTRUCTIONS}") for subdir in subdirs]
+        self._allow(role, "Upload", _WRITING, uploads)
+        if publisher.may_delete:
+            self._allow(role, "Delete", ["s3:DeleteObject"], uploads)
+        patterns = set(uploads)
+        if publisher.may_read:
+            prefixes = [
+                prefix for channel in publisher.channels for prefix in (f"{channel}/*", f"{REJECTED_PREFIX}{channel}/*")
+            ]
+            reading = [self._arn(prefix) for prefix in prefixes]
+            self._allow(role, "Look", ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"], reading)
+            self._allow(role, "List", ["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": prefixes}})
+            patterns.update(reading)
+        self._deny(
+            role,
+            "NothingPrivate",
+            [*_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [self._arn(f"{PRIVATE_PREFIX}*")],
+        )
+        self._deny(role, "NoAccessRules", _READING, [self._arn(ACCESS_KEY)])
+        acknowledge_patterns(
+            role, patterns, "the publisher's own channels; filenames are not known beforehand, and .fairway is denied"
+        )
+
+    def deny_serving_private_keys(self) -> None:
+        """Keep CloudFront out of what is nobody's to read, whatever the authorizer lets through."""
+        self.bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="NeverServePrivateKeys",
+                effect=iam.Effect.DENY,
+                principals=[iam.ServicePrincipal("cloudfront.amazonaws.com")],
+                actions=["s3:GetObject"],
+                resources=[self._arn(f"{PRIVATE_PREFIX}*")],
+            )
+        )
+
+    def forbid_overwriting(self, *, but: iam.IRole) -> None:
+        """Refuse any upload of an artifact that does not say ``If-None-Match: *``, but the indexer's.
+
+        S3 takes no copies at all where such a policy holds, so the indexer, which sets artifacts
+        aside by copying, stands outside.
+        """
+        self.bucket.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="NeverOverwriteArtifacts",
+                effect=iam.Effect.DENY,
+                principals=[iam.AnyPrincipal()],
+                actions=["s3:PutObject"],
+                resources=[self._arn(f"*{extension}") for extension in EXTENSIONS],
+                conditions={
+                    "Null": {"s3:if-none-match": "true"},
+                    # The parts of a multipart upload can't carry the header; its completion does.
+                    "Bool": {"s3:ObjectCreationOperation": "true"},
+                    "ArnNotEquals": {"aws:PrincipalArn": but.role_arn},
+                },
+            )
+        )
+
+    def _arn(self, key: str | None = None) -> str:
+        """Return the ARN of the bucket or of keys; the name is known, so templates show it plainly."""
+        bucket = f"arn:aws:s3:::{self._configuration.bucket_name}"
+        return bucket if key is None else f"{bucket}/{key}"
+
+    @staticmethod
+    def _allow(
+        role: iam.Role,
+        sid: str,
+        actions: Iterable[str],
+        resources: Sequence[str],
+        conditions: dict[str, dict[str, list[str]]] | None = None,
+    ) -> None:
+        role.add_to_policy(
+            iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(resources), conditions=conditions)
+        )
+
+    @staticmethod
+    def _deny(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
+        role.add_to_policy(
+            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, actions=list(actions), resources=list(resources))
+        )
