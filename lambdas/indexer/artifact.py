@@ -1,0 +1,183 @@
+"""Reads an artifact: its info/ and its hashes, as they are.
+
+Owns what the documents in info/ mean to an index: which of them are read, and what is kept. Whether
+the result may stand under the artifact's key is decided in :mod:`lambdas.indexer.record`; how bytes
+become documents, in :mod:`lambdas.indexer.archive`.
+
+Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Any
+
+from lambdas.channel.errors import RefusedError
+from lambdas.channel.names import Distribution
+from lambdas.indexer.archive import RECIPES, ArtifactLimits, ArtifactSource, fetch_contents
+from lambdas.indexer.documents import Pairs, parse_document, parse_object
+from lambdas.indexer.recipe import parse_source
+
+__all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
+
+RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_constrains", "noarch"})
+
+_ABOUT_TEXTS = ("description", "dev_url", "doc_source_url", "doc_url", "home", "license", "summary")
+_ABOUT_FACTS = (
+    "icon_hash",
+    "icon_url",
+    "identifiers",
+    "keywords",
+    "recipe_origin",
+    "source_git_url",
+    "source_url",
+    "tags",
+)
+_ONE_LINE = frozenset({"description", "summary"})
+_ACTIVATION = ("activate.d", "deactivate.d")
+_LINK_SCRIPTS = ("pre-link", "post-link", "pre-unlink")
+_POST_INSTALL = ("binary_prefix", "text_prefix", *_ACTIVATION, *(kind.replace("-", "_") for kind in _LINK_SCRIPTS))
+_DEFAULT_LIMITS = ArtifactLimits()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactInfo:
+    """What was found in an artifact, not yet compared with its key.
+
+    ``index`` is info/index.json. ``run_exports`` is in its object form, ``{}`` if there are none.
+    ``about`` has the texts of info/about.json that channeldata shows, ``channeldata`` its other facts
+    (CEP 38): whether prefixes are replaced, which scripts run, where the source came from.
+    """
+
+    index: dict[str, Any]
+    run_exports: dict[str, Any]
+    about: dict[str, Any]
+    channeldata: dict[str, Any]
+    md5: str
+    sha256: str
+    size: int
+
+
+def read_artifact(
+    source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits = _DEFAULT_LIMITS
+) -> ArtifactInfo:
+    """Read one version of one artifact.
+
+    Raises:
+        RefusedError: the archive or a document in it is damaged, hostile, or not what its name says.
+        VanishedError: the artifact changed meanwhile.
+        UnavailableError: passed on from the source.
+    """
+    contents = fetch_contents(source, distribution, limits)
+    members = contents.members
+    if "info/index.json" not in members:
+        raise RefusedError(
+            "member-missing", "the archive has no 'info/index.json'", hint="is this a conda package at all?"
+        )
+    index = parse_object(members["info/index.json"], "info/index.json")
+    about = parse_object(members.get("info/about.json", b"{}"), "info/about.json")
+    recipe = next((content for name, content in members.items() if name in RECIPES), b"")
+    return ArtifactInfo(
+        index=index,
+        run_exports=parse_run_exports(members.get("info/run_exports.json", b"{}")),
+        about=_find_texts(about),
+        channeldata=parse_post_install(members.get("info/paths.json", b"{}"))
+        | _find_facts(about | index)
+        | parse_source(recipe),
+        md5=contents.md5,
+        sha256=contents.sha256,
+        size=source.size,
+    )
+
+
+def parse_run_exports(content: bytes) -> dict[str, Any]:
+    """Parse info/run_exports.json into its object form: a list means ``weak``.
+
+    Raises:
+        RefusedError: not JSON, or ``run-exports-invalid``.
+
+    Source: CEP 34, info/run_exports.json.
+    """
+    document = parse_document(content, "info/run_exports.json")
+    if isinstance(document, list):
+        document = {"weak": document} if document else {}
+    check_run_exports(document, "info/run_exports.json")
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def check_run_exports(document: object, name: str) -> None:
+    """Refuse run exports that clients can't read.
+
+    Raises:
+        RefusedError: ``run-exports-invalid``.
+    """
+    if not isinstance(document, dict):
+        raise RefusedError("run-exports-invalid", f"{name} is neither an object nor a list")
+    for kind in sorted(RUN_EXPORTS_KINDS & document.keys()):
+        specs = document[kind]
+        if specs is not None and not (isinstance(specs, list) and all(isinstance(spec, str) for spec in specs)):
+            raise RefusedError("run-exports-invalid", f"{kind!r} in {name} is not a list of strings")
+
+
+@dataclass(frozen=True, slots=True)
+class _PathFacts:
+    """What one entry of info/paths.json says about installing."""
+
+    facts: frozenset[str]
+
+
+def parse_post_install(content: bytes) -> dict[str, bool]:
+    """Return which of the steps of CEP 38 installing the package takes, from info/paths.json.
+
+    Entries are reduced while they are parsed: the file of a large package has 100,000 of them.
+
+    Raises:
+        RefusedError: not a JSON object.
+    """
+    document = parse_object(content, "info/paths.json", shape=_shape_paths)
+    paths = document.get("paths")
+    entries = [entry for entry in paths if isinstance(entry, _PathFacts)] if isinstance(paths, list) else []
+    found: frozenset[str] = frozenset().union(*{entry.facts for entry in entries})
+    return {key: key in found for key in _POST_INSTALL}
+
+
+_NOTHING = _PathFacts(frozenset())
+
+
+def _shape_paths(pairs: Pairs) -> dict[str, Any] | _PathFacts:
+    entry = dict(pairs)
+    path = entry.get("_path")
+    if not isinstance(path, str):
+        return entry
+    facts = set()
+    if entry.get("prefix_placeholder") and entry.get("file_mode") in ("binary", "text"):
+        facts.add(f"{entry['file_mode']}_prefix")
+    if path.startswith("etc/conda/"):
+        facts.update(kind for kind in _ACTIVATION if path.startswith(f"etc/conda/{kind}"))
+    if "link." in path:
+        facts.update(kind.replace("-", "_") for kind in _LINK_SCRIPTS if fnmatch.fnmatchcase(path, f"*/.*-{kind}.*"))
+    return _PathFacts(frozenset(facts)) if facts else _NOTHING
+
+
+def _find_texts(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the texts of info/about.json that channeldata shows; a list of lines is joined."""
+    found = {}
+    for key in _ABOUT_TEXTS:
+        value = about.get(key)
+        if key in _ONE_LINE:
+            if isinstance(value, list) and all(isinstance(line, str) for line in value):
+                value = "".join(value)
+            value = value.strip().replace("\n", " ") if isinstance(value, str) else None
+        if value and _is_text(value):
+            found[key] = value
+    return found
+
+
+def _find_facts(documents: dict[str, Any]) -> dict[str, Any]:
+    return {key: documents[key] for key in _ABOUT_FACTS if documents.get(key) and _is_text(documents[key])}
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string, or several."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))

@@ -1,0 +1,127 @@
+"""Strict JSON: reads a document that a publisher wrote, or says what is wrong with it.
+
+Owns what any document must fulfil whatever it means: size, UTF-8, depth, numbers that every client
+and every encoding can carry, no key twice. Knows no fields. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from lambdas.channel.errors import RefusedError
+
+MAX_DEPTH = 64
+MIN_INTEGER = -(2**63)  # what msgpack carries
+MAX_INTEGER = 2**64 - 1
+MAX_NUMBER_CHARS = 40
+
+Pairs = list[tuple[str, Any]]
+
+
+def parse_document(content: bytes, name: str, *, shape: Callable[[Pairs], Any] = dict) -> Any:  # noqa: ANN401 - any JSON
+    """Parse one JSON document.
+
+    ``name`` is what messages call it (``info/index.json``). ``shape`` turns the pairs of each object
+    into what is kept of it, so that a long list of objects needn't be held.
+
+    Raises:
+        RefusedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``
+            or ``json-too-deep``.
+    """
+    numbers = _Numbers(name)
+
+    def build(pairs: Pairs) -> Any:  # noqa: ANN401 - as above
+        if len({key for key, _ in pairs}) != len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            raise RefusedError("json-duplicate-key", f"{name} has the key {twice[:100]!r} twice in one object")
+        return shape(pairs)
+
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedError("json-not-utf8", f"{name} is not UTF-8, at byte {error.start}") from error
+    try:
+        document = json.loads(
+            text,
+            object_pairs_hook=build,
+            parse_constant=numbers.refuse_constant,
+            parse_int=numbers.parse_integer,
+            parse_float=numbers.parse_float,
+        )
+    except json.JSONDecodeError as error:
+        raise RefusedError("json-invalid", f"{name} is not JSON: {error.msg} at character {error.pos}") from error
+    except RecursionError as error:
+        raise _too_deep(name) from error
+    _check_values(document, name)
+    return document
+
+
+def parse_object(content: bytes, name: str, *, shape: Callable[[Pairs], Any] = dict) -> dict[str, Any]:
+    """Parse a JSON document that must be an object.
+
+    Raises:
+        RefusedError: as :func:`parse_document`, and ``json-not-an-object``.
+    """
+    document = parse_document(content, name, shape=shape)
+    if not isinstance(document, dict):
+        raise RefusedError("json-not-an-object", f"{name} is not a JSON object")
+    return document
+
+
+class _Numbers:
+    """Parses numbers, and refuses those that no client or encoding can carry."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def refuse_constant(self, text: str) -> NoReturn:
+        raise RefusedError("json-number", f"{self._name} has the number {text}, which JSON does not know")
+
+    def parse_integer(self, text: str) -> int:
+        if len(text) > MAX_NUMBER_CHARS or not MIN_INTEGER <= int(text) <= MAX_INTEGER:
+            raise RefusedError("json-number", f"{self._name} has an integer that 64 bits can't hold: {text[:40]!r}")
+        return int(text)
+
+    def parse_float(self, text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise RefusedError("json-number", f"{self._name} has a number that is too large: {text[:40]!r}")
+        return number
+
+
+def _too_deep(name: str) -> RefusedError:
+    return RefusedError("json-too-deep", f"{name} is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_values(document: object, name: str) -> None:
+    """Refuse depth, and strings that are not Unicode text (lone surrogates): neither can be encoded again."""
+    level: list[object] = [document]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise _too_deep(name)
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, str):
+                _check_text(value, name)
+            elif isinstance(value, dict):
+                for key in value:
+                    _check_text(key, name)
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        level = below
+
+
+def _check_text(text: str, name: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RefusedError("json-not-utf8", f"{name} has half a character (a lone surrogate): {text[:40]!r}") from error

@@ -1,0 +1,264 @@
+"""Makes the record of an artifact: info/index.json, once it may be believed.
+
+Owns what a record may say: every field that some client chokes on, agreement with the key, and the
+keys that the server alone sets. Pure.
+
+Source: CEP 34 (index.json), CEP 36 (records), CEP 47 (indexed_timestamp), CEP 48 (section v3), and
+what clients were seen to reject.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from lambdas.channel.errors import InvalidNameError, RefusedError
+from lambdas.channel.names import ArtifactKey, Extension, parse_build, parse_package_name, parse_subdir, parse_version
+from lambdas.indexer.artifact import ArtifactInfo, check_run_exports
+
+Record = dict[str, Any]
+Section = Literal["packages", "packages.conda", "v3"]
+
+CLOCK_SKEW_MS = 5 * 60 * 1000
+MAX_SECONDS_TIMESTAMP = 253_402_300_799  # the end of the year 9999: larger ones are milliseconds
+NEWEST_SCHEMA = 3
+
+DROPPED_KEYS = frozenset(
+    {  # conda-index's list: facts of the build machine that no client reads
+        "arch",
+        "binstar",
+        "has_prefix",
+        "machine",
+        "mtime",
+        "operatingsystem",
+        "platform",
+        "requires_features",
+        "target-triplet",
+        "ucs",
+    }
+)
+SERVER_KEYS = frozenset(
+    {
+        "attestations_sha256",
+        "channel",
+        "fn",
+        "indexed_timestamp",
+        "legacy_bz2_md5",
+        "legacy_bz2_size",
+        "md5",
+        "revoked",
+        "sha256",
+        "signatures",
+        "size",
+        "url",
+    }
+)
+
+_VERSION = re.compile(
+    r"""(?:[0-9]+!)?                               # epoch
+        [0-9a-z]+ (?:[._][0-9a-z]+)* (?:[._]?_)?   # release; a trailing '_' sorts before, as OpenSSL has it
+        (?:\+[0-9a-z]+(?:[._][0-9a-z]+)*)?\Z       # local
+    """,
+    re.VERBOSE,
+)
+_FLAG = re.compile(r"[a-z0-9_]+(?::[a-z0-9_]+)?\Z")
+_BITS = {"x86": "32", "x86_64": "64"}
+_NOARCH_KINDS = (None, True, False, "generic", "python")
+
+
+def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int) -> Record:
+    """Return the record as it stands in repodata.json (hashes in hex).
+
+    Keys that nobody knows are carried as they are. ``last_modified_ms`` is when the storage got the
+    artifact.
+
+    Raises:
+        RefusedError: a field is missing, wrong, forged, or contradicts the key.
+    """
+    index = info.index
+    _check_forged(index)
+    _check_identity(index, key)
+    _check_subdir(index, key)
+    _check_fields(index)
+    record = {name: value for name, value in index.items() if name not in DROPPED_KEYS}
+    record["md5"] = info.md5
+    record["sha256"] = info.sha256
+    record["size"] = info.size
+    record["indexed_timestamp"] = find_indexed_timestamp(index.get("timestamp"), last_modified_ms)
+    return record
+
+
+def find_section(record: Record, extension: Extension) -> Section:
+    """Return which section of repodata the record belongs to.
+
+    Source: CEP 48: older clients must not meet what they would misread.
+    """
+    if record.get("schema_version", 1) >= NEWEST_SCHEMA:
+        return "v3"
+    return "packages.conda" if extension == ".conda" else "packages"
+
+
+def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int) -> int:
+    """Return when the artifact became available, in ms; never before its own ``timestamp``.
+
+    A ``timestamp`` that is in seconds (old packages) counts as such.
+
+    Raises:
+        RefusedError: ``timestamp-in-future``.
+
+    Source: CEP 47.
+    """
+    if timestamp is None:
+        return last_modified_ms
+    timestamp_ms = timestamp if timestamp > MAX_SECONDS_TIMESTAMP else timestamp * 1000
+    if timestamp_ms > last_modified_ms + CLOCK_SKEW_MS:
+        raise RefusedError(
+            "timestamp-in-future",
+            f"'timestamp' in info/index.json is {timestamp}, {(timestamp_ms - last_modified_ms) // 1000} seconds "
+            "after the upload",
+            hint="it is when the build began, in milliseconds since 1970: check the build machine's clock",
+        )
+    return max(last_modified_ms, timestamp_ms)
+
+
+def _check_forged(index: dict[str, Any]) -> None:
+    if forged := SERVER_KEYS & index.keys():
+        raise RefusedError(
+            "server-key-forged",
+            f"info/index.json sets {min(forged)!r}, which the channel alone may set",
+            hint="build the package again with a tool that leaves it out",
+        )
+
+
+def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
+    """Name, version and build: present, text, legal, and what the filename says."""
+    distribution = key.distribution
+    fields: list[tuple[str, Callable[[str], str], str]] = [
+        ("name", parse_package_name, distribution.name),
+        ("version", parse_version, distribution.version),
+        ("build", parse_build, distribution.build),
+    ]
+    for field, parse, expected in fields:
+        value = index.get(field)
+        if value is None:
+            raise RefusedError("field-missing", f"info/index.json has no {field!r}")
+        if not isinstance(value, str):
+            raise _wrong(field, value, "text")
+        try:
+            parse(value)
+        except InvalidNameError as error:
+            raise RefusedError(f"{field}-invalid", f"info/index.json has an {error}", hint=error.hint) from error
+        if value != expected:
+            raise RefusedError(
+                f"{field}-mismatch",
+                f"the filename says {field} {expected!r}, and info/index.json {value!r}",
+                hint=f"upload it under the name it was built with: {_find_filename(index, distribution.extension)}",
+            )
+    if not _VERSION.match(distribution.version):
+        raise RefusedError(
+            "version-invalid",
+            f"info/index.json has a version that clients can't compare: {distribution.version!r}",
+            hint="a version has no empty parts, like '1..0' or '1.0+'",
+        )
+
+
+def _find_filename(index: dict[str, Any], extension: Extension) -> str:
+    return f"{index.get('name')}-{index.get('version')}-{index.get('build')}{extension}"[:256]
+
+
+def _check_subdir(index: dict[str, Any], key: ArtifactKey) -> None:
+    subdir = index.get("subdir")
+    if "subdir" in index:
+        if not isinstance(subdir, str):
+            raise _wrong("subdir", subdir, "text")
+        try:
+            parse_subdir(subdir)
+        except InvalidNameError as error:
+            raise RefusedError("subdir-invalid", f"info/index.json has an {error}", hint=error.hint) from error
+    else:
+        subdir = _find_legacy_subdir(index)
+    if subdir is not None and subdir != key.path.subdir:
+        raise RefusedError(
+            "subdir-mismatch",
+            f"it was uploaded to {str(key.path.subdir)!r}, and info/index.json says {subdir!r}",
+            hint=f"upload it to {key.path.channel}/{subdir}/",
+        )
+
+
+def _find_legacy_subdir(index: dict[str, Any]) -> str | None:
+    """Return the subdir that packages from before ``subdir`` state by platform and arch, if they do."""
+    platform, arch = index.get("platform"), index.get("arch")
+    if index.get("noarch") or not (isinstance(platform, str) and isinstance(arch, str)):
+        return None
+    return f"{platform}-{_BITS.get(arch, arch)}"
+
+
+def _check_fields(index: dict[str, Any]) -> None:
+    """Every other field that a client is known to choke on."""
+    if "build_number" not in index:
+        raise RefusedError("field-missing", "info/index.json has no 'build_number'")
+    for field, (check, expected) in _FIELDS.items():
+        if field in index and not check(index[field]):
+            raise _wrong(field, index[field], expected)
+    if (index.get("schema_version") or 1) > NEWEST_SCHEMA:
+        raise RefusedError(
+            "schema-unsupported",
+            f"info/index.json has schema_version {index['schema_version']}, over {NEWEST_SCHEMA}",
+            hint="this channel is older than the package's format: update it",
+        )
+    if index.get("run_exports") is not None:
+        check_run_exports(index["run_exports"], "'run_exports' in info/index.json")
+
+
+def _wrong(field: str, value: object, expected: str) -> RefusedError:
+    return RefusedError("field-invalid", f"{field!r} in info/index.json is {_show(value)}, not {expected}")
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"  # noqa: PLR2004 - what fits into a sentence
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_optional_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_groups(value: object) -> bool:
+    return isinstance(value, dict) and all(_is_texts(specs) for specs in value.values())
+
+
+_FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "build_number": (_is_count, "a whole number from 0"),
+    "constrains": (_is_texts, "a list of texts"),
+    "depends": (_is_texts, "a list of texts"),
+    "extra-depends": (_is_groups, "an object of lists of texts"),
+    "extra_depends": (_is_groups, "an object of lists of texts"),
+    "features": (_is_optional_text, "text"),
+    "flags": (
+        lambda value: _is_texts(value) and all(_FLAG.match(flag) for flag in value),  # type: ignore[attr-defined] # it is a list of texts
+        "a list of words like 'blas:mkl'",
+    ),
+    "license": (_is_optional_text, "text"),
+    "license_family": (_is_optional_text, "text"),
+    "noarch": (
+        lambda value: any(value is kind or value == kind != 1 for kind in _NOARCH_KINDS),
+        "'generic' or 'python'",
+    ),
+    "purls": (
+        lambda value: value is None or (_is_texts(value) and all(purl.startswith("pkg:") for purl in value)),  # type: ignore[attr-defined] # as above
+        "a list of package URLs",
+    ),
+    "python_site_packages_path": (_is_optional_text, "text"),
+    "schema_version": (_is_count, "a whole number from 0"),
+    "timestamp": (lambda value: value is None or _is_count(value), "a whole number of milliseconds since 1970"),
+    "track_features": (lambda value: isinstance(value, str) or _is_texts(value), "text or a list of texts"),
+}
