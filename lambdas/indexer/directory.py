@@ -127,16 +127,16 @@ class DirectoryStorage:
         except OSError as error:
             raise _translate_os_error(error, key) from error
 
-    def delete(self, key: str, *, version: str | None = None) -> None:
-        """Remove a file and its metadata."""
-        if version is not None:
-            return
+    def delete(self, info: ObjectInfo) -> None:
+        """Remove a file and its metadata, if it is still the same."""
+        path = self._path(info.key)
         try:
             with self._locked():
-                self._path(key).unlink(missing_ok=True)
-                self._metadata_path(key).unlink(missing_ok=True)
+                if path.is_file() and _file_etag(path.stat()) == info.etag:
+                    path.unlink()
+                    self._metadata_path(info.key).unlink(missing_ok=True)
         except OSError as error:
-            raise _translate_os_error(error, key) from error
+            raise _translate_os_error(error, info.key) from error
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""

@@ -132,10 +132,10 @@ class S3Storage:
             else:  # a multipart copy, in parts, by boto3
                 self._client.copy(copy_source, self.bucket, key, ExtraArgs={"Metadata": dict(metadata)})
 
-    def delete(self, key: str, *, version: str | None = None) -> None:
+    def delete(self, info: ObjectInfo) -> None:
         """Delete: one DeleteObject."""
-        with _translated(key):
-            self._client.delete_object(Bucket=self.bucket, Key=key, **_version_argument(version))
+        with _translated(info.key):
+            self._client.delete_object(Bucket=self.bucket, Key=info.key, **_version_argument(info.version))
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List: one ListObjectsV2 per 1,000 keys."""

@@ -113,8 +113,11 @@ class ObjectStorage(Protocol):
             VanishedError: the source is gone.
         """
 
-    def delete(self, key: str, *, version: str | None = None) -> None:
-        """Delete an object, or one version of it; deleting what isn't there is no error."""
+    def delete(self, info: ObjectInfo) -> None:
+        """Delete exactly this version, for ever; the current one where ``info`` comes from a listing.
+
+        It is no error if it is gone already.
+        """
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects under a prefix in the order of their keys, page by page."""

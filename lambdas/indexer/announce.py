@@ -1,0 +1,82 @@
+"""Tells the world through AWS: refusals on an EventBridge bus, cache invalidations to CloudFront."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lambdas.channel.errors import UnavailableError
+from lambdas.indexer.refusals import Refusal
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudfront import CloudFrontClient
+    from mypy_boto3_events import EventBridgeClient
+
+SOURCE: Final = "fairway"
+REFUSED: Final = "Upload Refused"
+MAX_PATHS: Final = 1000  # what one invalidation may name and is billed as free a month
+
+
+class AwsAnnouncer:
+    """Announces to one bus and one distribution, where they are configured."""
+
+    def __init__(
+        self,
+        *,
+        events: "EventBridgeClient",
+        cloudfront: "CloudFrontClient",
+        event_bus: str | None,
+        distribution_id: str | None,
+    ) -> None:
+        self._events = events
+        self._cloudfront = cloudfront
+        self._event_bus = event_bus
+        self._distribution_id = distribution_id
+
+    def announce_refusal(self, refusal: Refusal) -> None:
+        """Put one event on the bus.
+
+        Raises:
+            UnavailableError: the bus did not take it.
+        """
+        if self._event_bus is None:
+            return
+        entry = {
+            "Source": SOURCE,
+            "DetailType": REFUSED,
+            "Detail": json.dumps(asdict(refusal)),
+            "EventBusName": self._event_bus,
+        }
+        try:
+            answer = self._events.put_events(Entries=[entry])  # type: ignore[list-item]  # a TypedDict, as a dict
+        except (ClientError, BotoCoreError) as error:
+            raise UnavailableError(f"EventBridge did not take the event: {type(error).__name__}") from error
+        if answer.get("FailedEntryCount"):
+            raise UnavailableError("EventBridge did not take the event")
+
+    def drop_cached(self, keys: Sequence[str]) -> None:
+        """Invalidate paths.
+
+        Raises:
+            UnavailableError: CloudFront did not take it.
+        """
+        if self._distribution_id is None or not keys:
+            return
+        # The edge asks the origin for percent-encoded paths, and caches by them.
+        paths = [f"/{quote(key)}" for key in keys]
+        if len(paths) > MAX_PATHS:
+            paths = ["/*"]
+        try:
+            self._cloudfront.create_invalidation(
+                DistributionId=self._distribution_id,
+                InvalidationBatch={
+                    "Paths": {"Quantity": len(paths), "Items": paths},
+                    "CallerReference": uuid.uuid4().hex,
+                },
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise UnavailableError(f"CloudFront did not take the invalidation: {type(error).__name__}") from error

@@ -1,0 +1,92 @@
+"""From queue messages to what is to be looked at. Pure.
+
+S3's notifications come at least once, in any order, and late: only their keys count.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote_plus
+
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
+from lambdas.channel.names import (
+    PATCH_INSTRUCTIONS,
+    PRIVATE_PREFIX,
+    SIGNATURES_SUFFIX,
+    SubdirPath,
+    find_extension,
+    parse_artifact_key,
+    parse_subdir_path,
+)
+from lambdas.indexer.publish import Touched
+
+_TEST_EVENT: Final = "s3:TestEvent"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What a batch of keys asks for."""
+
+    subdirs: Mapping[SubdirPath, Touched] = field(default_factory=dict)
+    misplaced: Mapping[str, InvalidNameError] = field(default_factory=dict)
+    """``{key: error}`` of uploads under keys where nothing can be indexed."""
+
+
+def parse_notification(body: str, *, bucket: str) -> tuple[str, ...]:
+    """Return the keys that one queue message names, decoded.
+
+    Raises:
+        InvalidDocumentError: it is no S3 notification about this bucket.
+    """
+    try:
+        document: Any = json.loads(body)
+        if document.get("Event") == _TEST_EVENT:  # sent when notifications are set up
+            return ()
+        keys = []
+        for record in document["Records"]:
+            if record["s3"]["bucket"]["name"] != bucket:
+                raise InvalidDocumentError(f"notification about another bucket: {record['s3']['bucket']['name']!r}")
+            keys.append(unquote_plus(record["s3"]["object"]["key"], errors="strict"))  # keys are form-encoded
+        return tuple(keys)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidDocumentError(f"not an S3 notification: {error!r}") from error
+
+
+def plan_work(keys: Iterable[str]) -> Work:
+    """Group keys by subdir; what is none of our business is left out."""
+    artifacts: dict[SubdirPath, set[str]] = {}
+    sidecars: dict[SubdirPath, set[str]] = {}
+    patched: set[SubdirPath] = set()
+    misplaced: dict[str, InvalidNameError] = {}
+    for key in keys:
+        if key.startswith(PRIVATE_PREFIX):
+            continue
+        folder, _, filename = key.rpartition("/")
+        artifact = key.removesuffix(SIGNATURES_SUFFIX)
+        try:
+            if filename == PATCH_INSTRUCTIONS:
+                patched.add(parse_subdir_path(folder))
+            elif find_extension(artifact) is not None:
+                parsed = parse_artifact_key(artifact)
+                (artifacts if artifact == key else sidecars).setdefault(parsed.path, set()).add(parsed.filename)
+        except InvalidNameError as error:
+            misplaced[key] = error
+    return Work(
+        subdirs={
+            path: Touched(
+                artifacts=frozenset(artifacts.get(path, ())),
+                sidecars=frozenset(sidecars.get(path, ())),
+                patches=path in patched,
+            )
+            for path in sorted({*artifacts, *sidecars, *patched}, key=str)
+        },
+        misplaced=misplaced,
+    )
+
+
+def find_subdir(key: str) -> SubdirPath | None:
+    """Return the subdir whose index a key concerns, if any."""
+    return next(iter(plan_work([key]).subdirs), None)

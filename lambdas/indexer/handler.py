@@ -1,0 +1,133 @@
+"""The indexer's entry points: a batch from the queue, and the daily schedule. Thin: wires and reports."""
+
+import functools
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+
+from lambdas.channel.errors import FairwayError, RefusedError
+from lambdas.indexer.announce import AwsAnnouncer
+from lambdas.indexer.events import find_subdir, parse_notification, plan_work
+from lambdas.indexer.parallel import THREADS
+from lambdas.indexer.publish import Indexer, Report
+from lambdas.indexer.s3 import S3Storage
+from lambdas.indexer.settings import Settings, parse_settings
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+
+
+@functools.cache
+def settings() -> Settings:
+    """Read the settings once per execution environment."""
+    return parse_settings(os.environ)
+
+
+@functools.cache
+def storage() -> S3Storage:
+    """Connect once per execution environment."""
+    config = Config(max_pool_connections=2 * THREADS, retries={"mode": "standard", "max_attempts": 5})
+    return S3Storage(settings().bucket, boto3.client("s3", config=config))
+
+
+@functools.cache
+def indexer() -> Indexer:
+    """Wire the indexer once per execution environment."""
+    announcer = AwsAnnouncer(
+        events=boto3.client("events"),
+        cloudfront=boto3.client("cloudfront"),
+        event_bus=settings().event_bus,
+        distribution_id=settings().distribution_id,
+    )
+    return Indexer(storage(), announcer, settings().policy)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+@tracer.capture_lambda_handler
+def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    """Index what a batch of S3 notifications touched; report the messages that are to come again.
+
+    Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+    """
+    batch = _Batch(event)
+    # Artifacts are grouped by subdir over the whole batch, so that each subdir is swapped once;
+    # then each message learns what became of its keys.
+    batch.index()
+    return process_partial_response(
+        event=event,
+        record_handler=batch.settle,
+        processor=BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False),
+        context=context,
+    )
+
+
+class _Batch:
+    def __init__(self, event: Mapping[str, Any]) -> None:
+        self._keys: dict[str, tuple[str, ...] | FairwayError] = {}
+        self._failures: dict[str, FairwayError] = {}
+        for record in event["Records"]:
+            try:
+                self._keys[record["messageId"]] = parse_notification(record["body"], bucket=settings().bucket)
+            except FairwayError as error:
+                self._keys[record["messageId"]] = error
+
+    def index(self) -> None:
+        keys = [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
+        work = plan_work(keys)
+        for key, misplaced in work.misplaced.items():
+            try:
+                error = RefusedError("invalid-key", str(misplaced), hint=misplaced.hint)
+                if (refusal := indexer().refuse(key, error)) is not None:
+                    _count("RefusedUploads", 1)
+                    logger.warning("refused", key=key, code=refusal.code, reason=refusal.message)
+            except FairwayError as failure:
+                self._failures[key] = failure
+        for path, touched in work.subdirs.items():
+            try:
+                with tracer.provider.in_subsegment("## index"):
+                    report = indexer().index(path, touched)
+            except FairwayError as failure:
+                logger.exception("subdir not finished", subdir=str(path))
+                self._failures |= {key: failure for key in keys if find_subdir(key) == path}
+                continue
+            self._failures |= report.failures
+            self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
+            _tell(str(path), report)
+
+    def settle(self, record: SQSRecord) -> None:
+        """Raise where a message is to come again."""
+        keys = self._keys[record.message_id]
+        if isinstance(keys, FairwayError):
+            raise keys
+        for key in keys:
+            if key in self._failures:
+                raise self._failures[key]
+
+
+def _tell(path: str, report: Report) -> None:
+    counts: dict[str, int] = {}
+    for outcome in report.outcomes:
+        counts[outcome.status] = counts.get(outcome.status, 0) + 1
+        if outcome.refusal is not None:
+            logger.warning("refused", key=outcome.key, code=outcome.refusal.code, reason=outcome.refusal.message)
+    _count("IndexedArtifacts", counts.get("indexed", 0))
+    _count("RemovedArtifacts", counts.get("removed", 0))
+    _count("RefusedUploads", counts.get("refused", 0))
+    _count("Commits", report.commits)
+    _count("CommitConflicts", report.conflicts)
+    logger.info("settled", extra={"subdir": path, **counts, "commits": report.commits, "conflicts": report.conflicts})
+
+
+def _count(name: str, value: int) -> None:
+    metrics.add_metric(name=name, unit=MetricUnit.Count, value=value)

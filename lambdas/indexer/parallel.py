@@ -1,0 +1,19 @@
+"""Many waits at once: requests to the storage, in threads."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+THREADS: Final = 16
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+def in_parallel(function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+    """Call the function for each item and return the results in order; the first error is raised."""
+    waiting = list(items)
+    if len(waiting) <= 1:
+        return [function(item) for item in waiting]
+    with ThreadPoolExecutor(min(THREADS, len(waiting))) as pool:
+        return list(pool.map(function, waiting))

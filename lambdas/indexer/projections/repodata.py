@@ -1,0 +1,96 @@
+"""repodata.json and repodata_from_packages.json: every record of a subdir in one document. Pure.
+
+A document is brought up to date by replacing the records of the names that changed; all others are
+kept as they are.
+
+Source: CEP 36 (repodata), CEP 48 (``v3``); the form is conda-index's.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
+from lambdas.channel.names import PackageName, Subdir, parse_filename
+from lambdas.indexer.record import Record
+from lambdas.indexer.tree import FLAT_SECTIONS, Shard
+
+Repodata = dict[str, Any]
+
+
+def make_repodata(subdir: Subdir) -> Repodata:
+    """Return the document of a subdir that holds nothing: all sections are there (CEP 36)."""
+    return {
+        "info": {"subdir": subdir},
+        "packages": {},
+        "packages.conda": {},
+        "removed": [],
+        "repodata_version": 1,
+    }
+
+
+def apply_to_repodata(document: Repodata, shards: Mapping[PackageName, Shard | None]) -> Repodata:
+    """Return the document after the records of some names were replaced; the input is untouched.
+
+    ``run_exports`` are left out: flat documents have a file for them.
+
+    Raises:
+        InvalidDocumentError: the document is no repodata.
+    """
+    try:
+        result = {**document, "info": dict(document["info"])}
+        for section in FLAT_SECTIONS:
+            kept = {filename: record for filename, record in document[section].items() if record["name"] not in shards}
+            for shard in shards.values():
+                if shard is not None:
+                    kept |= {name: _flat(record) for name, record in shard.section(section).items()}
+            result[section] = kept
+        result["removed"] = sorted(
+            [filename for filename in document["removed"] if _name_of(filename) not in shards]
+            + [filename for shard in shards.values() if shard is not None for filename in shard.removed]
+        )
+        v3 = _apply_to_v3(document.get("v3", {}), shards)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidDocumentError(f"not a repodata document: {error!r}") from error
+    result.pop("v3", None)
+    result["info"].pop("repodata_revisions", None)
+    if v3:
+        result["v3"] = v3
+        result["info"]["repodata_revisions"] = {"v3": _describe_revision(v3)}
+    return result
+
+
+def iter_repodata(document: Repodata) -> Iterator[tuple[str, Record]]:
+    """Yield every record with its filename, version 3 records too."""
+    for section in FLAT_SECTIONS:
+        yield from document[section].items()
+    for kind, records in document.get("v3", {}).items():
+        for stem, record in records.items():
+            yield f"{stem}.{kind}", record
+
+
+def _apply_to_v3(
+    v3: Mapping[str, Mapping[str, Record]], shards: Mapping[PackageName, Shard | None]
+) -> dict[str, dict[str, Record]]:
+    result: dict[str, dict[str, Record]] = {}
+    for kind, records in v3.items():
+        result[kind] = {stem: record for stem, record in records.items() if record["name"] not in shards}
+    for shard in shards.values():
+        for kind, records in (shard.v3 if shard is not None else {}).items():
+            result.setdefault(kind, {}).update({stem: _flat(record) for stem, record in records.items()})
+    return {kind: records for kind, records in result.items() if records}
+
+
+def _describe_revision(v3: Mapping[str, Mapping[str, Record]]) -> dict[str, int]:
+    times = [record["indexed_timestamp"] for records in v3.values() for record in records.values()]
+    return {"n_packages": len(times), "oldest": min(times), "newest": max(times)}
+
+
+def _flat(record: Record) -> Record:
+    return {key: value for key, value in record.items() if key != "run_exports"}
+
+
+def _name_of(filename: str) -> str:
+    try:
+        return parse_filename(filename).name
+    except InvalidNameError:
+        return ""

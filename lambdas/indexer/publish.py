@@ -1,0 +1,461 @@
+"""Makes the index say what is in the bucket: look, decide, swap, retry, project.
+
+Everything goes through ``Indexer.index``: single events, bursts, replays, reconciliation. It is
+driven by state, not by operations: each round reads the commit, looks at the touched keys, and
+swaps; whoever loses the swap starts the next round. Writes whose answer was lost are recognised
+because the next round finds nothing left to do.
+"""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Final, Literal, NewType
+
+from lambdas.channel.errors import (
+    ConflictError,
+    FairwayError,
+    InvalidNameError,
+    RefusedError,
+    TransientError,
+    VanishedError,
+)
+from lambdas.channel.names import (
+    NOARCH,
+    PATCH_INSTRUCTIONS,
+    ArtifactKey,
+    Channel,
+    PackageName,
+    SubdirPath,
+    parse_artifact_key,
+)
+from lambdas.indexer.commit import (
+    Branch,
+    Commit,
+    fetch_cards,
+    fetch_commit,
+    fetch_patches,
+    fetch_shards,
+    put_branches,
+    put_cards,
+    put_patches,
+    replace_commit,
+)
+from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
+from lambdas.indexer.parallel import in_parallel
+from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
+from lambdas.indexer.project import Outputs, SubdirProjector, project_channel
+from lambdas.indexer.record import Record
+from lambdas.indexer.refusals import Announcer, Refusal, set_aside
+from lambdas.indexer.storage import ObjectStorage
+from lambdas.indexer.tree import (
+    SHARD_INDEX,
+    Card,
+    Cards,
+    ShardHash,
+    apply_shards,
+    encode_shard,
+    iter_records,
+    make_shard,
+)
+
+Status = Literal["indexed", "removed", "unchanged", "refused"]
+Milliseconds = NewType("Milliseconds", int)
+
+MAX_ROUNDS: Final = 40
+MAX_PAUSE_SECONDS: Final = 3.0
+MAX_EVICTIONS: Final = 20  # bad versions piled on one key, set aside in one go
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Touched:
+    """What to look at in one subdir; filenames of artifacts."""
+
+    artifacts: frozenset[str] = frozenset()
+    sidecars: frozenset[str] = frozenset()
+    """Artifacts whose ``.sigs`` were touched."""
+    patches: bool = False
+
+    @property
+    def filenames(self) -> frozenset[str]:
+        """Every artifact to look at."""
+        return self.artifacts | self.sidecars
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What the deployment decides."""
+
+    mutable_channels: tuple[str, ...] = ()
+    """Globs of channels where other bytes may replace an artifact's."""
+    outputs: Outputs = field(default_factory=Outputs)
+
+    def is_mutable(self, channel: Channel) -> bool:
+        """Tell whether artifacts of the channel may change under their names."""
+        return any(fnmatchcase(channel, glob) for glob in self.mutable_channels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What became of one touched key."""
+
+    key: str
+    status: Status
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What became of a subdir."""
+
+    outcomes: tuple[Outcome, ...]
+    failures: Mapping[str, FairwayError]
+    """``{key: error}``: keys that could not be looked at, to be tried again."""
+    commits: int = 0
+    conflicts: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """What one call of ``Indexer.index`` has gathered."""
+
+    looker: Looker
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    failures: dict[str, FairwayError] = field(default_factory=dict)
+    replaced: set[str] = field(default_factory=set)
+    branches: dict[PackageName, Branch] = field(default_factory=dict)
+    commits: int = 0
+    conflicts: int = 0
+
+
+class Indexer:
+    """Keeps the indexes of one storage."""
+
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        announcer: Announcer,
+        policy: Policy,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._storage = storage
+        self._announcer = announcer
+        self._policy = policy
+        self._sleep = sleep
+
+    def index(self, path: SubdirPath, touched: Touched) -> Report:
+        """Make the index of a subdir, and all that is made of it, agree with the storage.
+
+        Raises:
+            TransientError: the storage did not let us finish; what was done stays, the rest is
+                done by the next call.
+        """
+        run = _Run(looker=Looker(self._storage))
+        commit = self._settle(path, touched, run)
+        if commit.etag is not None:
+            self._project(path, commit, run)
+        if path.subdir != NOARCH:
+            self._ensure_noarch(path.channel)
+        self._retrying(lambda: project_channel(self._storage, path.channel, self._policy.outputs))
+        if run.replaced:
+            self._announcer.drop_cached(sorted(run.replaced))
+        return Report(
+            outcomes=tuple(run.outcomes.values()),
+            failures=run.failures,
+            commits=run.commits,
+            conflicts=run.conflicts,
+        )
+
+    def refuse(self, key: str, error: RefusedError) -> Refusal | None:
+        """Set aside an object under a key where nothing can be indexed; None where there is none."""
+        info = self._storage.head(key)
+        return None if info is None else set_aside(self._storage, self._announcer, info, error)
+
+    def _settle(self, path: SubdirPath, touched: Touched, run: _Run) -> Commit:
+        """Swap until the commit agrees with what is under the touched keys, then look once more.
+
+        The second look closes the gap between the first one and the swap: an event that came in
+        between may have been handled before our commit was there to be corrected.
+        """
+        pending = touched
+        for round_number in range(MAX_ROUNDS):
+            try:
+                commit, changed = self._settle_once(path, pending, run)
+            except TransientError as error:
+                if round_number == MAX_ROUNDS - 1:
+                    raise
+                run.conflicts += isinstance(error, ConflictError)
+                self._pause(round_number)
+                continue
+            moved = self._look_again(path, changed)
+            if not moved:
+                return commit
+            pending = Touched(artifacts=moved)
+        raise ConflictError(f"{path} kept changing during {MAX_ROUNDS} rounds")
+
+    def _settle_once(self, path: SubdirPath, touched: Touched, run: _Run) -> tuple[Commit, dict[str, str | None]]:
+        """Do one round; return the commit and ``{filename: ETag or None}`` of what it changed.
+
+        Raises:
+            TransientError: nothing is committed: do another round.
+        """
+        base = fetch_commit(self._storage, path)
+        patches, patches_sha256 = self._find_patches(path, base, run, look=touched.patches)
+        keys = {filename: parse_artifact_key(path.key(filename)) for filename in touched.filenames}
+        names = {key.distribution.name for key in keys.values()}
+        if patches_sha256 != base.index.patches_sha256:
+            old = fetch_patches(self._storage, path, base.index.patches_sha256)
+            names |= _names_of(path, old.filenames | patches.filenames) & base.index.shards.keys()
+        before, lost = self._fetch_cards(path, base, names)
+        # Artifacts whose cards are lost are read again with the others.
+        keys |= {filename: parse_artifact_key(path.key(filename)) for filename in lost}
+        after, changed = self._look(path, keys, before, touched.sidecars, run)
+        branches = _make_branches(after, patches)
+        commit = self._commit(path, base, before, branches, patches_sha256)
+        if commit.sha256 != base.sha256:
+            run.commits += 1
+        run.branches |= branches
+        return commit, changed
+
+    def _find_patches(
+        self, path: SubdirPath, base: Commit, run: _Run, *, look: bool
+    ) -> tuple[PatchInstructions, str | None]:
+        """Return the patch instructions that are to be in force, and their hash."""
+        if not look:
+            return fetch_patches(self._storage, path, base.index.patches_sha256), base.index.patches_sha256
+        key = path.key(PATCH_INSTRUCTIONS)
+        for _ in range(MAX_EVICTIONS):
+            stored = self._storage.get(key)
+            if stored is None:
+                if base.index.patches_sha256 is not None:
+                    run.outcomes[key] = Outcome(key=key, status="removed")
+                return NO_PATCHES, None
+            sha256 = hashlib.sha256(stored.body).hexdigest()
+            if sha256 == base.index.patches_sha256:
+                run.outcomes.setdefault(key, Outcome(key=key, status="unchanged"))
+                return fetch_patches(self._storage, path, sha256), sha256
+            try:
+                patches = parse_patches(stored.body)
+            except RefusedError as error:
+                # The earlier version becomes current again: the last good one stays in force.
+                refusal = set_aside(self._storage, self._announcer, stored.info, error)
+                run.outcomes[key] = Outcome(key=key, status="refused", refusal=refusal)
+                if stored.info.version is None:  # nothing earlier can come back: keep what is in force
+                    return fetch_patches(self._storage, path, base.index.patches_sha256), base.index.patches_sha256
+                continue
+            put_patches(self._storage, path, sha256, stored.body)
+            run.outcomes[key] = Outcome(key=key, status="indexed")
+            return patches, sha256
+        raise VanishedError(f"{key!r} kept changing")
+
+    def _fetch_cards(
+        self, path: SubdirPath, base: Commit, names: Iterable[PackageName]
+    ) -> tuple[dict[PackageName, Cards], frozenset[str]]:
+        """Read cards; where they are lost, make them again from what readers see, to be looked at."""
+        fetched = fetch_cards(self._storage, path, base.index, names)
+        missing = [name for name, cards in fetched.items() if cards is None]
+        cards: dict[PackageName, Cards] = {name: found for name, found in fetched.items() if found is not None}
+        lost: set[str] = set()
+        for name, shard in fetch_shards(self._storage, path, base.index, missing).items():
+            cards[name] = {filename: _card_without_etag(record) for filename, record in iter_records(shard)}
+            lost |= {*cards[name], *shard.removed}
+        return cards, frozenset(lost)
+
+    def _look(
+        self,
+        path: SubdirPath,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        sidecars: frozenset[str],
+        run: _Run,
+    ) -> tuple[dict[PackageName, dict[str, Card]], dict[str, str | None]]:
+        """Look at artifacts, set refused ones aside, and return the cards afterwards."""
+        mutable = self._policy.is_mutable(path.channel)
+
+        def look(filename: str) -> Absent | Present | FairwayError:
+            key = keys[filename]
+            card = before[key.distribution.name].get(filename)
+            try:
+                return self._look_until_good(key, card, run, mutable=mutable, sidecar=filename in sidecars)
+            except TransientError as error:
+                return error
+
+        after = {name: dict(cards) for name, cards in before.items()}
+        changed: dict[str, str | None] = {}
+        filenames = sorted(keys)
+        for filename, found in zip(filenames, in_parallel(look, filenames), strict=True):
+            key = str(keys[filename])
+            cards = after[keys[filename].distribution.name]
+            old = cards.get(filename)
+            if isinstance(found, FairwayError):
+                run.failures[key] = found
+                continue
+            run.failures.pop(key, None)
+            if isinstance(found, Absent):
+                if cards.pop(filename, None) is not None:
+                    changed[filename] = None
+                    _note(run, key, "removed")
+                else:
+                    _note(run, key, "unchanged")
+                continue
+            if found.card != old:
+                cards[filename] = found.card
+                changed[filename] = found.info.etag
+                if old is not None and old.etag and old.sha256 != found.card.sha256:
+                    run.replaced.add(key)
+            _note(run, key, "unchanged" if found.card == old else "indexed")
+        return after, changed
+
+    def _look_until_good(
+        self, key: ArtifactKey, card: Card | None, run: _Run, *, mutable: bool, sidecar: bool
+    ) -> Absent | Present:
+        """Set refused versions aside until what is left is good, or nothing.
+
+        Raises:
+            TransientError: look again later.
+        """
+        for _ in range(MAX_EVICTIONS):
+            findings: list[Finding] = run.looker.look(key, card, mutable=mutable, sidecar=sidecar)
+            for finding in findings:
+                if isinstance(finding, Refused):
+                    refusal = set_aside(self._storage, self._announcer, finding.info, finding.error)
+                    run.outcomes[refusal.key] = Outcome(key=refusal.key, status="refused", refusal=refusal)
+            last = findings[-1]
+            if not isinstance(last, Refused):
+                return last
+        raise VanishedError(f"{str(key)!r} kept changing")
+
+    def _commit(
+        self,
+        path: SubdirPath,
+        base: Commit,
+        before: Mapping[PackageName, Cards],
+        branches: Mapping[PackageName, Branch],
+        patches_sha256: str | None,
+    ) -> Commit:
+        """Store what changed and swap the commit, if it changed.
+
+        Raises:
+            ConflictError: another writer was quicker.
+        """
+        shards: dict[PackageName, ShardHash | None] = {}
+        new: list[Branch] = []
+        for name, branch in branches.items():
+            known = base.index.shards.get(name)
+            if not branch.cards:
+                if known is not None:
+                    shards[name] = None
+            elif branch.sha256 != known:
+                shards[name] = branch.sha256
+                new.append(branch)
+            elif branch.cards != before.get(name):
+                put_cards(self._storage, path, branch.sha256, branch.cards)
+        created_ms = max(
+            (card.record["indexed_timestamp"] for branch in new for card in branch.cards.values()), default=0
+        )
+        index = apply_shards(base.index, shards, created_ms=created_ms)
+        index = replace(index, patches_sha256=patches_sha256)
+        wanted = base.etag is None and (path.subdir == NOARCH or bool(index.shards))
+        if index == base.index and not wanted:
+            return base
+        put_branches(self._storage, path, new)
+        return replace_commit(self._storage, path, base, index)
+
+    def _look_again(self, path: SubdirPath, changed: Mapping[str, str | None]) -> frozenset[str]:
+        """Return which artifacts are not what was just committed any more."""
+
+        def has_moved(filename: str) -> bool:
+            info = self._storage.head(path.key(filename))
+            return (None if info is None else info.etag) != changed[filename]
+
+        filenames = sorted(changed)
+        moved = in_parallel(has_moved, filenames)
+        return frozenset(filename for filename, one in zip(filenames, moved, strict=True) if one)
+
+    def _project(self, path: SubdirPath, commit: Commit, run: _Run) -> None:
+        """Bring projections up to date; whoever loses a write reads the commit again."""
+        current = commit
+
+        def project() -> None:
+            nonlocal current
+            try:
+                SubdirProjector(
+                    storage=self._storage,
+                    path=path,
+                    commit=current,
+                    outputs=self._policy.outputs,
+                    branches={
+                        name: branch
+                        for name, branch in run.branches.items()
+                        if current.index.shards.get(name) == branch.sha256
+                    },
+                ).project()
+            except ConflictError:
+                current = fetch_commit(self._storage, path)
+                raise
+
+        self._retrying(project)
+
+    def _ensure_noarch(self, channel: Channel) -> None:
+        """Law 13: the noarch subdir exists from the first upload to a channel on."""
+        path = SubdirPath(channel=channel, subdir=NOARCH)
+        if self._storage.head(path.key(SHARD_INDEX)) is not None:
+            return
+        run = _Run(looker=Looker(self._storage))
+        commit = self._settle(path, Touched(), run)
+        self._project(path, commit, run)
+
+    def _retrying(self, action: Callable[[], None]) -> None:
+        for round_number in range(MAX_ROUNDS):
+            try:
+                return action()
+            except ConflictError:
+                if round_number == MAX_ROUNDS - 1:
+                    raise
+                self._pause(round_number)
+        return None
+
+    def _pause(self, round_number: int) -> None:
+        """Wait longer after each lost round, at random, so that writers spread."""
+        longest = min(MAX_PAUSE_SECONDS, 0.05 * 2.0**round_number)
+        self._sleep(random.uniform(0, longest))  # noqa: S311 - no secret hangs on it
+
+
+def _make_branches(after: Mapping[PackageName, Cards], patches: PatchInstructions) -> dict[PackageName, Branch]:
+    branches = {}
+    for name, cards in after.items():
+        shard = make_shard(cards, patches)
+        sha256, body = encode_shard(shard)
+        branches[name] = Branch(shard=shard, cards=cards, sha256=sha256, body=body)
+    return branches
+
+
+def _names_of(path: SubdirPath, filenames: Iterable[str]) -> set[PackageName]:
+    names = set()
+    for filename in filenames:
+        try:
+            names.add(parse_artifact_key(path.key(filename)).distribution.name)
+        except InvalidNameError:
+            continue  # patches may name artifacts of old that could not be here
+    return names
+
+
+def _card_without_etag(record: Record) -> Card:
+    plain = {key: value for key, value in record.items() if key not in {"run_exports", "attestations_sha256"}}
+    return Card(
+        record=plain,
+        run_exports=record["run_exports"],
+        facts={},
+        etag="",
+        attestations_sha256=record.get("attestations_sha256"),
+    )
+
+
+def _note(run: _Run, key: str, status: Status) -> None:
+    """Keep the first outcome that says something."""
+    known = run.outcomes.get(key)
+    if known is None or known.status == "unchanged":
+        run.outcomes[key] = Outcome(key=key, status=status)
