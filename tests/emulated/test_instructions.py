@@ -1,0 +1,29 @@
+from scripts.emulated.instructions import format_instructions
+from scripts.emulated.registry import Registration
+
+RUNNING = Registration(
+    pid=1,
+    phase="running",
+    state="/state",
+    endpoint="http://127.0.0.1:4566",
+    edge_url="http://127.0.0.1:8080",
+    bucket="bucket",
+    distribution_id="E1",
+    token="fw-token",
+    tools="/checkout/.venv/bin",
+)
+
+
+def test_format_instructions__each_client_gets_its_line() -> None:
+    lines = format_instructions(RUNNING).splitlines()
+    for start, part in {
+        "unset": "AWS_PROFILE",
+        "export AWS_ENDPOINT_URL=": "http://127.0.0.1:4566",
+        "aws s3 cp": "s3://bucket/demo/noarch/",
+        "conda install": "-c http://127.0.0.1:8080/t/fw-token/demo ",
+        "mamba install": "-c http://127.0.0.1:8080/t/fw-token/demo ",
+        "pixi": "--channel http://127.0.0.1:8080/t/fw-token/demo ",
+        "curl -u": "token:fw-token http://127.0.0.1:8080/demo/noarch/repodata.json",
+        "fairway status": "demo/noarch/",
+    }.items():
+        assert any(line.startswith(start) and part in line for line in lines), start
