@@ -1,0 +1,52 @@
+"""``fairway audit``: the history of changes of access."""
+
+from __future__ import annotations
+
+import click
+
+from lambdas.channel.access import Action, Change, format_time
+from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.tokens import parse_duration
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway audit
+  fairway audit --since 30d --subject ci
+  fairway audit --json
+"""
+)
+@click.option("--since", default=None, metavar="DURATION", help="Only changes of the last 30d, 12h, …")
+@click.option("--subject", default=None, help="Only changes of this token, channel or issuer.")
+@with_session
+def audit(session: Session, since: str | None, subject: str | None) -> None:
+    """Show who changed access, when and how, oldest first.
+
+    "Who" is what the command of that time found out about its caller. What AWS itself recorded of
+    writes to the access document is in CloudTrail, where that is switched on for the bucket.
+    """
+    from scripts.fairway.access_store import fetch_history  # noqa: PLC0415 - imports boto3's neighbours
+
+    start = 0 if since is None else session.now - parse_duration(since)
+    changes = [
+        change for change in fetch_history(session.storage) if change.at >= start and subject in {None, change.subject}
+    ]
+    rows = [(format_time(change.at), change.by, _name(change), change.subject, change.detail) for change in changes]
+    session.show(
+        [
+            {
+                "at": format_time(change.at),
+                "by": change.by,
+                "action": _name(change),
+                "subject": change.subject,
+                "detail": change.detail,
+            }
+            for change in changes
+        ],
+        format_table(("WHEN", "WHO", "WHAT", "SUBJECT", "DETAIL"), rows) if rows else "no changes",
+    )
+
+
+def _name(change: Change) -> str:
+    return change.action.value if isinstance(change.action, Action) else change.action

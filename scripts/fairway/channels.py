@@ -1,0 +1,100 @@
+"""``fairway channel``: list, set-public, set-private."""
+
+from __future__ import annotations
+
+import click
+
+from lambdas.channel.access import Visibility
+from lambdas.channel.changes import apply_visibility
+from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.names import Channel, parse_channel
+from scripts.fairway.session import Session, format_table, with_session
+
+AS_DEPLOYED = "as deployed"
+
+
+@click.group()
+def channel() -> None:
+    """List channels, make them public or private.
+
+    A channel comes into being with the first upload to it. It is private unless the deployment
+    or 'set-public' says otherwise; what is set here wins.
+    """
+
+
+@channel.command(
+    name="list",
+    epilog="""\b
+Examples:
+  fairway channel list
+  fairway channel list --json
+""",
+)
+@with_session
+def list_channels(session: Session) -> None:
+    """List the channels and what is set for them."""
+    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - imports boto3's neighbours
+
+    rules = fetch_access(session.storage).channels
+    stored = {name for name in session.storage.list_folders("") if _is_channel(name)}
+    channels = [
+        {
+            "name": name,
+            "visibility": rules[name].visibility.value if name in rules else AS_DEPLOYED,
+            "stored": name in stored,
+        }
+        for name in sorted(stored | rules.keys())
+    ]
+    rows = [(str(row["name"]), str(row["visibility"]), "" if row["stored"] else "no packages yet") for row in channels]
+    session.show(channels, format_table(("CHANNEL", "VISIBILITY", ""), rows) if rows else "no channels")
+
+
+@channel.command(
+    name="set-public",
+    epilog="""\b
+Examples:
+  fairway channel set-public tools
+""",
+)
+@click.argument("name")
+@with_session
+def set_public(session: Session, name: str) -> None:
+    """Let everybody read a channel, without credentials."""
+    _set(session, parse_channel(name), Visibility.PUBLIC)
+
+
+@channel.command(
+    name="set-private",
+    epilog="""\b
+Examples:
+  fairway channel set-private tools
+""",
+)
+@click.argument("name")
+@with_session
+def set_private(session: Session, name: str) -> None:
+    """Let only tokens and trusted workloads read a channel."""
+    _set(session, parse_channel(name), Visibility.PRIVATE)
+
+
+def _set(session: Session, name: Channel, visibility: Visibility) -> None:
+    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
+
+    now, caller = session.now, session.caller
+    change_access(
+        session.storage,
+        lambda document: apply_visibility(document, name, visibility, now=now, by=caller),
+        now=now,
+    )
+    session.show(
+        {"name": name, "visibility": visibility.value},
+        f"{name} is {visibility.value}; it takes effect everywhere within 60 seconds",
+    )
+
+
+def _is_channel(name: str) -> bool:
+    try:
+        parse_channel(name)
+    except InvalidNameError:
+        return False
+    return True

@@ -1,0 +1,109 @@
+"""The fairway command: finds the subcommand, runs it, prints its errors.
+
+A new subcommand is one line in ``COMMANDS``. Its module is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from lambdas.channel.errors import FairwayError, UsageError
+
+COMMANDS: Final[dict[str, tuple[str, str]]] = {  # name: (module:command, summary)
+    "token": ("scripts.fairway.tokens:token", "Create, list, rotate and revoke tokens for reading."),
+    "channel": ("scripts.fairway.channels:channel", "List channels, make them public or private."),
+    "issuer": ("scripts.fairway.issuers:issuer", "Let workloads read with their identity tokens (OIDC)."),
+    "audit": ("scripts.fairway.audit:audit", "Show who changed access, when and how."),
+}
+
+EXIT_NO: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_INTERRUPTED: Final = 130
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+_HELP: Final = """Run a serverless conda channel.
+
+The bucket and the URL come from the outputs of 'cdk deploy':
+
+\b
+  export FAIRWAY_BUCKET=fairway-team-123456789012-eu-central-1
+  export FAIRWAY_URL=https://d111111abcdef8.cloudfront.net
+
+AWS credentials are found as by every AWS tool (AWS_PROFILE, AWS_ENDPOINT_URL, …).
+Exit codes: 0 done, 1 the answer is no, 2 wrong usage.
+"""
+
+
+@click.group(
+    cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(package_name="fairway")
+def fairway() -> None:
+    """Run a serverless conda channel."""
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    try:
+        sys.exit(fairway.main(standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(EXIT_USAGE)
+    except click.UsageError as error:
+        place = error.ctx.command_path if error.ctx else "fairway"
+        _print_error(_lower_first(error.format_message()).rstrip("."), f"see '{place} --help'")
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        _print_error(error.format_message(), None)
+        sys.exit(EXIT_NO)
+    except UsageError as error:
+        _print_error(str(error), error.hint)
+        sys.exit(EXIT_USAGE)
+    except FairwayError as error:
+        _print_error(str(error), error.hint)
+        sys.exit(EXIT_NO)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has gone
+        sys.exit(EXIT_NO)
+
+
+def _print_error(message: str, hint: str | None) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What every command shares: its options, where the channel is, who asks, and how answers are printed.
+
+boto3 and whatever needs it are imported when a command first talks to the cloud: ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from lambdas.channel.errors import AccessDeniedError, UsageError
+
+if TYPE_CHECKING:
+    import boto3
+
+    from lambdas.indexer.storage import ObjectStorage
+
+_DEFAULT_REGION: Final = "us-east-1"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One run of the command."""
+
+    bucket: str | None = None
+    url: str | None = None
+    as_json: bool = False
+
+    @functools.cached_property
+    def aws(self) -> boto3.Session:
+        """The caller's AWS session.
+
+        Raises:
+            AccessDeniedError: there are no credentials.
+        """
+        import boto3  # noqa: PLC0415 - slow; see the module
+
+        session = boto3.Session()
+        if session.get_credentials() is None:
+            raise AccessDeniedError(
+                "no AWS credentials found", hint="sign in (aws sso login, aws configure) or set AWS_PROFILE"
+            )
+        return session
+
+    @property
+    def region(self) -> str:
+        """The region that requests go to where nothing else is said."""
+        return self.aws.region_name or _DEFAULT_REGION
+
+    @functools.cached_property
+    def storage(self) -> ObjectStorage:
+        """The bucket.
+
+        Raises:
+            UsageError: it was not named.
+        """
+        from lambdas.indexer.s3 import S3Storage  # noqa: PLC0415 - slow; see the module
+
+        return S3Storage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
+
+    def require_bucket(self) -> str:
+        """Return the bucket's name.
+
+        Raises:
+            UsageError: it was not given.
+        """
+        if not self.bucket:
+            raise UsageError(
+                "which bucket?", hint="give --bucket or set FAIRWAY_BUCKET; 'cdk deploy' printed it as BucketName"
+            )
+        return self.bucket
+
+    def require_url(self) -> str:
+        """Return the channel URL's beginning, without a slash at its end.
+
+        Raises:
+            UsageError: it was not given.
+        """
+        if not self.url:
+            raise UsageError("which URL?", hint="give --url or set FAIRWAY_URL; 'cdk deploy' printed it as ChannelUrl")
+        return self.url.rstrip("/")
+
+    @functools.cached_property
+    def caller(self) -> str:
+        """Who runs the command: their AWS identity, or the machine's user where AWS does not say."""
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow; see the module
+
+        try:
+            return self.aws.client("sts", region_name=self.region).get_caller_identity()["Arn"]
+        except (BotoCoreError, ClientError):
+            return f"local user {getpass.getuser()}"
+
+    @property
+    def now(self) -> int:
+        """Seconds since 1970."""
+        return int(time.time())
+
+    def show(self, document: object, text: str) -> None:
+        """Print the answer: one JSON document, or text for people."""
+        print(json.dumps(document, indent=2) if self.as_json else text)
+
+    def note(self, text: str) -> None:
+        """Print what is not the answer: to stderr, and only for people."""
+        if not self.as_json:
+            print(text, file=sys.stderr)
+
+
+def with_session(command: _Command) -> _Command:
+    """Give a command the common options, and their values as its first argument."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+    @click.option("--url", envvar="FAIRWAY_URL", show_envvar=True, help="The URL that clients use.")
+    @click.option("--bucket", envvar="FAIRWAY_BUCKET", show_envvar=True, help="The bucket's name.")
+    @functools.wraps(command)
+    def wrapped(*, bucket: str | None, url: str | None, as_json: bool, **arguments: Any) -> Any:  # noqa: ANN401 - click's
+        return command(Session(bucket=bucket, url=url, as_json=as_json), **arguments)
+
+    return wrapped  # type: ignore[return-value]  # the decorated function takes fewer arguments
+
+
+def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out in columns."""
+    lines = [heads, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

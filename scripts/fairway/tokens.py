@@ -1,0 +1,226 @@
+"""``fairway token``: create, list, rotate, revoke."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from lambdas.channel.access import Scope, Token, format_time, parse_scope, parse_token_name
+from lambdas.channel.changes import (
+    apply_token_created,
+    apply_token_revoked,
+    apply_token_rotated,
+    find_tokens,
+    format_scope,
+)
+from lambdas.channel.errors import UsageError
+from lambdas.channel.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
+from scripts.fairway.session import Session, format_table, with_session
+
+_UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdwy])\Z")
+
+
+@click.group()
+def token() -> None:
+    """Create, list, rotate and revoke tokens for reading.
+
+    A token reads the channels that its patterns name, nothing else; it never publishes.
+    Changes take effect everywhere within 60 seconds.
+    """
+
+
+def parse_duration(text: str) -> int:
+    """Return the seconds that ``90d``, ``12h``, ``30m``, ``2w`` or ``1y`` stands for.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    match = _DURATION.match(text)
+    if match is None:
+        raise UsageError(f"not a duration: {text!r}", hint="write a number and a unit: 30m, 12h, 90d, 2w, 1y")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def parse_expiry(text: str, *, now: int) -> int | None:
+    """Return when something ends: after a duration, on a day (``2026-12-31``, UTC), or ``never``.
+
+    Raises:
+        UsageError: it is something else, or past.
+    """
+    if text == "never":
+        return None
+    if _DURATION.match(text):
+        return now + parse_duration(text)
+    try:
+        expires = int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+    except ValueError:
+        raise UsageError(f"not a time: {text!r}", hint="write 90d, 12h, a day like 2026-12-31, or never") from None
+    if expires <= now:
+        raise UsageError(f"{text!r} is over")
+    return expires
+
+
+def make_token(name: str, scope: Scope, *, now: int, expires: int | None, creator: str) -> tuple[str, Token]:
+    """Draw a token: the secret, and what is stored of it."""
+    secret = format_token(secrets.randbelow(TOKEN_ENTROPY))
+    sha256 = hash_token(secret)
+    return secret, Token(
+        id=token_id(sha256), name=name, sha256=sha256, scope=scope, created=now, expires=expires, creator=creator
+    )
+
+
+@token.command(
+    epilog="""\b
+Examples:
+  fairway token create ci --channel team
+  fairway token create partner --channel 'shared-*' --package 'acme-*' --expires 90d
+  TOKEN=$(fairway token create laptop --channel '*' --expires 2026-12-31)
+"""
+)
+@click.argument("name")
+@click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
+@click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
+@click.option("--expires", default="never", show_default=True, metavar="WHEN", help="90d, 12h, 2026-12-31 or never.")
+@click.option("--read-only", is_flag=True, help="What every token is; publishing is by AWS roles.")
+@with_session
+def create(
+    session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str, *, read_only: bool
+) -> None:
+    """Create a token and print it, this once: only its SHA-256 is stored."""
+    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - imports boto3's neighbours
+
+    del read_only
+    now = session.now
+    scope = parse_scope(channels, packages or None)
+    secret, entry = make_token(
+        parse_token_name(name), scope, now=now, expires=parse_expiry(expires, now=now), creator=session.caller
+    )
+    change_access(session.storage, lambda document: apply_token_created(document, entry), now=now)
+    session.note(f"token {name!r} ({entry.id}) reads {format_scope(scope)}, {_format_end(entry)}.")
+    session.note("It works within 60 seconds, and is shown this once:")
+    session.show({"token": secret, **describe_token(entry, now=now)}, secret)
+    _show_use(session, secret, scope)
+
+
+@token.command(
+    name="list",
+    epilog="""\b
+Examples:
+  fairway token list
+  fairway token list --all --json
+""",
+)
+@click.option("--all", "with_ended", is_flag=True, help="Also those revoked or expired in the last 90 days.")
+@with_session
+def list_tokens(session: Session, *, with_ended: bool) -> None:
+    """List tokens: id, name, scope, expiry, creator; never the token."""
+    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
+
+    now = session.now
+    tokens = [entry for entry in fetch_access(session.storage).tokens if with_ended or entry.is_valid(now)]
+    descriptions = [describe_token(entry, now=now) for entry in tokens]
+    rows = [
+        (
+            entry.id,
+            entry.name,
+            " ".join(entry.scope.channels),
+            "all" if entry.scope.packages is None else " ".join(entry.scope.packages),
+            description["expires"] or "never",
+            entry.creator,
+            description["state"],
+        )
+        for entry, description in zip(tokens, descriptions, strict=True)
+    ]
+    table = format_table(("ID", "NAME", "CHANNELS", "PACKAGES", "EXPIRES", "CREATOR", "STATE"), rows)
+    session.show(descriptions, table if rows else "no tokens")
+
+
+@token.command(
+    epilog="""\b
+Examples:
+  fairway token revoke ci
+  fairway token revoke 3f9a0c61b2d4
+"""
+)
+@click.argument("id_or_name")
+@with_session
+def revoke(session: Session, id_or_name: str) -> None:
+    """Revoke a token by its id, or all tokens of a name."""
+    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
+
+    now, caller = session.now, session.caller
+    document = change_access(
+        session.storage,
+        lambda document: apply_token_revoked(document, id_or_name, now=now, by=caller),
+        now=now,
+    )
+    gone = [describe_token(entry, now=now) for entry in find_tokens(document, id_or_name)]
+    session.show(gone, f"revoked {id_or_name!r}; nobody reads with it in 60 seconds from now on")
+
+
+@token.command(
+    epilog="""\b
+Examples:
+  fairway token rotate ci
+  fairway token rotate ci --overlap 7d --expires 90d
+"""
+)
+@click.argument("id_or_name")
+@click.option("--overlap", default="24h", show_default=True, metavar="DURATION", help="How long the old one goes on.")
+@click.option("--expires", default=None, metavar="WHEN", help="As for create; by default as long as the old one had.")
+@with_session
+def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None) -> None:
+    """Create a token with an old one's name and scope; both work during the overlap."""
+    from scripts.fairway.access_store import change_access, fetch_access  # noqa: PLC0415 - as above
+
+    now = session.now
+    overlap_seconds = parse_duration(overlap)
+    valid = [entry for entry in find_tokens(fetch_access(session.storage), id_or_name) if entry.is_valid(now)]
+    if not valid:
+        raise UsageError(f"no valid token {id_or_name!r}", hint="see 'fairway token list'")
+    old = max(valid, key=lambda entry: entry.created)
+    if expires is not None:
+        end = parse_expiry(expires, now=now)
+    else:
+        end = None if old.expires is None else now + (old.expires - old.created)
+    secret, entry = make_token(old.name, old.scope, now=now, expires=end, creator=session.caller)
+    entry = replace(entry, extra=old.extra)
+    change_access(
+        session.storage,
+        lambda document: apply_token_rotated(document, old.id, entry, overlap_seconds=overlap_seconds),
+        now=now,
+    )
+    session.note(f"token {old.name!r}: {old.id} ends in {overlap} at the latest, {entry.id} {_format_end(entry)}.")
+    session.note("The new one works within 60 seconds, and is shown this once:")
+    session.show({"token": secret, **describe_token(entry, now=now), "replaces": old.id}, secret)
+
+
+def describe_token(entry: Token, *, now: int) -> dict[str, Any]:
+    """Return what may be told of a token."""
+    ended = "expired" if entry.revoked is None else "revoked"
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "channels": list(entry.scope.channels),
+        "packages": None if entry.scope.packages is None else list(entry.scope.packages),
+        "created": format_time(entry.created),
+        "expires": None if entry.expires is None else format_time(entry.expires),
+        "creator": entry.creator,
+        "revoked": None if entry.revoked is None else format_time(entry.revoked),
+        "state": "valid" if entry.is_valid(now) else ended,
+    }
+
+
+def _format_end(entry: Token) -> str:
+    return "never expires" if entry.expires is None else f"expires {format_time(entry.expires)}"
+
+
+def _show_use(session: Session, secret: str, scope: Scope) -> None:
+    if session.url and not set("*?") & set(scope.channels[0]):
+        session.note(f"use it: conda install -c {session.require_url()}/t/{secret}/{scope.channels[0]} PACKAGE")
