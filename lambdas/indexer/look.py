@@ -6,7 +6,8 @@ a *finding*, which holds whatever happened before or happens elsewhere.
 
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -50,8 +51,9 @@ Finding = Absent | Present | Refused
 class Looker:
     """Looks at artifacts, reading each version of each at most once."""
 
-    def __init__(self, storage: ObjectStorage) -> None:
+    def __init__(self, storage: ObjectStorage, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6) -> None:
         self._storage = storage
+        self._now_ms = now_ms
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RefusedError] = {}
 
     def look(self, key: ArtifactKey, card: Card | None, *, mutable: bool, sidecar: bool) -> list[Finding]:
@@ -106,7 +108,7 @@ class Looker:
         artifact = self._read_once(key, info)
         if card is not None and known and artifact.sha256 == card.sha256:
             return replace(card, etag=info.etag)
-        record = make_record(artifact, key, last_modified_ms=info.last_modified_ms)
+        record = make_record(artifact, key, last_modified_ms=info.last_modified_ms, now_ms=self._now_ms())
         if card is not None and artifact.sha256 == card.sha256:
             # The card was lost and made again from readers' records: they know when it was indexed (CEP 47).
             record["indexed_timestamp"] = card.record["indexed_timestamp"]

@@ -10,7 +10,7 @@ what clients were seen to reject.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lambdas.channel.errors import InvalidNameError, RefusedError
@@ -22,6 +22,7 @@ Section = Literal["packages", "packages.conda", "v3"]
 
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MAX_SECONDS_TIMESTAMP = 253_402_300_799  # the end of the year 9999: larger ones are milliseconds
+MAX_VERSION_NUMBER = 2**64 - 1  # rattler reads the numbers of a version into 64 bits
 NEWEST_SCHEMA = 3
 
 DROPPED_KEYS = frozenset(
@@ -67,11 +68,11 @@ _BITS = {"x86": "32", "x86_64": "64"}
 _NOARCH_KINDS = (None, True, False, "generic", "python")
 
 
-def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int) -> Record:
+def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, now_ms: int | None = None) -> Record:
     """Return the record as it stands in repodata.json (hashes in hex).
 
     Keys that nobody knows are carried as they are. ``last_modified_ms`` is when the storage got the
-    artifact.
+    artifact; ``now_ms`` bounds its timestamp, where a file's times may be older than the file.
 
     Raises:
         RefusedError: a field is missing, wrong, forged, or contradicts the key.
@@ -85,7 +86,7 @@ def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int) 
     record["md5"] = info.md5
     record["sha256"] = info.sha256
     record["size"] = info.size
-    record["indexed_timestamp"] = find_indexed_timestamp(index.get("timestamp"), last_modified_ms)
+    record["indexed_timestamp"] = find_indexed_timestamp(index.get("timestamp"), last_modified_ms, now_ms=now_ms)
     return record
 
 
@@ -99,7 +100,7 @@ def find_section(record: Record, extension: Extension) -> Section:
     return "packages.conda" if extension == ".conda" else "packages"
 
 
-def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int) -> int:
+def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int, *, now_ms: int | None = None) -> int:
     """Return when the artifact became available, in ms; never before its own ``timestamp``.
 
     A ``timestamp`` that is in seconds (old packages) counts as such.
@@ -112,10 +113,11 @@ def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int) -> int:
     if timestamp is None:
         return last_modified_ms
     timestamp_ms = timestamp if timestamp > MAX_SECONDS_TIMESTAMP else timestamp * 1000
-    if timestamp_ms > last_modified_ms + CLOCK_SKEW_MS:
+    latest_ms = max(last_modified_ms, now_ms or 0)
+    if timestamp_ms > latest_ms + CLOCK_SKEW_MS:
         raise RefusedError(
             "timestamp-in-future",
-            f"'timestamp' in info/index.json is {timestamp}, {(timestamp_ms - last_modified_ms) // 1000} seconds "
+            f"'timestamp' in info/index.json is {timestamp}, {(timestamp_ms - latest_ms) // 1000} seconds "
             "after the upload",
             hint="it is when the build began, in milliseconds since 1970: check the build machine's clock",
         )
@@ -155,11 +157,12 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
                 f"the filename says {field} {expected!r}, and info/index.json {value!r}",
                 hint=f"upload it under the name it was built with: {_find_filename(index, distribution.extension)}",
             )
-    if not _VERSION.match(distribution.version):
+    numbers = re.findall(r"[0-9]+", distribution.version)
+    if not _VERSION.match(distribution.version) or any(int(number) > MAX_VERSION_NUMBER for number in numbers):
         raise RefusedError(
             "version-invalid",
             f"info/index.json has a version that clients can't compare: {distribution.version!r}",
-            hint="a version has no empty parts, like '1..0' or '1.0+'",
+            hint="a version has no empty parts, like '1..0' or '1.0+', and no number of more than 64 bits",
         )
 
 
@@ -198,9 +201,7 @@ def _check_fields(index: dict[str, Any]) -> None:
     """Every other field that a client is known to choke on."""
     if "build_number" not in index:
         raise RefusedError("field-missing", "info/index.json has no 'build_number'")
-    for field, (check, expected) in _FIELDS.items():
-        if field in index and not check(index[field]):
-            raise _wrong(field, index[field], expected)
+    check_fields(index, place=" in info/index.json")
     if (index.get("schema_version") or 1) > NEWEST_SCHEMA:
         raise RefusedError(
             "schema-unsupported",
@@ -211,8 +212,19 @@ def _check_fields(index: dict[str, Any]) -> None:
         check_run_exports(index["run_exports"], "'run_exports' in info/index.json")
 
 
-def _wrong(field: str, value: object, expected: str) -> RefusedError:
-    return RefusedError("field-invalid", f"{field!r} in info/index.json is {_show(value)}, not {expected}")
+def check_fields(fields: Mapping[str, Any], *, place: str = "") -> None:
+    """Check the types of those fields that are there; ``place`` is how the message goes on after a field.
+
+    Raises:
+        RefusedError: ``field-invalid``: some client can't read it.
+    """
+    for field, (check, expected) in _FIELDS.items():
+        if field in fields and not check(fields[field]):
+            raise _wrong(field, fields[field], expected, place)
+
+
+def _wrong(field: str, value: object, expected: str, place: str = " in info/index.json") -> RefusedError:
+    return RefusedError("field-invalid", f"{field!r}{place} is {_show(value)}, not {expected}")
 
 
 def _show(value: object) -> str:

@@ -1,0 +1,230 @@
+"""A versioned object storage in memory, which can fail the way S3 fails.
+
+``MemoryStorage`` keeps versions and delete markers, counts requests by kind, and calls ``fault``
+before and after each request. A fault raises what S3 would answer: before, the write did not happen
+(``…_and_not_persist``); after, it did although the answer was lost (``…_but_persist``).
+"""
+
+import hashlib
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from lambdas.channel.errors import ConflictError, VanishedError
+from lambdas.indexer.refusals import Refusal
+from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, ObjectInfo, StoredObject
+
+Fault = Callable[[str, str, str], None]
+"""Called with the request ("put"), the key, and "before" or "after"."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Version:
+    info: ObjectInfo
+    body: bytes | None
+    """None for a delete marker."""
+    headers: ContentHeaders | None = None
+
+
+@dataclass(kw_only=True)
+class MemoryStorage:
+    """Keys to versions, oldest first."""
+
+    clock_ms: int = 1_790_000_000_000
+    fault: Fault | None = None
+    versions: dict[str, list[_Version]] = field(default_factory=dict)
+    requests: Counter[str] = field(default_factory=Counter)
+    log: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._serial = itertools.count(1)
+        self._lock = threading.RLock()
+
+    # What publishers do: not counted, never failing.
+
+    def upload(self, key: str, body: bytes, *, last_modified_ms: int | None = None) -> ObjectInfo:
+        with self._lock:
+            return self._add(key, body, None, {}, last_modified_ms=last_modified_ms)
+
+    def remove(self, key: str) -> None:
+        """Put a delete marker, as ``aws s3 rm`` does."""
+        with self._lock:
+            if self._current(key) is not None:
+                info = ObjectInfo(key=key, size=0, etag="", last_modified_ms=self.clock_ms, version=self._next())
+                self.versions[key].append(_Version(info=info, body=None))
+
+    def keys(self) -> list[str]:
+        with self._lock:
+            return sorted(key for key in self.versions if self._current(key) is not None)
+
+    def body(self, key: str) -> bytes:
+        current = self._current(key)
+        assert current is not None, key
+        assert current.body is not None
+        return current.body
+
+    def headers(self, key: str) -> ContentHeaders:
+        current = self._current(key)
+        assert current is not None
+        assert current.headers is not None
+        return current.headers
+
+    def snapshot(self, *, private: bool = False) -> dict[str, bytes]:
+        return {key: self.body(key) for key in self.keys() if private or not key.startswith(".fairway/")}
+
+    # ObjectStorage
+
+    def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
+        with self._request("head", key):
+            found = self._find(key, version)
+            return None if found is None else found.info
+
+    def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
+        with self._request("get", key):
+            found = self._find(key, version)
+            if found is None or found.body is None:
+                return None
+            return StoredObject(info=found.info, body=found.body)
+
+    def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        with self._request("get", info.key):
+            return self._exactly(info)[start:stop]
+
+    def stream(self, info: ObjectInfo) -> Iterator[bytes]:
+        with self._request("get", info.key):
+            body = self._exactly(info)
+        for start in range(0, len(body), CHUNK_BYTES):
+            yield body[start : start + CHUNK_BYTES]
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        with self._request("put", key):
+            current = self._current(key)
+            if isinstance(condition, IfAbsent):
+                if current is not None:
+                    raise ConflictError(f"{key!r} exists")
+            elif condition is not None and (current is None or current.info.etag != condition.etag):
+                raise ConflictError(f"{key!r} was replaced")
+            return self._add(key, body, headers, dict(metadata or {}))
+
+    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+        with self._request("copy", key):
+            self._add(key, self._exactly(source), None, dict(metadata))
+
+    def delete(self, info: ObjectInfo) -> None:
+        with self._request("delete", info.key):
+            if info.version is None:
+                self.remove(info.key)
+            elif info.key in self.versions:
+                left = [one for one in self.versions[info.key] if one.info.version != info.version]
+                self.versions[info.key] = left
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        with self._request("list", prefix):
+            found = []
+            for key in self.keys():
+                current = self._current(key)
+                if key.startswith(prefix) and current is not None:
+                    found.append(replace(current.info, version=None, metadata={}, md5=None))
+        yield from found
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        with self._request("list", prefix):
+            rests = [key[len(prefix) :] for key in self.keys() if key.startswith(prefix)]
+            found = sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
+        yield from found
+
+    # Inside
+
+    def _next(self) -> str:
+        return f"v{next(self._serial):06}"
+
+    def _add(
+        self,
+        key: str,
+        body: bytes,
+        headers: ContentHeaders | None,
+        metadata: dict[str, str],
+        *,
+        last_modified_ms: int | None = None,
+    ) -> ObjectInfo:
+        md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        info = ObjectInfo(
+            key=key,
+            size=len(body),
+            etag=md5,
+            last_modified_ms=self.clock_ms if last_modified_ms is None else last_modified_ms,
+            version=self._next(),
+            metadata=metadata,
+            md5=md5,
+        )
+        self.versions.setdefault(key, []).append(_Version(info=info, body=body, headers=headers))
+        return info
+
+    def _current(self, key: str) -> _Version | None:
+        versions = self.versions.get(key)
+        if not versions or versions[-1].body is None:
+            return None
+        return versions[-1]
+
+    def _find(self, key: str, version: str | None) -> _Version | None:
+        if version is None:
+            return self._current(key)
+        return next((one for one in self.versions.get(key, ()) if one.info.version == version), None)
+
+    def _exactly(self, info: ObjectInfo) -> bytes:
+        found = self._find(info.key, info.version)
+        if found is None or found.body is None or found.info.etag != info.etag:
+            raise VanishedError(f"{info.key!r} is gone")
+        return found.body
+
+    def _request(self, kind: str, key: str) -> "_Request":
+        return _Request(self, kind, key)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    storage: MemoryStorage
+    kind: str
+    key: str
+
+    def __enter__(self) -> None:
+        self.storage._lock.acquire()
+        try:
+            self.storage.requests[self.kind] += 1
+            self.storage.log.append((self.kind, self.key))
+            if self.storage.fault is not None:
+                self.storage.fault(self.kind, self.key, "before")
+        except BaseException:
+            self.storage._lock.release()
+            raise
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            if error is None and self.storage.fault is not None:
+                self.storage.fault(self.kind, self.key, "after")
+        finally:
+            self.storage._lock.release()
+
+
+@dataclass(kw_only=True)
+class RecordingAnnouncer:
+    """Remembers what it was told."""
+
+    refusals: list[Refusal] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def announce_refusal(self, refusal: Refusal) -> None:
+        self.refusals.append(refusal)
+
+    def drop_cached(self, keys: list[str]) -> None:
+        self.dropped.extend(keys)
