@@ -75,6 +75,8 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
     credentials += parse_authorization(request.get("headers", {}).get("authorization", ()))
     is_directory = parts[-1] == ""
     names = parts[:-1] if is_directory else parts
+    if names == [INDEX_PAGE]:
+        names, is_directory = [], True  # what CloudFront may make of "/" by itself
     return ViewerRequest(
         method=request["method"],
         segments=tuple(_parse_segment(name) for name in names),

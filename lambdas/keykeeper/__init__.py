@@ -1,0 +1,1 @@
+"""Keeps the public keys of trusted issuers current, so that no reader's request waits for them."""

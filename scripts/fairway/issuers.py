@@ -1,0 +1,214 @@
+"""``fairway issuer``: trust, list, refresh and forget issuers of identity tokens (OIDC)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from lambdas.channel.access import (
+    ClaimRule,
+    Issuer,
+    SigningKey,
+    format_time,
+    parse_claims,
+    parse_issuer_url,
+    parse_scope,
+)
+from lambdas.channel.changes import apply_issuer_added, apply_issuer_removed, apply_keys, format_scope
+from lambdas.channel.errors import UsageError
+from lambdas.channel.identity import InvalidIdentityError, verify_identity
+from scripts.fairway.session import Session, format_table, with_session
+
+_GITHUB: Final = "https://token.actions.githubusercontent.com"
+
+
+@click.group()
+def issuer() -> None:
+    """Let workloads read with their identity tokens (OIDC), without a stored secret.
+
+    An identity token is accepted as Bearer, or as the password of Basic, where its issuer is
+    trusted, one of its audiences is ours, and its claims match a rule.
+    """
+
+
+@issuer.command(
+    epilog=f"""\b
+Examples:
+  fairway issuer add {_GITHUB} --audience https://conda.example.com \\
+      --claim repository=acme/app --channel team
+  fairway issuer add https://gitlab.com --audience https://conda.example.com \\
+      --claim 'project_path=acme/*' --claim ref_protected=true --channel 'team-*'
+"""
+)
+@click.argument("url")
+@click.option("--audience", "audiences", multiple=True, required=True, metavar="AUD", help="Our name in 'aud'; repeat.")
+@click.option("--claim", "claims", multiple=True, required=True, metavar="NAME=GLOB", help="All must match; repeat.")
+@click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
+@click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
+@click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
+@with_session
+def add(
+    session: Session,
+    *,
+    url: str,
+    audiences: tuple[str, ...],
+    claims: tuple[str, ...],
+    channels: tuple[str, ...],
+    packages: tuple[str, ...],
+    jwks: Path | None,
+) -> None:
+    """Trust an issuer, or give one that is trusted another rule."""
+    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - imports boto3's neighbours
+
+    now, caller = session.now, session.caller
+    rule = ClaimRule(claims=parse_claims(_parse_pairs(claims)), scope=parse_scope(channels, packages or None))
+    name = parse_issuer_url(url)
+    added = Issuer(issuer=name, audiences=audiences, rules=(rule,), keys=_read_keys(name, jwks), confirmed=now)
+    change_access(session.storage, lambda document: apply_issuer_added(document, added, now=now, by=caller), now=now)
+    session.show(describe_issuer(added), f"{name} is trusted for {format_scope(rule.scope)}, within 60 seconds")
+
+
+@issuer.command(
+    name="list",
+    epilog="""\b
+Examples:
+  fairway issuer list
+  fairway issuer list --json
+""",
+)
+@with_session
+def list_issuers(session: Session) -> None:
+    """List trusted issuers and their rules."""
+    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
+
+    issuers = fetch_access(session.storage).issuers
+    rows = [
+        (
+            entry.issuer,
+            " ".join(entry.audiences),
+            " ".join(f"{name}={pattern}" for name, pattern in rule.claims.items()),
+            format_scope(rule.scope),
+            str(len(entry.keys)),
+            "never" if entry.confirmed is None else format_time(entry.confirmed),
+        )
+        for entry in issuers
+        for rule in entry.rules
+    ]
+    table = format_table(("ISSUER", "AUDIENCES", "CLAIMS", "CHANNELS", "KEYS", "CONFIRMED"), rows)
+    session.show([describe_issuer(entry) for entry in issuers], table if rows else "no issuers")
+
+
+@issuer.command(
+    epilog=f"""\b
+Examples:
+  fairway issuer remove {_GITHUB}
+"""
+)
+@click.argument("url")
+@with_session
+def remove(session: Session, url: str) -> None:
+    """Trust an issuer no longer, with all its rules."""
+    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
+
+    now, caller = session.now, session.caller
+    change_access(session.storage, lambda document: apply_issuer_removed(document, url, now=now, by=caller), now=now)
+    session.show({"removed": url}, f"{url} is no longer trusted, within 60 seconds")
+
+
+@issuer.command(
+    epilog=f"""\b
+Examples:
+  fairway issuer refresh
+  fairway issuer refresh https://gitlab.internal --jwks keys.json
+  fairway issuer refresh {_GITHUB}
+"""
+)
+@click.argument("url", required=False)
+@click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
+@with_session
+def refresh(session: Session, url: str | None, jwks: Path | None) -> None:
+    """Fetch issuers' keys now; a scheduled function does it otherwise."""
+    from scripts.fairway.access_store import change_access, fetch_access  # noqa: PLC0415 - as above
+
+    trusted = [entry.issuer for entry in fetch_access(session.storage).issuers]
+    if url is not None and url not in trusted:
+        raise UsageError(f"no issuer {url!r}", hint="see 'fairway issuer list'")
+    if jwks is not None and url is None:
+        raise UsageError("whose keys?", hint="name the issuer that --jwks belongs to")
+    now, caller = session.now, session.caller
+    fetched = {name: _read_keys(name, jwks) for name in ([url] if url else trusted)}
+    for name, keys in fetched.items():
+        change_access(
+            session.storage,
+            lambda document, name=name, keys=keys: apply_keys(  # type: ignore[misc]  # bound in the loop
+                document, name, keys, now=now, by=caller
+            ),
+            now=now,
+        )
+    session.show(
+        {name: [key.kid for key in keys] for name, keys in fetched.items()},
+        "\n".join(f"{name}: {len(keys)} keys" for name, keys in fetched.items()) or "no issuers",
+    )
+
+
+@issuer.command(
+    epilog="""\b
+Examples:
+  fairway issuer check identity-token.txt
+  echo "$ID_TOKEN" | fairway issuer check -
+"""
+)
+@click.argument("file", type=click.File())
+@with_session
+def check(session: Session, file: Any) -> None:  # noqa: ANN401 - click's own type
+    """Tell what an identity token would open, or why it opens nothing."""
+    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
+
+    issuers = {entry.issuer: entry for entry in fetch_access(session.storage).issuers}
+    try:
+        identity = verify_identity(file.read().strip(), issuers, now=session.now)
+    except InvalidIdentityError as error:
+        error.hint = f"the edge answers 401 ({error.code})"
+        raise
+    scopes = [format_scope(scope) for scope in identity.scopes]
+    end = format_time(identity.expires)
+    session.show(
+        {"issuer": identity.issuer, "expires": end, "scopes": scopes},
+        f"genuine, until {end}; reads {'; '.join(scopes) or 'nothing: no rule matches (403)'}",
+    )
+
+
+def describe_issuer(entry: Issuer) -> dict[str, Any]:
+    """Return what there is to tell of an issuer."""
+    return {
+        "issuer": entry.issuer,
+        "audiences": list(entry.audiences),
+        "rules": [
+            {
+                "claims": dict(rule.claims),
+                "channels": list(rule.scope.channels),
+                "packages": None if rule.scope.packages is None else list(rule.scope.packages),
+            }
+            for rule in entry.rules
+        ],
+        "keys": [key.kid for key in entry.keys],
+        "confirmed": None if entry.confirmed is None else format_time(entry.confirmed),
+    }
+
+
+def _parse_pairs(claims: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in claims:
+        name, separator, pattern = text.partition("=")
+        if not separator or not name or name in pairs:
+            raise UsageError(f"not a claim: {text!r}", hint="write NAME=GLOB, each name once")
+        pairs[name] = pattern
+    return pairs
+
+
+def _read_keys(name: str, jwks: Path | None) -> tuple[SigningKey, ...]:
+    from lambdas.keykeeper.jwks import fetch_keys, parse_jwks  # noqa: PLC0415 - imports urllib
+
+    return fetch_keys(name) if jwks is None else parse_jwks(jwks.read_bytes())
