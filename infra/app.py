@@ -6,9 +6,10 @@ import os
 import sys
 
 import aws_cdk as cdk
+from cdk_nag import AwsSolutionsChecks
 
-from infra.channel_stack import ChannelStack
-from infra.config import Configuration, parse_configuration
+from infra.channel_stack import ChannelStack, EdgeStack
+from infra.config import EDGE_REGION, Configuration, parse_configuration
 from lambdas.channel.errors import FairwayError
 
 SETTINGS = ("account", "endpoint_url", "environment", "environments", "name", "region")
@@ -31,7 +32,18 @@ def build(app: cdk.App) -> ChannelStack:
     Raises:
         FairwayError: the configuration is not well formed, or a zip can't be built.
     """
-    return ChannelStack(app, configuration=read_configuration(app))
+    configuration = read_configuration(app)
+    stack = ChannelStack(app, configuration=configuration)
+    if configuration.region != EDGE_REGION:
+        EdgeStack(app, configuration=configuration, distribution_id=stack.delivery.distribution.distribution_id)
+    if not configuration.is_account_known:
+        cdk.Annotations.of(stack).add_warning_v2(
+            "fairway:unknown-account",
+            f"no account is known: synthesised for {configuration.account}, fit for checking alone",
+        )
+    if not configuration.is_emulated:  # the emulator's stack lacks TLS, and nag rightly minds
+        cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    return stack
 
 
 def main() -> None:

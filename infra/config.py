@@ -120,6 +120,11 @@ class Configuration:
         return f"fairway-{self.name}-{self.account}-{self.region}"
 
     @property
+    def authorizer_log_name(self) -> str:
+        """The log group of the authorizer, the same in every region it runs in."""
+        return f"/fairway/{self.name}/authorizer"
+
+    @property
     def bucket_domain(self) -> str:
         """The host by which CloudFront reaches the bucket."""
         return f"{self.bucket_name}.s3.{self.region}.amazonaws.com"

@@ -15,7 +15,7 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
 from infra import bundling
-from infra.acknowledging import acknowledge_patterns, acknowledge_rules
+from infra.acknowledging import acknowledge_patterns, acknowledge_rules, silence_redundant_dependencies
 from infra.config import EDGE_REGION, Configuration
 from infra.functions import find_architecture, find_runtime, make_log_group
 from infra.storage import Storage
@@ -62,11 +62,13 @@ class Delivery(Construct):
             self,
             "Distribution",
             comment=f"Fairway: {configuration.name}",
+            default_root_object="index.html",  # "/" itself would ask the bucket for its listing
             default_behavior=metadata,
             additional_behaviors=dict.fromkeys((*ARTIFACT_PATTERNS, *SHARD_PATTERNS), immutable),
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
-            minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021,
+            # With CloudFront's own certificate AWS sets this, and takes no word of ours.
+            minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021 if domain else None,
             domain_names=[domain] if domain else None,
             certificate=(
                 acm.Certificate.from_certificate_arn(self, "Certificate", configuration.certificate_arn)
@@ -83,10 +85,11 @@ class Delivery(Construct):
         home = self._find_edge_scope()
         # A function at the edge logs in the region it happens to run in, to a group of this name. It may
         # not create groups: those would keep everything for ever. So its log is kept where a group is declared.
-        name = f"/fairway/{configuration.name}/authorizer"
+        name = configuration.authorizer_log_name
         log_group = make_log_group(home, "AuthorizerLog", configuration, name=name)
-        if home is not self:
-            make_log_group(self, "AuthorizerLog", configuration, name=name)
+        self.authorizer_log = (
+            log_group if home is self else make_log_group(self, "AuthorizerLog", configuration, name=name)
+        )
         role = iam.Role(
             home,
             "AuthorizerRole",
@@ -146,14 +149,15 @@ class Delivery(Construct):
         configuration = self._configuration
         if configuration.region == EDGE_REGION:
             return self
-        stack = cdk.Stack.of(self)
         # EdgeFunction finds the stack by this name and puts the function into it.
-        return cdk.Stack(
-            cdk.Stage.of(stack),
+        stack = cdk.Stack(
+            cdk.Stage.of(self),
             self._edge_stack_id,
             description="Fairway: the authorizer, which CloudFront takes from this region alone",
             env=cdk.Environment(account=configuration.account, region=EDGE_REGION),
         )
+        silence_redundant_dependencies(stack)
+        return stack
 
     def _make_behaviour(
         self, name: str, ttl: cdk.Duration, *, compress: bool, headers: cloudfront.ResponseHeadersPolicy
@@ -236,6 +240,9 @@ class Delivery(Construct):
 
     def _acknowledge(self) -> None:
         reasons = {
+            "Annotation::@aws-cdk/aws-cloudfront-origins:listBucketSecurityRisk": (
+                "the root object is set, and query strings reach the bucket from no behaviour"
+            ),
             "AwsSolutions-CFR1": "packages are for readers anywhere; where they are is no part of who they are",
             "AwsSolutions-CFR2": "a firewall costs by the hour even when idle; the authorizer denies by default",
             "AwsSolutions-CFR3": (

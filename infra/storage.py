@@ -116,7 +116,7 @@ class Storage(Construct):
             ]
         )
         # S3 tries the queue when it is told of it, so the queue's policy must stand by then.
-        self.bucket.node.add_dependency(queue)
+        self.bucket.node.add_dependency(queue.node.find_child("Policy"))
 
     def allow_indexing(self, role: iam.Role) -> None:
         """Let the indexer read everything but the access rules, and write and delete what is its own."""
