@@ -2,8 +2,10 @@
 
 import functools
 import os
+import random
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics, Tracer
@@ -15,12 +17,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from lambdas.channel.errors import FairwayError, RefusedError
+from lambdas.channel.names import parse_channel
 from lambdas.indexer.announce import AwsAnnouncer
 from lambdas.indexer.events import find_subdir, parse_notification, plan_work
 from lambdas.indexer.parallel import THREADS
 from lambdas.indexer.publish import Indexer, Report
+from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, sweep_or_leave
 from lambdas.indexer.s3 import S3Storage
 from lambdas.indexer.settings import Settings, parse_settings
+
+_SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
 
 logger = Logger()
 metrics = Metrics()
@@ -70,6 +76,33 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
         processor=BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False),
         context=context,
     )
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+@tracer.capture_lambda_handler
+def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """Reconcile every channel, or those in ``event["channels"]``, and sweep shards nobody names.
+
+    Subdirs that time does not suffice for come first the next day, more or less: the order is drawn.
+    """
+    channels = event.get("channels") or list(list_channels(storage()))
+    subdirs = [path for channel in channels for path in list_subdirs(storage(), parse_channel(channel))]
+    random.shuffle(subdirs)
+    done = failed = 0
+    while subdirs and context.get_remaining_time_in_millis() > _SUBDIR_MS:
+        path = subdirs.pop()
+        try:
+            for report in reconcile(storage(), indexer(), path):
+                _tell(str(path), report)
+            grace_ms = settings().shard_grace_days * DAY_MS
+            sweep_or_leave(storage(), path, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
+            done += 1
+        except FairwayError:
+            logger.exception("subdir not reconciled", extra={"subdir": str(path)})
+            failed += 1
+    _count("UnreconciledSubdirs", failed + len(subdirs))
+    return {"reconciled": done, "failed": failed, "unfinished": [str(path) for path in subdirs]}
 
 
 class _Batch:

@@ -122,6 +122,7 @@ class _Run:
     """What one call of ``Indexer.index`` has gathered."""
 
     looker: Looker
+    from_scratch: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, FairwayError] = field(default_factory=dict)
     replaced: set[str] = field(default_factory=set)
@@ -153,7 +154,20 @@ class Indexer:
             TransientError: the storage did not let us finish; what was done stays, the rest is
                 done by the next call.
         """
-        run = _Run(looker=Looker(self._storage))
+        return self._index(path, touched, _Run(looker=Looker(self._storage)))
+
+    def rebuild(self, path: SubdirPath, touched: Touched) -> Report:
+        """Make the index of a subdir again: every artifact is read, every output is written.
+
+        ``touched`` names every artifact that is there. What the storage holds is the truth: an
+        artifact that differs from its record replaces it.
+
+        Raises:
+            TransientError: as ``index``.
+        """
+        return self._index(path, touched, _Run(looker=Looker(self._storage), from_scratch=True))
+
+    def _index(self, path: SubdirPath, touched: Touched, run: _Run) -> Report:
         commit = self._settle(path, touched, run)
         if commit.etag is not None:
             self._project(path, commit, run)
@@ -209,12 +223,18 @@ class Indexer:
         if patches_sha256 != base.index.patches_sha256:
             old = fetch_patches(self._storage, path, base.index.patches_sha256)
             names |= _names_of(path, old.filenames | patches.filenames) & base.index.shards.keys()
+        if run.from_scratch:
+            names |= base.index.shards.keys()
         before, lost = self._fetch_cards(path, base, names)
+        if run.from_scratch:
+            lost |= {filename for cards in before.values() for filename in cards}
         # Artifacts whose cards are lost are read again with the others.
         keys |= {filename: parse_artifact_key(path.key(filename)) for filename in lost}
         after, changed = self._look(path, keys, before, touched.sidecars, run)
         branches = _make_branches(after, patches)
-        commit = self._commit(path, base, before, branches, patches_sha256)
+        commit = self._commit(
+            path, base, before, branches, patches_sha256=patches_sha256, from_scratch=run.from_scratch
+        )
         if commit.sha256 != base.sha256:
             run.commits += 1
         run.branches |= branches
@@ -273,11 +293,13 @@ class Indexer:
         run: _Run,
     ) -> tuple[dict[PackageName, dict[str, Card]], dict[str, str | None]]:
         """Look at artifacts, set refused ones aside, and return the cards afterwards."""
-        mutable = self._policy.is_mutable(path.channel)
+        mutable = run.from_scratch or self._policy.is_mutable(path.channel)
 
         def look(filename: str) -> Absent | Present | FairwayError:
             key = keys[filename]
             card = before[key.distribution.name].get(filename)
+            if card is not None and run.from_scratch:
+                card = replace(card, etag="")  # as if it had never been read
             try:
                 return self._look_until_good(key, card, run, mutable=mutable, sidecar=filename in sidecars)
             except TransientError as error:
@@ -334,7 +356,9 @@ class Indexer:
         base: Commit,
         before: Mapping[PackageName, Cards],
         branches: Mapping[PackageName, Branch],
+        *,
         patches_sha256: str | None,
+        from_scratch: bool,
     ) -> Commit:
         """Store what changed and swap the commit, if it changed.
 
@@ -348,7 +372,7 @@ class Indexer:
             if not branch.cards:
                 if known is not None:
                     shards[name] = None
-            elif branch.sha256 != known:
+            elif branch.sha256 != known or from_scratch:
                 shards[name] = branch.sha256
                 new.append(branch)
             elif branch.cards != before.get(name):
@@ -360,6 +384,8 @@ class Indexer:
         index = replace(index, patches_sha256=patches_sha256)
         wanted = base.etag is None and (path.subdir == NOARCH or bool(index.shards))
         if index == base.index and not wanted:
+            if from_scratch:
+                put_branches(self._storage, path, new)
             return base
         put_branches(self._storage, path, new)
         return replace_commit(self._storage, path, base, index)
