@@ -37,7 +37,7 @@ _BOTOCORE_DATA = frozenset({"_retry.json", "endpoints.json", "partitions.json", 
 # names the interpreter of the machine that built them.
 # Powertools' page for browsing an HTTP API.
 _UNUSED_FOLDERS = frozenset(
-    {"aws_lambda_powertools/event_handler/openapi/swagger_ui", "bin", "boto3/data", "boto3/examples", "botocore/docs"}
+    {"aws_lambda_powertools/event_handler/openapi/swagger_ui", "bin", "boto3/data", "boto3/examples"}
 )
 _UNUSED_FOLDER_NAMES = frozenset({"__pycache__", "tests"})
 _UNUSED_SUFFIXES = frozenset({".c", ".h", ".pxd", ".pyc", ".pyi", ".pyx", ".typed"})
