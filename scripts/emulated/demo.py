@@ -46,7 +46,7 @@ def _describe_tools() -> str:
     """Name the versions of what the set-up brought."""
     node = subprocess.run([ROOT / ".venv/bin/node", "--version"], capture_output=True, text=True, check=True)
     cdk = json.loads((ROOT / "node_modules/aws-cdk/package.json").read_text(encoding="utf-8"))["version"]
-    (emulator,) = (ROOT / ".local/emulator").glob("lib*/python*/site-packages/ministack-*.dist-info")
+    (emulator,) = (ROOT / ".local/emulator").glob("lib/python*/site-packages/ministack-*.dist-info")
     version = emulator.name.removeprefix("ministack-").removesuffix(".dist-info")
     python = ".".join(str(part) for part in sys.version_info[:3])
     return f"Python {python}, Node {node.stdout.strip().removeprefix('v')}, cdk {cdk}, MiniStack {version}"
