@@ -18,7 +18,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -110,7 +110,7 @@ class ArtifactLimits:
     max_ratio: int = 250  # decompressed to compressed
     info_ratio_free_bytes: int = 32 * MIB  # below these sizes no ratio is judged
     payload_ratio_free_bytes: int = 128 * MIB
-    max_cpu_seconds: float = 240.0
+    max_cpu_seconds: float = 120.0
 
     def find_info_bound(self, compressed_bytes: int) -> int:
         """Return how many bytes the info part may decompress to."""
@@ -147,23 +147,32 @@ def fetch_contents(source: ArtifactSource, distribution: Distribution, limits: A
     return _fetch_tar_bz2(source, limits)
 
 
-@dataclass(kw_only=True, slots=True)
 class _Hashes:
     """Both hashes of one pass."""
 
-    size: int = 0
-    _md5: hashlib._Hash = field(default_factory=lambda: hashlib.md5(usedforsecurity=False))
-    _sha256: hashlib._Hash = field(default_factory=hashlib.sha256)
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
 
     def update(self, piece: bytes) -> None:
-        self.size += len(piece)
         self._md5.update(piece)
         self._sha256.update(piece)
 
-    def finish(self, source: ArtifactSource, members: dict[str, bytes]) -> Contents:
-        """Raises VanishedError: other than ``source.size`` bytes came."""
-        if self.size != source.size:
-            raise VanishedError(f"{self.size} bytes came of an artifact of {source.size}")
+    def read(self, source: ArtifactSource) -> Iterator[bytes]:
+        """Yield the whole artifact, hashing it on the way.
+
+        Raises:
+            VanishedError: other than ``source.size`` bytes came.
+        """
+        size = 0
+        for piece in source.stream():
+            size += len(piece)
+            self.update(piece)
+            yield piece
+        if size != source.size:
+            raise VanishedError(f"{size} bytes came of an artifact of {source.size}")
+
+    def finish(self, members: dict[str, bytes]) -> Contents:
         return Contents(members=members, md5=self._md5.hexdigest(), sha256=self._sha256.hexdigest())
 
 
@@ -309,15 +318,15 @@ def _fetch_conda(source: ArtifactSource, distribution: Distribution, limits: Art
         members = _read_conda(io.BytesIO(content), content, distribution, limits, source.size)
         hashes = _Hashes()
         hashes.update(content)
-        return hashes.finish(source, members)
+        return hashes.finish(members)
     file = _RangeFile(source, limits.max_central_directory_bytes)
     members = _read_conda(file, file.tail, distribution, limits, source.size)
     if source.md5 and source.sha256:
         return Contents(members=members, md5=source.md5, sha256=source.sha256)
     hashes = _Hashes()
-    for piece in source.stream():
-        hashes.update(piece)
-    return hashes.finish(source, members)
+    for _ in hashes.read(source):
+        pass
+    return hashes.finish(members)
 
 
 def _read_conda(
@@ -473,7 +482,7 @@ def _check_zstd_window(head: bytes, name: str, max_bytes: int) -> None:
     base = 1 << (10 + exponent)
     window = base + (base >> 3) * mantissa
     if window > max_bytes:
-        raise RefusedError("decompression-bomb", f"{name!r} needs a zstd window of {window} bytes, over {max_bytes}")
+        raise RefusedError("decompression-bomb", f"{name} needs a zstd window of {window} bytes, over {max_bytes}")
 
 
 # .tar.bz2
@@ -482,7 +491,7 @@ def _check_zstd_window(head: bytes, name: str, max_bytes: int) -> None:
 def _fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
     whole = source.size <= limits.max_whole_tar_bytes
     hashes = _Hashes()
-    pieces = _hash_while_reading(source.stream(), hashes)
+    pieces = hashes.read(source)
     head = b""
     while len(head) < _HEAD_BYTES and (piece := next(pieces, b"")):
         head += piece
@@ -500,13 +509,7 @@ def _fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
             return Contents(members=members, md5=source.md5, sha256=source.sha256)
     for _ in pieces:
         pass
-    return hashes.finish(source, members)
-
-
-def _hash_while_reading(stream: Iterator[bytes], hashes: _Hashes) -> Iterator[bytes]:
-    for piece in stream:
-        hashes.update(piece)
-        yield piece
+    return hashes.finish(members)
 
 
 def _check_bz2_end(tail: bytes) -> None:

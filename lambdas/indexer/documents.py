@@ -18,6 +18,7 @@ MAX_DEPTH = 64
 MIN_INTEGER = -(2**63)  # what msgpack carries
 MAX_INTEGER = 2**64 - 1
 MAX_NUMBER_CHARS = 40
+MAX_VALUES = 2_000_000  # a few hundred bytes of memory each, at worst
 
 Pairs = list[tuple[str, Any]]
 
@@ -29,9 +30,11 @@ def parse_document(content: bytes, name: str, *, shape: Callable[[Pairs], Any] =
     into what is kept of it, so that a long list of objects needn't be held.
 
     Raises:
-        RefusedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``
-            or ``json-too-deep``.
+        RefusedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``,
+            ``json-too-deep`` or ``json-oversized``.
     """
+    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
+        raise RefusedError("json-oversized", f"{name} has more than {MAX_VALUES} values")
     numbers = _Numbers(name)
 
     def build(pairs: Pairs) -> Any:  # noqa: ANN401 - as above

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RefusedError
 from lambdas.channel.names import (
     PATCH_INSTRUCTIONS,
     PRIVATE_PREFIX,
@@ -85,6 +85,11 @@ def plan_work(keys: Iterable[str]) -> Work:
         },
         misplaced=misplaced,
     )
+
+
+def make_misplaced(error: InvalidNameError) -> RefusedError:
+    """Return why an upload under an impossible key is refused."""
+    return RefusedError("invalid-key", str(error), hint=error.hint)
 
 
 def find_subdir(key: str) -> SubdirPath | None:

@@ -16,10 +16,10 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import FairwayError, RefusedError
+from lambdas.channel.errors import FairwayError
 from lambdas.channel.names import parse_channel
 from lambdas.indexer.announce import AwsAnnouncer
-from lambdas.indexer.events import find_subdir, parse_notification, plan_work
+from lambdas.indexer.events import find_subdir, make_misplaced, parse_notification, plan_work
 from lambdas.indexer.parallel import THREADS
 from lambdas.indexer.publish import Indexer, Report
 from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, sweep_or_leave
@@ -120,8 +120,7 @@ class _Batch:
         work = plan_work(keys)
         for key, misplaced in work.misplaced.items():
             try:
-                error = RefusedError("invalid-key", str(misplaced), hint=misplaced.hint)
-                if (refusal := indexer().refuse(key, error)) is not None:
+                if (refusal := indexer().refuse(key, make_misplaced(misplaced))) is not None:
                     _count("RefusedUploads", 1)
                     logger.warning("refused", key=key, code=refusal.code, reason=refusal.message)
             except FairwayError as failure:

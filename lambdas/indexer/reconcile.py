@@ -4,7 +4,7 @@ Also forgets shards that nobody names any more, once that has been so for long e
 hold an index for a day, and old commits stay readable for as long.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from lambdas.channel.names import (
 )
 from lambdas.indexer.commit import Commit, fetch_cards, fetch_commit
 from lambdas.indexer.encoding import decode_json, encode_json
+from lambdas.indexer.events import make_misplaced
 from lambdas.indexer.publish import Indexer, Report, Touched
 from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 from lambdas.indexer.tree import CARDS, SHARDS_FOLDER, ShardHash, cards_key
@@ -43,8 +44,8 @@ class Differences:
     artifacts: frozenset[str]
     """Without a record, with other bytes than seen, or with a record only."""
     sidecars: frozenset[str]
-    misplaced: tuple[str, ...]
-    """Keys that look like artifacts and can't be indexed."""
+    misplaced: Mapping[str, InvalidNameError]
+    """``{key: error}`` of what is named like an artifact and can't be one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,15 +103,15 @@ def find_differences(storage: ObjectStorage, path: SubdirPath, commit: Commit) -
                 seen[filename] = (card.etag, card.record["size"], card.attestations_sha256 is not None)
     artifacts: set[str] = set()
     signed: set[str] = set()
-    misplaced: list[str] = []
+    misplaced: dict[str, InvalidNameError] = {}
     unseen = set(seen)
     for info in list_artifacts(storage, path):
         filename = info.key.rpartition("/")[2]
         artifact = filename.removesuffix(SIGNATURES_SUFFIX)
         try:
             name = parse_artifact_key(path.key(artifact)).distribution.name
-        except InvalidNameError:
-            misplaced.append(info.key)
+        except InvalidNameError as error:
+            misplaced[info.key] = error
             continue
         if artifact != filename:
             signed.add(artifact)
@@ -122,7 +123,7 @@ def find_differences(storage: ObjectStorage, path: SubdirPath, commit: Commit) -
     return Differences(
         artifacts=frozenset(artifacts | unseen),
         sidecars=frozenset((signed ^ with_signatures) - unseen),
-        misplaced=tuple(misplaced),
+        misplaced=misplaced,
     )
 
 
@@ -133,6 +134,8 @@ def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirPath) -> Ite
     patch instructions.
     """
     differences = find_differences(storage, path, fetch_commit(storage, path))
+    for key, error in differences.misplaced.items():
+        indexer.refuse(key, make_misplaced(error))
     waiting = sorted(differences.artifacts | differences.sidecars)
     first = True
     while first or waiting:

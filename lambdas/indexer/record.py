@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from lambdas.channel.errors import InvalidNameError, RefusedError
 from lambdas.channel.names import ArtifactKey, Extension, parse_build, parse_package_name, parse_subdir, parse_version
@@ -65,7 +65,6 @@ _VERSION = re.compile(
 )
 _FLAG = re.compile(r"[a-z0-9_]+(?::[a-z0-9_]+)?\Z")
 _BITS = {"x86": "32", "x86_64": "64"}
-_NOARCH_KINDS = (None, True, False, "generic", "python")
 
 
 def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, now_ms: int | None = None) -> Record:
@@ -240,12 +239,24 @@ def _is_optional_text(value: object) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _is_texts(value: object) -> bool:
+def _is_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _is_groups(value: object) -> bool:
     return isinstance(value, dict) and all(_is_texts(specs) for specs in value.values())
+
+
+def _is_flags(value: object) -> bool:
+    return _is_texts(value) and all(_FLAG.match(flag) for flag in value)
+
+
+def _is_optional_purls(value: object) -> bool:
+    return value is None or (_is_texts(value) and all(purl.startswith("pkg:") for purl in value))
+
+
+def _is_noarch(value: object) -> bool:
+    return value is None or isinstance(value, bool) or value in ("generic", "python")
 
 
 _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -255,20 +266,11 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "extra-depends": (_is_groups, "an object of lists of texts"),
     "extra_depends": (_is_groups, "an object of lists of texts"),
     "features": (_is_optional_text, "text"),
-    "flags": (
-        lambda value: _is_texts(value) and all(_FLAG.match(flag) for flag in value),  # type: ignore[attr-defined] # it is a list of texts
-        "a list of words like 'blas:mkl'",
-    ),
+    "flags": (_is_flags, "a list of words like 'blas:mkl'"),
     "license": (_is_optional_text, "text"),
     "license_family": (_is_optional_text, "text"),
-    "noarch": (
-        lambda value: any(value is kind or value == kind != 1 for kind in _NOARCH_KINDS),
-        "'generic' or 'python'",
-    ),
-    "purls": (
-        lambda value: value is None or (_is_texts(value) and all(purl.startswith("pkg:") for purl in value)),  # type: ignore[attr-defined] # as above
-        "a list of package URLs",
-    ),
+    "noarch": (_is_noarch, "'generic' or 'python'"),
+    "purls": (_is_optional_purls, "a list of package URLs"),
     "python_site_packages_path": (_is_optional_text, "text"),
     "schema_version": (_is_count, "a whole number from 0"),
     "timestamp": (lambda value: value is None or _is_count(value), "a whole number of milliseconds since 1970"),

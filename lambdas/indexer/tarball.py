@@ -19,6 +19,8 @@ from lambdas.channel.errors import RefusedError
 
 BLOCK_BYTES = 512
 MAX_EXTENDED_HEADER_BYTES = 64 * 1024
+MAX_PAX_RECORDS = 256
+MAX_INFO_NAMES_CHARS = 16 * 1024 * 1024  # all names in info/ together
 MAX_USTAR_BYTES = 8 * 1024**3  # the largest size that a plain header can state in octal
 
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
@@ -111,7 +113,7 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
     data = Bytes(pieces)
     walk = _Walk(data, rules)
     found: dict[str, bytes] = {}
-    seen: set[str] = set()
+    names = _InfoNames(rules.max_info_members)
     in_info = False
     while (member := walk.next()) is not None:
         inside = _is_inside_info(member.name)
@@ -121,7 +123,7 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
         _check_kind(member)
         _check_wanted(member, rules)
         if inside and member.kind != tarfile.DIRTYPE:
-            _check_info_member(member, seen, rules)
+            names.add(member.name)
         if _is_kept(member, rules):
             content = data.read(member.size)
             if len(content) != member.size:
@@ -133,6 +135,23 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
     if not data.is_zero():
         raise RefusedError("archive-broken", "bytes follow the end of the tar inside the archive")
     return found
+
+
+class _InfoNames:
+    """The names of all files below info/: none twice, not too many."""
+
+    def __init__(self, max_members: int) -> None:
+        self._max_members = max_members
+        self._names: set[str] = set()
+        self._chars = 0
+
+    def add(self, name: str) -> None:
+        if name in self._names:
+            raise RefusedError("member-duplicated", f"the archive has {name[:200]!r} twice", hint=_REBUILD)
+        self._names.add(name)
+        self._chars += len(name)
+        if len(self._names) > self._max_members or self._chars > MAX_INFO_NAMES_CHARS:
+            raise RefusedError("too-many-members", f"the archive has more than {self._max_members} files in info/")
 
 
 class _Walk:
@@ -243,7 +262,7 @@ def parse_pax_records(content: bytes) -> dict[str, bytes]:
         digits = content[at:space]
         stop = at + int(digits) if space > at and digits.isdigit() else 0
         key, equals, value = content[space + 1 : max(stop - 1, 0)].partition(b"=")
-        if stop <= space or not equals or content[stop - 1 : stop] != b"\n":
+        if stop <= space or not equals or content[stop - 1 : stop] != b"\n" or len(records) >= MAX_PAX_RECORDS:
             raise RefusedError("archive-broken", "an extended header of the tar is damaged")
         records[key.decode("utf-8", "replace")] = value
         at = stop
@@ -310,15 +329,6 @@ def _check_wanted(member: _Member, rules: TarRules) -> None:
         raise RefusedError("member-not-a-file", f"{name!r} is not a regular file in the archive", hint=_REBUILD)
     if member.size > limit:
         raise RefusedError("member-oversized", f"{name!r} has {member.size} bytes, over {limit}")
-
-
-def _check_info_member(member: _Member, seen: set[str], rules: TarRules) -> None:
-    """Apply what holds for all files below info/."""
-    if member.name in seen:
-        raise RefusedError("member-duplicated", f"the archive has {member.name!r} twice", hint=_REBUILD)
-    seen.add(member.name)
-    if len(seen) > rules.max_info_members:
-        raise RefusedError("too-many-members", f"the archive has more than {rules.max_info_members} files in info/")
 
 
 def _is_kept(member: _Member, rules: TarRules) -> bool:
