@@ -109,16 +109,14 @@ class Monitoring(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         waiting = indexing.queue.metric_approximate_number_of_messages_visible(
-            period=_FIVE_MINUTES, statistic="Maximum", label="waiting"
+            period=_FIVE_MINUTES, statistic="Maximum"
         )
-        oldest = indexing.queue.metric_approximate_age_of_oldest_message(
-            period=_FIVE_MINUTES, statistic="Maximum", label="oldest (s)"
-        )
+        oldest = indexing.queue.metric_approximate_age_of_oldest_message(period=_FIVE_MINUTES, statistic="Maximum")
         dead = indexing.dead_letters.metric_approximate_number_of_messages_visible(
-            period=_FIVE_MINUTES, statistic="Maximum", label="dead letters"
+            period=_FIVE_MINUTES, statistic="Maximum"
         )
-        errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum", label="indexer errors")
-        misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum", label="reconciler errors")
+        errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
+        misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
         refused = _count_of_ours("RefusedUploads")
         alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; see docs/operating.md")
         alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
@@ -243,7 +241,6 @@ def _count_of_ours(name: str) -> cloudwatch.Metric:
         dimensions_map={"service": SERVICE},
         period=_FIVE_MINUTES,
         statistic="Sum",
-        label=name,
     )
 
 
@@ -256,7 +253,6 @@ def _count_of_edge(
         dimensions_map={"DistributionId": distribution_id, "Region": "Global"},
         period=_FIVE_MINUTES,
         statistic=statistic,
-        label=name,
         region=region,
     )
 
