@@ -167,8 +167,8 @@ def _find_setup_seconds() -> float:
     return max(0.0, time.time() - float(os.environ.get("FAIRWAY_LOCAL_STARTED", time.time())))
 
 
-def _announce(what: str, seconds: float) -> None:
-    click.echo(f"{what:<100} {seconds:7.2f} s")
+def _announce(step: str, what: str, seconds: float) -> None:
+    click.echo(f"{seconds:8.2f} s  {step}: {what}")
 
 
 def _find_token(stack: Stack) -> str:

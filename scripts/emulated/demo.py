@@ -12,7 +12,7 @@ from typing import Any
 
 from lambdas.channel.errors import FairwayError
 from scripts.emulated.commands import build_packages, create_token, install, upload
-from scripts.emulated.emulator import ROOT
+from scripts.emulated.emulator import ROOT, read_tail
 from scripts.emulated.stack import Stack, running_stack
 from scripts.emulated.transcript import Transcript
 from scripts.emulated.viewer import Viewer
@@ -32,10 +32,10 @@ def run_demo(transcript: Transcript, *, setup_seconds: float) -> None:
         folder = Path(name)
         transcript.begin("Set up the checkout: locked, with hashes")
         transcript.tell(_describe_tools(), setup_seconds)
-        transcript.begin("Start AWS on this machine and deploy, as to a real account")
-        with running_stack(folder / "state", announce=transcript.tell) as stack:
+        with running_stack(folder / "state", announce=transcript.announce) as stack:
             viewer = _show_token(stack, transcript)
-            artifacts = _show_publishing(stack, viewer, folder / "built", transcript)
+            artifacts = _show_building(stack, folder / "built", transcript)
+            _show_publishing(stack, viewer, artifacts, transcript)
             _show_installing(stack, viewer, folder, artifacts, transcript)
             _show_answers(viewer, artifacts, transcript)
             transcript.begin("Stop what was started")
@@ -54,35 +54,35 @@ def _describe_tools() -> str:
 
 def _show_token(stack: Stack, transcript: Transcript) -> Viewer:
     """Create the token that the rest reads with."""
-    transcript.begin("Create a token")
+    transcript.begin("Create a token, build packages, publish them")
     token = create_token("demo", CHANNEL, environment=stack.environment)
     transcript.tell(f"fairway token create demo --channel {CHANNEL}: {token}")
     return Viewer(url=stack.edge_url, token=token)
 
 
-def _show_publishing(stack: Stack, viewer: Viewer, folder: Path, transcript: Transcript) -> list[dict[str, Any]]:
-    """Build packages, publish them, and wait until the index has them."""
-    transcript.begin("Build packages")
+def _show_building(stack: Stack, folder: Path, transcript: Transcript) -> list[dict[str, Any]]:
+    """Build packages."""
     folder.mkdir()
     artifacts = build_packages(folder, environment=stack.environment)
     for artifact in artifacts:
         artifact["filename"] = Path(artifact["path"]).name
-        transcript.tell(f"{artifact['tool']}: {artifact['subdir']}/{artifact['filename']}", artifact["seconds"])
-
-    transcript.begin("Publish them with aws s3 cp")
-    uploaded = {}
-    for artifact in artifacts:
-        key = f"{CHANNEL}/{artifact['subdir']}/{artifact['filename']}"
-        upload(Path(artifact["path"]), key, bucket=stack.outputs.bucket, environment=stack.environment)
-        uploaded[key] = time.monotonic()
-        transcript.tell(f"aws s3 cp {artifact['filename']} s3://{stack.outputs.bucket}/{key}")
-    for key, since in uploaded.items():
-        _wait_until_listed(viewer, key)
-        transcript.tell(f"installable: {key}", time.monotonic() - since)
+        transcript.tell(f"{artifact['tool']} builds {artifact['subdir']}/{artifact['filename']}", artifact["seconds"])
     return artifacts
 
 
-def _wait_until_listed(viewer: Viewer, key: str) -> None:
+def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
+    """Publish packages, and wait for each until the index has it."""
+    transcript.restart_clock()
+    for artifact in artifacts:
+        folder = f"{CHANNEL}/{artifact['subdir']}"
+        key = f"{folder}/{artifact['filename']}"
+        upload(Path(artifact["path"]), key, bucket=stack.outputs.bucket, environment=stack.environment)
+        transcript.tell(f"aws s3 cp {artifact['filename']} s3://{stack.outputs.bucket}/{folder}/")
+        _wait_until_listed(stack, viewer, key)
+        transcript.tell(f"until {artifact['filename']} is installable")
+
+
+def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
     """Return once the index that clients read lists the artifact."""
     folder, _, filename = key.rpartition("/")
     section = "packages.conda" if filename.endswith(".conda") else "packages"
@@ -92,7 +92,10 @@ def _wait_until_listed(viewer: Viewer, key: str) -> None:
         if answer.status == 200 and filename in json.loads(answer.body)[section]:  # noqa: PLR2004 - HTTP's
             return
         if time.monotonic() > deadline:
-            raise DemoError(f"{key!r} is not listed after {_VISIBLE_SECONDS:.0f} s; the edge says {answer.status}")
+            raise DemoError(
+                f"{key!r} is not listed after {_VISIBLE_SECONDS:.0f} s; the edge says {answer.status}",
+                hint=f"the emulator's log ends with:\n{read_tail(stack.emulator.log)}",
+            )
         time.sleep(_POLL_SECONDS)
 
 
@@ -100,7 +103,7 @@ def _show_installing(
     stack: Stack, viewer: Viewer, folder: Path, artifacts: list[dict[str, Any]], transcript: Transcript
 ) -> None:
     """Install with py-rattler in the forms that people use, and run what was installed."""
-    transcript.begin("Install with py-rattler: solve, download, link")
+    transcript.begin("Install through the edge with py-rattler: solve, download, link")
     by_path = viewer.channel_url(CHANNEL)
     by_password = f"{viewer.url.replace('://', f'://token:{viewer.token}@')}/{CHANNEL}"
     ways = [
@@ -124,7 +127,6 @@ def _show_installing(
 
 def _show_answers(viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
     """Show what those get who have no token, and those who ask for what isn't there."""
-    transcript.begin("Ask without a token, and for what isn't there")
     stranger = Viewer(url=viewer.url)
     there = f"/{CHANNEL}/{artifacts[0]['subdir']}/{artifacts[0]['filename']}"
     missing = f"/{CHANNEL}/noarch/missing-1.0-0.conda"

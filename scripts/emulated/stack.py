@@ -26,7 +26,7 @@ from scripts.emulated.emulator import (
 )
 from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY
 
-Announce = Callable[[str, float], None]  # what was done, and how many seconds it took
+Announce = Callable[[str, str, float], None]  # the step, what was done, and how many seconds it took
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def running_stack(
     keep: bool = False,
     port: int | None = None,
     edge_port: int | None = None,
-    announce: Announce = lambda _done, _seconds: None,
+    announce: Announce = lambda _step, _done, _seconds: None,
 ) -> Iterator[Stack]:
     """Run the stack until the block ends.
 
@@ -84,19 +84,22 @@ def running_stack(
     ports = _Ports(state / "ports.json")
     started = time.monotonic()
 
-    def done(what: str) -> None:
+    def done(step: str, what: str) -> None:
         nonlocal started
-        announce(what, time.monotonic() - started)
+        announce(step, what, time.monotonic() - started)
         started = time.monotonic()
 
     with running_emulator(state, port=ports.pick("emulator", port), keep=keep) as emulator:
-        done(f"emulator with IAM enforced at {emulator.endpoint}")
+        done("Start the emulator", f"healthy at {emulator.endpoint}, IAM enforced")
         bootstrap(emulator, state)
-        done("cdk bootstrap")
+        done("Deploy the app that goes to AWS", "cdk bootstrap")
         outputs = deploy(emulator, state)
-        done(f"cdk deploy: bucket {outputs.bucket}, distribution {outputs.distribution_id}")
+        done(
+            "Deploy the app that goes to AWS",
+            f"cdk deploy: bucket {outputs.bucket}, distribution {outputs.distribution_id}",
+        )
         with _running_edge(emulator, outputs, state, port=ports.pick("edge", edge_port)) as (edge, url):
-            done(f"development edge at {url}")
+            done("Start the development edge", f"it runs the deployed authorizer, at {url}")
             yield Stack(emulator=emulator, outputs=outputs, edge_url=url, state=state, edge=edge)
 
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO
 
-_WIDTH = 100
-
 
 @dataclass(kw_only=True, slots=True)
 class Transcript:
@@ -28,6 +26,12 @@ class Transcript:
         """Where people read: not where programs do."""
         return sys.stderr if self.as_json else sys.stdout
 
+    def announce(self, title: str, fact: str, seconds: float) -> None:
+        """Tell a fact of the step with this title, which begins unless it has."""
+        if not self._steps or self._steps[-1]["step"] != title:
+            self.begin(title)
+        self.tell(fact, seconds)
+
     def begin(self, title: str) -> None:
         """Start the next step; facts belong to it from now on."""
         self._facts = []
@@ -41,10 +45,11 @@ class Transcript:
         took = now - self._since if seconds is None else seconds
         self._since = now
         self._facts.append({"fact": fact, "seconds": round(took, 3)})
-        first, *rest = fact.splitlines()
-        print(f"   {first:<{_WIDTH}} {took:7.2f} s", file=self._people, flush=True)
-        for line in rest:
-            print(f"     {line}", file=self._people, flush=True)
+        print(f"{took:8.2f} s  " + fact.replace("\n", "\n" + 12 * " "), file=self._people, flush=True)
+
+    def restart_clock(self) -> None:
+        """Count the time of the next fact from now on."""
+        self._since = time.monotonic()
 
     @contextmanager
     def judged(self) -> Iterator[None]:
