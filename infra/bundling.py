@@ -66,14 +66,7 @@ def find_host() -> Target:
 
 def build_indexer(target: Target, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
     """Build the indexer's zip: its folder, what it shares with the others, and its requirements."""
-    requirements = root / "requirements-indexer.txt"
-    sources = _read_sources(root, "indexer")
-    return _keep(
-        bundles,
-        "indexer",
-        [requirements.read_bytes(), repr((target, _describe_host(target))).encode(), *_describe(sources)],
-        lambda: {**_install(requirements, target), **sources},
-    )
+    return _keep_installed(bundles, "indexer", root, target, _read_sources(root, "indexer"))
 
 
 def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
@@ -93,10 +86,12 @@ def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundl
     return path
 
 
-def build_keykeeper(*, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
-    """Build the keykeeper's zip: its own folder and what it shares; boto3 is the runtime's."""
+def build_keykeeper(target: Target | None, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
+    """Build the keykeeper's zip: its folder and what it shares; with a target, boto3 beside them."""
     sources = _read_sources(root, "keykeeper")
-    return _keep(bundles, "keykeeper", _describe(sources), lambda: sources)
+    if target is None:
+        return _keep(bundles, "keykeeper", _describe(sources), lambda: sources)
+    return _keep_installed(bundles, "keykeeper", root, target, sources)
 
 
 def _read_sources(root: Path, function: str) -> dict[str, bytes]:
@@ -121,6 +116,16 @@ def _describe(files: Mapping[str, bytes]) -> Iterator[bytes]:
 def _describe_host(target: Target) -> str:
     """Return what decides which wheels fit, where the target is this machine."""
     return "" if target.wheel_platform else f"{sys.platform}-{platform.machine()}"
+
+
+def _keep_installed(bundles: Path, name: str, root: Path, target: Target, sources: Mapping[str, bytes]) -> Path:
+    requirements = root / "requirements-indexer.txt"
+    return _keep(
+        bundles,
+        name,
+        [requirements.read_bytes(), repr((target, _describe_host(target))).encode(), *_describe(sources)],
+        lambda: {**_install(requirements, target), **sources},
+    )
 
 
 def _keep(bundles: Path, name: str, inputs: Iterable[bytes], collect: Callable[[], Mapping[str, bytes]]) -> Path:

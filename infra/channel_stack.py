@@ -10,6 +10,7 @@ from infra.acknowledging import acknowledge_providers, silence_redundant_depende
 from infra.config import EDGE_REGION, Configuration
 from infra.delivery import Delivery
 from infra.indexing import Indexing
+from infra.keykeeping import Keykeeping
 from infra.monitoring import AccessLog, Alarms, AuthorizerMonitoring, EdgeMonitoring, Monitoring
 from infra.publishing import Publishing
 from infra.storage import Storage
@@ -37,8 +38,10 @@ class ChannelStack(cdk.Stack):
             distribution_id=self.delivery.distribution.distribution_id,
             channel_url=self.delivery.channel_url,
         )
+        self.keykeeping = Keykeeping(self, "Keykeeping", configuration=configuration)
         self.publishing = Publishing(self, "Publishing", configuration=configuration, storage=self.storage)
         self.storage.allow_indexing(self.indexing.role)
+        self.storage.allow_keykeeping(self.keykeeping.role)
         self.storage.notify(self.indexing.queue)
         if configuration.require_if_none_match:
             self.storage.forbid_overwriting(but=self.indexing.role)
@@ -65,6 +68,7 @@ class ChannelStack(cdk.Stack):
             configuration=configuration,
             alarms=alarms,
             indexing=self.indexing,
+            keykeeper=self.keykeeping.keykeeper,
             distribution_id=distribution_id,
         )
 

@@ -53,10 +53,13 @@ class Delivery(Construct):
             # strings and never passes "/".
             origin_access_levels=[cloudfront.AccessLevel.READ, cloudfront.AccessLevel.LIST],
         )
-        metadata = self._make_behaviour("Metadata", METADATA_TTL, compress=True, headers=self._make_page_headers())
-        immutable = self._make_behaviour(
-            "Immutable", IMMUTABLE_TTL, compress=False, headers=self._make_immutable_headers()
+        headers = self._make_headers()
+        caching = self._make_caching("Immutable", IMMUTABLE_TTL, compress=False)
+        metadata = self._describe_behaviour(
+            self._make_caching("Metadata", METADATA_TTL, compress=True), headers, compress=True
         )
+        shards = self._describe_behaviour(caching, headers, compress=False)
+        artifacts = self._describe_behaviour(caching, self._make_artifact_headers(), compress=False)
         domain = configuration.domain
         self.distribution = cloudfront.Distribution(
             self,
@@ -64,7 +67,7 @@ class Delivery(Construct):
             comment=f"Fairway: {configuration.name}",
             default_root_object="index.html",  # "/" itself would ask the bucket for its listing
             default_behavior=metadata,
-            additional_behaviors=dict.fromkeys((*ARTIFACT_PATTERNS, *SHARD_PATTERNS), immutable),
+            additional_behaviors=dict.fromkeys(ARTIFACT_PATTERNS, artifacts) | dict.fromkeys(SHARD_PATTERNS, shards),
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             # With CloudFront's own certificate AWS sets this, and takes no word of ours.
@@ -159,32 +162,38 @@ class Delivery(Construct):
         silence_redundant_dependencies(stack)
         return stack
 
-    def _make_behaviour(
-        self, name: str, ttl: cdk.Duration, *, compress: bool, headers: cloudfront.ResponseHeadersPolicy
-    ) -> cloudfront.BehaviorOptions:
-        """Describe one way of serving: what is kept how long, and the authorizer before it.
+    def _make_caching(self, name: str, ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
+        """Declare how long answers are kept where S3 says nothing, and under which key.
 
-        The cache's key is the path alone, as the authorizer leaves it: no credential, no cookie, no
-        query string. ``compress`` is for text; CloudFront goes by content type, and would leave .zst
-        and archives alone in any case.
+        The key is the path alone, as the authorizer leaves it: no credential, no cookie, no query string.
+        """
+        return cloudfront.CachePolicy(
+            self,
+            f"{name}Caching",
+            comment=f"Fairway: {name.lower()}",
+            min_ttl=cdk.Duration.seconds(0),
+            default_ttl=ttl,
+            max_ttl=IMMUTABLE_TTL,
+            cookie_behavior=cloudfront.CacheCookieBehavior.none(),
+            header_behavior=cloudfront.CacheHeaderBehavior.none(),
+            query_string_behavior=cloudfront.CacheQueryStringBehavior.none(),
+            enable_accept_encoding_brotli=compress,
+            enable_accept_encoding_gzip=compress,
+        )
+
+    def _describe_behaviour(
+        self, caching: cloudfront.CachePolicy, headers: cloudfront.ResponseHeadersPolicy, *, compress: bool
+    ) -> cloudfront.BehaviorOptions:
+        """Describe one way of serving, the authorizer before it.
+
+        ``compress`` is for text. CloudFront goes by content type, and neither application/zstd nor
+        application/octet-stream is on its list.
         """
         return cloudfront.BehaviorOptions(
             origin=self._origin,
             allowed_methods=cloudfront.AllowedMethods.ALLOW_GET_HEAD,
             cached_methods=cloudfront.CachedMethods.CACHE_GET_HEAD,
-            cache_policy=cloudfront.CachePolicy(
-                self,
-                f"{name}Caching",
-                comment=f"Fairway: {name.lower()}",
-                min_ttl=cdk.Duration.seconds(0),
-                default_ttl=ttl,
-                max_ttl=IMMUTABLE_TTL,
-                cookie_behavior=cloudfront.CacheCookieBehavior.none(),
-                header_behavior=cloudfront.CacheHeaderBehavior.none(),
-                query_string_behavior=cloudfront.CacheQueryStringBehavior.none(),
-                enable_accept_encoding_brotli=compress,
-                enable_accept_encoding_gzip=compress,
-            ),
+            cache_policy=caching,
             compress=compress,
             edge_lambdas=[
                 cloudfront.EdgeLambda(
@@ -197,23 +206,28 @@ class Delivery(Construct):
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
         )
 
-    def _make_page_headers(self) -> cloudfront.ResponseHeadersPolicy:
+    def _make_headers(self) -> cloudfront.ResponseHeadersPolicy:
+        """Declare headers for what the indexer writes, which has Cache-Control of its own."""
         return cloudfront.ResponseHeadersPolicy(
             self,
-            "PageHeaders",
-            comment="Fairway: index files and pages",
+            "Headers",
+            comment="Fairway: index files, shards and pages",
             security_headers_behavior=self._describe_security(),
         )
 
-    def _make_immutable_headers(self) -> cloudfront.ResponseHeadersPolicy:
+    def _make_artifact_headers(self) -> cloudfront.ResponseHeadersPolicy:
+        """Declare headers for what publishers upload: ``aws s3 cp`` sets no Cache-Control.
+
+        No override: the authorizer's refusals bring "no-store". S3's own 404 of an artifact gets the
+        header too, since a policy can't tell; no conda client keeps a failed download.
+        """
         return cloudfront.ResponseHeadersPolicy(
             self,
-            "ImmutableHeaders",
-            comment="Fairway: artifacts and shards",
+            "ArtifactHeaders",
+            comment="Fairway: artifacts",
             security_headers_behavior=self._describe_security(),
             custom_headers_behavior=cloudfront.ResponseCustomHeadersBehavior(
                 custom_headers=[
-                    # aws s3 cp sets none. No override: the authorizer's refusals bring "no-store" of their own.
                     cloudfront.ResponseCustomHeader(header="Cache-Control", value=IMMUTABLE, override=False)
                 ]
             ),

@@ -145,6 +145,7 @@ class Indexing(Construct):
         }
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
+            environment["POWERTOOLS_TRACE_DISABLED"] = "true"  # no X-Ray listens there
         return environment
 
     def _make_function(self, name: str, handler: str, timeout: cdk.Duration, description: str) -> lambda_.Function:

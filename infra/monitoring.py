@@ -10,6 +10,7 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -105,6 +106,7 @@ class Monitoring(Construct):
         configuration: Configuration,
         alarms: Alarms,
         indexing: Indexing,
+        keykeeper: lambda_.IFunction,
         distribution_id: str,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -117,12 +119,15 @@ class Monitoring(Construct):
         )
         errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
         misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
+        stale = keykeeper.metric_errors(period=cdk.Duration.hours(6), statistic="Sum")
         refused = _count_of_ours("RefusedUploads")
         alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; see docs/operating.md")
         alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
         alarms.add("ReconcilerErrors", misses, above=0, what="the daily repair did not finish")
         # Longer than one retry takes, or else each retry would alarm.
         alarms.add("OldestMessage", oldest, above=3600, what="an upload has waited for more than an hour")
+        # Keys are believed for a week; an issuer that does not answer for an hour is nothing yet.
+        alarms.add("KeykeeperErrors", stale, above=3, what="an issuer's keys could not be refreshed for hours")
         alarms.add("RefusedUploads", refused, above=0, what="an upload was refused: fairway rejected list")
 
         dashboard = cloudwatch.Dashboard(
@@ -147,7 +152,7 @@ class Monitoring(Construct):
         )
         dashboard.add_widgets(
             _graph("Indexer (ms)", durations),
-            _graph("Errors", [errors, misses]),
+            _graph("Errors", [errors, misses, keykeeper.metric_errors(period=_FIVE_MINUTES, statistic="Sum")]),
             _graph(
                 "Edge",
                 [_count_of_edge("Requests", distribution_id, "Sum")],

@@ -1,0 +1,64 @@
+"""Keykeeping: the scheduled function that refreshes issuers' public keys in the access document.
+
+Owns its schedule and what it is given. What it may do in the bucket is said in storage.py. Its first
+run also writes an empty access document where there is none: without one, the authorizer answers 503.
+"""
+
+from __future__ import annotations
+
+import aws_cdk as cdk
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from infra import bundling
+from infra.acknowledging import acknowledge_rules
+from infra.config import Configuration
+from infra.functions import find_architecture, find_runtime, grant_logging, make_log_group
+
+EVERY = cdk.Duration.hours(1)
+
+
+class Keykeeping(Construct):
+    """The keykeeper."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, configuration: Configuration) -> None:
+        super().__init__(scope, construct_id)
+        self.role = iam.Role(
+            self,
+            "KeykeeperRole",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description="Fairway: the keykeeper",
+        )
+        log_group = make_log_group(self, "KeykeeperLog", configuration)
+        grant_logging(self.role, log_group)
+        environment = {"FAIRWAY_BUCKET": configuration.bucket_name}
+        if configuration.endpoint_url is not None:
+            environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
+        # AWS's runtime has boto3; the interpreter that an emulator runs functions in need not.
+        carried = bundling.find_host() if configuration.is_emulated else None
+        self.keykeeper = lambda_.Function(
+            self,
+            "Keykeeper",
+            description="Fairway: refreshes the keys by which identity tokens are checked",
+            code=lambda_.Code.from_asset(str(bundling.build_keykeeper(carried))),
+            handler="lambdas.keykeeper.handler.handle_schedule",
+            runtime=find_runtime(configuration),
+            architecture=find_architecture(configuration),
+            role=self.role,
+            environment=environment,
+            memory_size=256,
+            timeout=cdk.Duration.minutes(2),
+            log_group=log_group,
+        )
+        acknowledge_rules(
+            self.keykeeper, {"AwsSolutions-L1": "the same Python as the indexer's: one version of the shared code"}
+        )
+        events.Rule(
+            self,
+            "Hourly",
+            schedule=events.Schedule.rate(EVERY),
+            targets=[targets.LambdaFunction(self.keykeeper, retry_attempts=0)],  # the next hour tries again
+        )
