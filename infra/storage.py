@@ -50,7 +50,9 @@ _INDEX_KEYS = (
     "*/index.html",
     f"{PRIVATE_PREFIX}cards/*",
     f"{PRIVATE_PREFIX}channeldata/*",
+    f"{PRIVATE_PREFIX}garbage/*",
     f"{PRIVATE_PREFIX}patches/*",
+    f"{PRIVATE_PREFIX}policy.json",
     f"{REJECTED_PREFIX}*",
 )
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
@@ -123,12 +125,14 @@ class Storage(Construct):
         reading = [self._arn("*")]
         deleting = [self._arn(key) for key in (*_UPLOADED_KEYS, *_PERISHABLE_KEYS)]
         writing = [self._arn(key) for key in _INDEX_KEYS]
-        versions = [self._arn(key) for key in _UPLOADED_KEYS]
+        uploaded = [self._arn(key) for key in _UPLOADED_KEYS]
         self._allow(role, "Look", _READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
         self._allow(role, "WriteIndex", _WRITING, writing)
-        self._allow(role, "Delete", ["s3:DeleteObject"], deleting)
-        self._allow(role, "DeleteVersions", ["s3:DeleteObjectVersion"], versions)
+        self._allow(role, "Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], deleting)
+        # What is set aside is copied, and a copy takes the upload's tags along.
+        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploaded)
+        self._allow(role, "CopyTags", ["s3:PutObjectTagging"], [self._arn(f"{REJECTED_PREFIX}*")])
         self._deny(
             role,
             "NeverTouchAccessRules",
