@@ -85,7 +85,7 @@ def tar(members: Iterable[tuple[str | tarfile.TarInfo, bytes]], *, pax: bool = F
         if not isinstance(name, tarfile.TarInfo):
             member.size = len(content)
         parts += [
-            member.tobuf(tarfile.PAX_FORMAT if pax else tarfile.USTAR_FORMAT),
+            member.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT),
             content,
             bytes(-len(content) % 512),
         ]
@@ -101,13 +101,18 @@ def tar_member(name: str, kind: bytes, *, target: str = "", size: int = 0) -> tu
     return member, b""
 
 
+def compress_zstd(content: bytes, level: int = 1) -> bytes:
+    """One frame of zstd."""
+    return zstd.compress(content, level)
+
+
 def conda(stem: str, info: bytes, payload: bytes, *, level: int = 1) -> bytes:
     """A .conda around two tars."""
     return zipped(
         [
             ("metadata.json", METADATA),
-            (f"pkg-{stem}.tar.zst", zstd.compress(payload, level)),
-            (f"info-{stem}.tar.zst", zstd.compress(info, level)),
+            (f"pkg-{stem}.tar.zst", compress_zstd(payload, level)),
+            (f"info-{stem}.tar.zst", compress_zstd(info, level)),
         ]
     )
 

@@ -166,13 +166,14 @@ class _Walk:
         """Return the next member; its content is what comes next in the data. None at the end."""
         pax: dict[str, bytes] = {}
         long_name: str | None = None
+        pending = False  # an extended header announces a member
         while True:
             header = self._data.read(BLOCK_BYTES)
-            if not header and not pax and long_name is None:
+            if not header and not pending:
                 return None  # no end marker: some writers leave it out, and nothing can hide behind it
             if len(header) != BLOCK_BYTES:
                 raise _truncated()
-            if header == _ZERO_BLOCK:
+            if header == _ZERO_BLOCK and not pending:
                 return None
             self._headers += 1
             if self._headers > self._rules.max_members:
@@ -187,9 +188,11 @@ class _Walk:
                 long_name = text if info.type == tarfile.GNUTYPE_LONGNAME else long_name
             else:
                 return self._build(info, header, pax, long_name)
+            pending = True
 
     def _build(self, info: tarfile.TarInfo, header: bytes, pax: dict[str, bytes], long_name: str | None) -> _Member:
-        name = pax["path"].decode("utf-8", "surrogateescape") if "path" in pax else long_name or info.name
+        path = pax.get("GNU.sparse.name", pax.get("path"))
+        name = (long_name or info.name) if path is None else path.decode("utf-8", "surrogateescape")
         sparse = info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse.") for key in pax)
         if info.type == tarfile.GNUTYPE_SPARSE:
             more = header[_SPARSE_MORE[True]]
