@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lambdas.channel.errors import (
     AccessDeniedError,
@@ -18,7 +18,11 @@ from lambdas.channel.errors import (
     UnavailableError,
     VanishedError,
 )
+from lambdas.channel.names import PRIVATE_PREFIX
 from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, ObjectInfo, StoredObject
+
+_TEMPORARY: Final = ".fairway-"
+_OWN: Final = frozenset({".fairway/metadata", ".fairway/lock"})  # no objects
 
 
 class DirectoryStorage:
@@ -29,8 +33,10 @@ class DirectoryStorage:
     names the ETag of the object it belongs to. No versions are kept.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, channel: str | None = None) -> None:
         self.root = root
+        self._channel = channel
+        """Where set: ``root`` is this channel's own folder, and keys are ``CHANNEL/SUBDIR/…`` all the same."""
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
         """Look at a file."""
@@ -87,7 +93,7 @@ class DirectoryStorage:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 self._check(key, condition)
-                handle, name = tempfile.mkstemp(prefix=".fairway-", dir=path.parent)
+                handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
                 temporary = Path(name)
                 try:
                     with os.fdopen(handle, "wb") as file:
@@ -113,7 +119,7 @@ class DirectoryStorage:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
-                handle, name = tempfile.mkstemp(prefix=".fairway-", dir=path.parent)
+                handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
                 temporary = Path(name)
                 try:
                     with os.fdopen(handle, "wb") as file:
@@ -141,6 +147,10 @@ class DirectoryStorage:
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""
         folder = prefix.rpartition("/")[0]
+        if not folder and self._channel is not None:
+            for one in sorted([PRIVATE_PREFIX, f"{self._channel}/"]):
+                yield from (info for info in self.list_objects(one) if info.key.startswith(prefix))
+            return
         start = self._path(folder) if folder else self.root
         for key, entry in self._walk(start, folder + "/" if folder else ""):
             if key.startswith(prefix):
@@ -157,11 +167,14 @@ class DirectoryStorage:
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the folders directly inside one."""
+        if not prefix and self._channel is not None:
+            yield self._channel
+            return
         try:
             entries = sorted((self._path(prefix) if prefix else self.root).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
-        yield from (entry.name for entry in entries if entry.is_dir())
+        yield from (entry.name for entry in entries if entry.is_dir() and entry.name != PRIVATE_PREFIX[:-1])
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
         try:
@@ -173,15 +186,21 @@ class DirectoryStorage:
             if entry.is_symlink() and entry.is_dir():
                 continue
             if entry.is_dir():
-                if prefix + entry.name not in {".fairway/metadata", ".fairway/lock"}:
+                ours = folder == self.root and self._channel is not None and entry.name == PRIVATE_PREFIX[:-1]
+                if not ours and prefix + entry.name not in _OWN:
                     yield from self._walk(entry, prefix + entry.name + "/")
-            elif not entry.name.startswith(".fairway-"):
+            elif not entry.name.startswith(_TEMPORARY) and prefix + entry.name not in _OWN:
                 yield prefix + entry.name, entry
 
     def _path(self, key: str) -> Path:
-        if key.startswith("/") or "\0" in key or any(part in {"", ".", ".."} for part in key.rstrip("/").split("/")):
+        parts = key.rstrip("/").split("/")
+        if key.startswith("/") or "\0" in key or any(part in {"", ".", ".."} for part in parts):
             raise InvalidNameError(f"not a key of a directory: {key!r}")
-        return self.root / key
+        if self._channel is not None and parts[0] != PRIVATE_PREFIX[:-1]:
+            if parts[0] != self._channel:
+                raise InvalidNameError(f"not a key of the channel {self._channel!r}: {key!r}")
+            parts = parts[1:]
+        return self.root.joinpath(*parts)
 
     def _metadata_path(self, key: str) -> Path:
         return self.root / ".fairway" / "metadata" / f"{key}.json"

@@ -21,6 +21,7 @@ from lambdas.channel.names import parse_channel
 from lambdas.indexer.announce import AwsAnnouncer
 from lambdas.indexer.events import find_subdir, make_misplaced, parse_notification, plan_work
 from lambdas.indexer.parallel import THREADS
+from lambdas.indexer.policy import publish_settings
 from lambdas.indexer.publish import Indexer, Report
 from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, sweep_or_leave
 from lambdas.indexer.s3 import S3Storage
@@ -48,7 +49,8 @@ def storage() -> S3Storage:
 
 @functools.cache
 def indexer() -> Indexer:
-    """Wire the indexer once per execution environment."""
+    """Wire the indexer once per execution environment, and write down what it runs under."""
+    publish_settings(storage(), settings())
     announcer = AwsAnnouncer(
         events=boto3.client("events"),
         cloudfront=boto3.client("cloudfront"),

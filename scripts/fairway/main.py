@@ -15,6 +15,15 @@ import click
 from lambdas.channel.errors import FairwayError, UsageError
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {  # name: (module:command, summary)
+    "publish": ("scripts.fairway.publish:publish", "Check, upload and wait for packages."),
+    "status": ("scripts.fairway.status:status", "Tell what became of uploads."),
+    "rejected": ("scripts.fairway.rejected:rejected", "Look at refused uploads, and let them in again."),
+    "yank": ("scripts.fairway.yank:yank", "Take artifacts out of the index; they stay downloadable."),
+    "unyank": ("scripts.fairway.yank:unyank", "Bring yanked artifacts back into the index."),
+    "verify": ("scripts.fairway.maintenance:verify", "Check that index and bucket agree."),
+    "reconcile": ("scripts.fairway.maintenance:reconcile", "Repair an index by listing the bucket."),
+    "rebuild": ("scripts.fairway.maintenance:rebuild", "Make an index again from its artifacts alone."),
+    "index": ("scripts.fairway.index:index", "Index a directory: the same outputs, without AWS."),
     "token": ("scripts.fairway.tokens:token", "Create, list, rotate and revoke tokens for reading."),
     "channel": ("scripts.fairway.channels:channel", "List channels, make them public or private."),
     "issuer": ("scripts.fairway.issuers:issuer", "Let workloads read with their identity tokens (OIDC)."),

@@ -1,0 +1,187 @@
+"""``fairway verify``, ``reconcile`` and ``rebuild``: check and mend an index."""
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lambdas.channel.errors import UsageError
+from lambdas.channel.names import Channel, SubdirPath, parse_channel, parse_subdir_path
+from scripts.fairway.session import Session, format_table, with_session
+
+if TYPE_CHECKING:
+    from lambdas.indexer.publish import Indexer, Report
+    from lambdas.indexer.settings import Settings
+    from lambdas.indexer.storage import ObjectStorage
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway verify tools
+  fairway verify --deep tools/linux-64
+  fairway verify --json tools | jq '.findings[] | select(.harmless | not)'
+
+Exit code 0 if nothing is wrong, 1 otherwise. Shards that no index names are harmless while they
+are young: readers may still hold an older index.
+"""
+)
+@click.argument("target", metavar="CHANNEL[/SUBDIR]")
+@click.option("--deep", is_flag=True, help="Also download and hash every artifact.")
+@with_session
+def verify(session: Session, target: str, *, deep: bool) -> int:
+    """Check that index and bucket agree, file by file. Writes nothing."""
+    from lambdas.indexer.policy import fetch_settings  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.verify import Depth, verify_channel, verify_subdir  # noqa: PLC0415 - slow; see session.py
+
+    settings = fetch_settings(session.storage, bucket=session.bucket or "")
+    depth = Depth(read_artifacts=deep, now_ms=session.now * 1000, grace_ms=settings.shard_grace_days * DAY_MS)
+    channel, paths = find_subdirs(session.storage, target)
+    findings = []
+    for path in paths:
+        findings += list(verify_subdir(session.storage, path, depth, progress=session.note))
+    if "/" not in target:
+        findings += list(verify_channel(session.storage, channel))
+    wrong = [finding for finding in findings if not finding.is_harmless]
+    rows = [(finding.problem.value, finding.key, finding.message) for finding in wrong]
+    harmless = len(findings) - len(wrong)
+    summary = f"{len(wrong)} problems" if wrong else "all is well"
+    text = f"{summary} ({len(paths)} subdirs, {harmless} shards waiting to be swept)"
+    session.show(
+        {
+            "clean": not wrong,
+            "subdirs": [str(path) for path in paths],
+            "findings": [
+                {
+                    "problem": finding.problem.value,
+                    "key": finding.key,
+                    "message": finding.message,
+                    "harmless": finding.is_harmless,
+                }
+                for finding in findings
+            ],
+        },
+        f"{format_table(('PROBLEM', 'KEY', 'WHAT'), rows)}\n{text}" if rows else text,
+    )
+    return 1 if wrong else 0
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway reconcile tools
+  fairway reconcile tools/linux-64
+  fairway reconcile --sweep tools
+
+The deployment does the same by itself once a day.
+"""
+)
+@click.argument("target", metavar="CHANNEL[/SUBDIR]")
+@click.option("--sweep", is_flag=True, help="Also delete shards that nobody names any more, after the grace.")
+@with_session
+def reconcile(session: Session, target: str, *, sweep: bool) -> int:
+    """Repair an index by listing the bucket; only what is not known yet is downloaded."""
+    from lambdas.indexer.reconcile import reconcile as run  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.reconcile import sweep_or_leave  # noqa: PLC0415 - as above
+
+    indexer, settings = connect_indexer(session)
+    reports: list[Report] = []
+    deleted = 0
+    _, paths = find_subdirs(session.storage, target)
+    for path in paths:
+        session.note(f"{path}: listing")
+        for report in run(session.storage, indexer, path):
+            reports.append(report)
+            session.note(f"{path}: {len(report.outcomes)} looked at")
+        if sweep:
+            grace_ms = settings.shard_grace_days * DAY_MS
+            swept = sweep_or_leave(session.storage, path, now_ms=session.now * 1000, grace_ms=grace_ms)
+            deleted += swept.deleted if swept is not None else 0
+    return show_reports(session, reports, deleted_shards=deleted)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway rebuild tools/noarch
+  fairway rebuild tools
+
+Reads every artifact again: for an index that 'fairway verify' finds broken and 'fairway
+reconcile' does not mend. What is right already comes out byte for byte as it was.
+"""
+)
+@click.argument("target", metavar="CHANNEL[/SUBDIR]")
+@with_session
+def rebuild(session: Session, target: str) -> int:
+    """Make an index again from its artifacts alone."""
+    from lambdas.indexer.reconcile import rebuild as run  # noqa: PLC0415 - slow; see session.py
+
+    indexer, _ = connect_indexer(session)
+    reports = []
+    _, paths = find_subdirs(session.storage, target)
+    for path in paths:
+        session.note(f"{path}: reading every artifact")
+        reports.append(run(session.storage, indexer, path))
+    return show_reports(session, reports)
+
+
+def find_subdirs(storage: "ObjectStorage", target: str) -> tuple[Channel, list[SubdirPath]]:
+    """Return what ``CHANNEL[/SUBDIR]`` stands for.
+
+    Raises:
+        UsageError: there is no such channel.
+    """
+    from lambdas.indexer.reconcile import list_subdirs  # noqa: PLC0415 - slow; see session.py
+
+    if "/" in target.rstrip("/"):
+        path = parse_subdir_path(target.rstrip("/"))
+        return path.channel, [path]
+    channel = parse_channel(target.rstrip("/"))
+    if channel not in storage.list_folders(""):
+        raise UsageError(f"there is no channel {channel!r}", hint="fairway channel list")
+    return channel, list(list_subdirs(storage, channel))
+
+
+def connect_indexer(session: Session) -> "tuple[Indexer, Settings]":
+    """Return the indexer as the deployment runs it, and what it runs under."""
+    from lambdas.indexer.announce import AwsAnnouncer  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.policy import fetch_settings  # noqa: PLC0415 - as above
+    from lambdas.indexer.publish import Indexer  # noqa: PLC0415 - as above
+
+    settings = fetch_settings(session.storage, bucket=session.require_bucket())
+    announcer = AwsAnnouncer(
+        events=session.aws.client("events", region_name=session.region),
+        cloudfront=session.aws.client("cloudfront", region_name=session.region),
+        event_bus=settings.event_bus,
+        distribution_id=settings.distribution_id,
+    )
+    return Indexer(session.storage, announcer, settings.policy), settings
+
+
+def show_reports(session: Session, reports: "list[Report]", *, deleted_shards: int = 0) -> int:
+    """Print what became of each key, and return the exit code: 1 if something could not be looked at."""
+    counts = dict.fromkeys(("indexed", "removed", "unchanged", "refused"), 0)
+    refused = []
+    for report in reports:
+        for outcome in report.outcomes:
+            counts[outcome.status] += 1
+            if outcome.refusal is not None:
+                refused.append(outcome.refusal)
+    failures = {key: str(error) for report in reports for key, error in report.failures.items()}
+    text = ", ".join(f"{number} {status}" for status, number in counts.items())
+    lines = [
+        *(f"refused {one.key}: {one.message} [{one.code}]" for one in refused),
+        *(f"failed {key}: {message}" for key, message in failures.items()),
+        text + (f", {deleted_shards} old shards deleted" if deleted_shards else ""),
+    ]
+    session.show(
+        {
+            **counts,
+            "deleted_shards": deleted_shards,
+            "refusals": [{"key": one.key, "code": one.code, "message": one.message} for one in refused],
+            "failures": failures,
+        },
+        "\n".join(lines),
+    )
+    return 1 if failures else 0

@@ -1,0 +1,178 @@
+"""``fairway status``: what became of an upload."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lambdas.channel.errors import UsageError
+from lambdas.channel.names import ArtifactKey, parse_artifact_key
+from scripts.fairway.session import Session, format_table, with_session
+
+if TYPE_CHECKING:
+    from lambdas.indexer.refusals import Refusal
+    from lambdas.indexer.storage import ObjectInfo, ObjectStorage
+    from lambdas.indexer.tree import Card, Shard
+
+POLL_SECONDS: Final = 0.5
+
+
+class State(Enum):
+    """What became of an upload."""
+
+    INDEXED = "indexed"  # every client can install it
+    WAITING = "waiting"  # it is there, and the index does not say so yet
+    REFUSED = "refused"
+    YANKED = "yanked"  # downloadable, and not in the index
+    REMOVED = "removed"  # the artifact is gone, its record not yet
+    UNKNOWN = "unknown"  # nothing is known under this key
+
+
+FINAL_STATES: Final = frozenset({State.INDEXED, State.REFUSED, State.YANKED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UploadStatus:
+    """What is known of one key."""
+
+    key: str
+    state: State
+    record: dict[str, Any] | None = None
+    refusal: "Refusal | None" = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "key": self.key,
+            "state": self.state.value,
+            "record": self.record,
+            "refusal": None if self.refusal is None else asdict(self.refusal),
+        }
+
+
+def decide_status(
+    key: ArtifactKey,
+    info: "ObjectInfo | None",
+    card: "Card | None",
+    shard: "Shard | None",
+    refusal: "Refusal | None",
+    *,
+    is_flat: bool,
+) -> UploadStatus:
+    """Tell what became of an upload, from what lies in the bucket. Pure.
+
+    ``is_flat`` says that ``repodata.json`` shows what the shard says. ``refusal`` is the latest.
+    """
+    from lambdas.indexer.tree import iter_records  # noqa: PLC0415 - slow; see session.py
+
+    record = None if shard is None else dict(iter_records(shard)).get(key.filename)
+    if refusal is not None and (info is None or _uploaded_ms(refusal) >= info.last_modified_ms):
+        return UploadStatus(key=str(key), state=State.REFUSED, record=record, refusal=refusal)
+    if info is None:
+        return UploadStatus(key=str(key), state=State.UNKNOWN if card is None else State.REMOVED, record=record)
+    if card is None or card.etag != info.etag:
+        return UploadStatus(key=str(key), state=State.WAITING, record=record)
+    if record is None:
+        return UploadStatus(key=str(key), state=State.YANKED)
+    return UploadStatus(key=str(key), state=State.INDEXED if is_flat else State.WAITING, record=record)
+
+
+def fetch_status(storage: "ObjectStorage", key: ArtifactKey) -> UploadStatus:
+    """Look into the bucket and tell what became of an upload."""
+    from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.project import COMMIT, REPODATA  # noqa: PLC0415 - as above
+    from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - as above
+
+    # The artifact first: what is found of it in the index afterwards is at least as new.
+    info = storage.head(str(key))
+    commit = fetch_commit(storage, key.path)
+    names = [key.distribution.name] if key.distribution.name in commit.index.shards else []
+    cards = fetch_cards(storage, key.path, commit.index, names).get(key.distribution.name) or {}
+    shard = fetch_shards(storage, key.path, commit.index, names).get(key.distribution.name)
+    flat = storage.head(key.path.key(REPODATA))
+    refusals = [refusal for refusal in list_refusals(storage, f"{key}/") if refusal.key == str(key)]
+    return decide_status(
+        key,
+        info,
+        cards.get(key.filename),
+        shard,
+        max(refusals, key=_uploaded_ms, default=None),
+        is_flat=flat is not None and flat.metadata.get(COMMIT) == commit.sha256,
+    )
+
+
+def wait_for(session: Session, keys: Sequence[ArtifactKey], *, timeout_seconds: float) -> list[UploadStatus]:
+    """Wait until each upload is indexed, refused or yanked, or time is up."""
+    deadline = time.monotonic() + timeout_seconds
+    found: dict[ArtifactKey, UploadStatus] = {}
+    while True:
+        for key in keys:
+            if key not in found or found[key].state not in FINAL_STATES:
+                found[key] = fetch_status(session.storage, key)
+        waiting = sum(status.state not in FINAL_STATES for status in found.values())
+        if not waiting or time.monotonic() >= deadline:
+            return [found[key] for key in keys]
+        time.sleep(POLL_SECONDS)
+
+
+def format_statuses(statuses: Sequence[UploadStatus]) -> str:
+    """Lay statuses out for people."""
+    lines = [format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])]
+    for status in statuses:
+        if status.state == State.REFUSED and status.refusal is not None:
+            lines.append(f"\n{status.key}: {status.refusal.message} [{status.refusal.code}]")
+            if status.refusal.hint:
+                lines.append(f"  hint: {status.refusal.hint}")
+            lines.append(f"  the refused bytes: fairway rejected show {status.key}")
+    return "\n".join(lines)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway status tools/noarch/hello-1.0-0.conda
+  fairway status --wait s3://BUCKET/tools/linux-64/hello-1.0-h1_0.conda
+  fairway status --json tools/noarch/hello-1.0-0.conda | jq -r .state
+
+\b
+States:
+  indexed   every client can install it        refused   it was set aside, with a reason
+  waiting   the index does not say so yet      yanked    downloadable, but not in the index
+  removed   gone; its record will follow       unknown   nothing lies under this key
+
+Exit code 0 if all are indexed, 1 otherwise.
+"""
+)
+@click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")
+@click.option("--wait", is_flag=True, help="Wait until each is indexed or refused.")
+@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="With --wait: how long.")
+@with_session
+def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: float) -> int:
+    """Tell what became of uploads: waiting, indexed, or refused and why."""
+    parsed = [parse_artifact_key(strip_bucket(session, key)) for key in keys]
+    found = wait_for(session, parsed, timeout_seconds=timeout if wait else 0)
+    document = [one.to_json() for one in found]
+    session.show(document[0] if len(document) == 1 else document, format_statuses(found))
+    return 0 if all(one.state == State.INDEXED for one in found) else 1
+
+
+def strip_bucket(session: Session, text: str) -> str:
+    """Turn ``s3://BUCKET/KEY`` into ``KEY``.
+
+    Raises:
+        UsageError: it names another bucket.
+    """
+    if not text.startswith("s3://"):
+        return text
+    bucket, _, key = text.removeprefix("s3://").partition("/")
+    if bucket != session.require_bucket():
+        raise UsageError(f"{text!r} is not in the bucket {session.bucket!r}", hint="see --bucket")
+    return key
+
+
+def _uploaded_ms(refusal: "Refusal") -> int:
+    return round(datetime.fromisoformat(refusal.uploaded_at).timestamp() * 1000)
