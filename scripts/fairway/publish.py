@@ -165,7 +165,7 @@ def _upload(session: Session, candidate: Candidate, *, replace: bool) -> None:
             client.put_object(
                 Bucket=session.require_bucket(),
                 Key=str(candidate.key),
-                Body=body,
+                Body=body,  # type: ignore[arg-type]  # read, seek and tell are all that is asked of it
                 ChecksumSHA256=digest,
                 ContentType="application/octet-stream",
                 CacheControl=CACHE_CONTROL,
