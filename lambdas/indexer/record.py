@@ -149,7 +149,7 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
         try:
             parse(value)
         except InvalidNameError as error:
-            raise RefusedError(f"{field}-invalid", f"info/index.json has an {error}", hint=error.hint) from error
+            raise RefusedError(f"{field}-invalid", f"info/index.json: {error}", hint=error.hint) from error
         if value != expected:
             raise RefusedError(
                 f"{field}-mismatch",
@@ -177,7 +177,7 @@ def _check_subdir(index: dict[str, Any], key: ArtifactKey) -> None:
         try:
             parse_subdir(subdir)
         except InvalidNameError as error:
-            raise RefusedError("subdir-invalid", f"info/index.json has an {error}", hint=error.hint) from error
+            raise RefusedError("subdir-invalid", f"info/index.json: {error}", hint=error.hint) from error
     else:
         subdir = _find_legacy_subdir(index)
     if subdir is not None and subdir != key.path.subdir:
