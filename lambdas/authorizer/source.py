@@ -53,7 +53,8 @@ class S3Source:
         connection = self._connect()
         try:
             connection.request("GET", self._path, headers=self._headers(etag))
-            return _read_answer(connection.getresponse(), etag, deadline)
+            with connection.getresponse() as response:
+                return _read_answer(response, etag, deadline)
         except (OSError, ValueError, _http_error()) as error:
             raise UnavailableError(f"no answer from S3: {type(error).__name__}") from error
         finally:

@@ -42,7 +42,7 @@ Examples:
       --claim 'project_path=acme/*' --claim ref_protected=true --channel 'team-*'
 """
 )
-@click.argument("url")
+@click.argument("issuer_url", metavar="ISSUER")
 @click.option("--audience", "audiences", multiple=True, required=True, metavar="AUD", help="Our name in 'aud'; repeat.")
 @click.option("--claim", "claims", multiple=True, required=True, metavar="NAME=GLOB", help="All must match; repeat.")
 @click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
@@ -52,7 +52,7 @@ Examples:
 def add(
     session: Session,
     *,
-    url: str,
+    issuer_url: str,
     audiences: tuple[str, ...],
     claims: tuple[str, ...],
     channels: tuple[str, ...],
@@ -64,7 +64,7 @@ def add(
 
     now, caller = session.now, session.caller
     rule = ClaimRule(claims=parse_claims(_parse_pairs(claims)), scope=parse_scope(channels, packages or None))
-    name = parse_issuer_url(url)
+    name = parse_issuer_url(issuer_url)
     added = Issuer(issuer=name, audiences=audiences, rules=(rule,), keys=_read_keys(name, jwks), confirmed=now)
     change_access(session.storage, lambda document: apply_issuer_added(document, added, now=now, by=caller), now=now)
     session.show(describe_issuer(added), f"{name} is trusted for {format_scope(rule.scope)}, within 60 seconds")
@@ -106,15 +106,17 @@ Examples:
   fairway issuer remove {_GITHUB}
 """
 )
-@click.argument("url")
+@click.argument("issuer_url", metavar="ISSUER")
 @with_session
-def remove(session: Session, url: str) -> None:
+def remove(session: Session, issuer_url: str) -> None:
     """Trust an issuer no longer, with all its rules."""
     from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
 
     now, caller = session.now, session.caller
-    change_access(session.storage, lambda document: apply_issuer_removed(document, url, now=now, by=caller), now=now)
-    session.show({"removed": url}, f"{url} is no longer trusted, within 60 seconds")
+    change_access(
+        session.storage, lambda document: apply_issuer_removed(document, issuer_url, now=now, by=caller), now=now
+    )
+    session.show({"removed": issuer_url}, f"{issuer_url} is no longer trusted, within 60 seconds")
 
 
 @issuer.command(
@@ -125,20 +127,20 @@ Examples:
   fairway issuer refresh {_GITHUB}
 """
 )
-@click.argument("url", required=False)
+@click.argument("issuer_url", metavar="ISSUER", required=False)
 @click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
 @with_session
-def refresh(session: Session, url: str | None, jwks: Path | None) -> None:
+def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None:
     """Fetch issuers' keys now; a scheduled function does it otherwise."""
     from scripts.fairway.access_store import change_access, fetch_access  # noqa: PLC0415 - as above
 
     trusted = [entry.issuer for entry in fetch_access(session.storage).issuers]
-    if url is not None and url not in trusted:
-        raise UsageError(f"no issuer {url!r}", hint="see 'fairway issuer list'")
-    if jwks is not None and url is None:
+    if issuer_url is not None and issuer_url not in trusted:
+        raise UsageError(f"no issuer {issuer_url!r}", hint="see 'fairway issuer list'")
+    if jwks is not None and issuer_url is None:
         raise UsageError("whose keys?", hint="name the issuer that --jwks belongs to")
     now, caller = session.now, session.caller
-    fetched = {name: _read_keys(name, jwks) for name in ([url] if url else trusted)}
+    fetched = {name: _read_keys(name, jwks) for name in ([issuer_url] if issuer_url else trusted)}
     for name, keys in fetched.items():
         change_access(
             session.storage,
