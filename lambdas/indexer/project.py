@@ -39,7 +39,7 @@ from lambdas.indexer.storage import (
     ObjectStorage,
     StoredObject,
 )
-from lambdas.indexer.tree import Cards, Shard, ShardIndex, diff_indexes, make_shard
+from lambdas.indexer.tree import SHARD_INDEX, Cards, Shard, ShardIndex, diff_indexes, make_shard
 
 COMMIT: Final = "fairway-commit"
 COMMIT_VERSION: Final = "fairway-commit-version"
@@ -96,6 +96,8 @@ class SubdirProjector:
         """
         names = [REPODATA, RUN_EXPORTS]
         found = self._look([key for name in names for key in self._variants(name)] + self._derived())
+        part = self.storage.head(self.path.private_key(PARTS_COLLECTION, PART))
+        self._require_current()
         documents = {
             REPODATA: self._update(REPODATA, found, make_repodata, apply_to_repodata),
             RUN_EXPORTS: self._update(RUN_EXPORTS, found, make_run_exports, apply_to_run_exports),
@@ -111,7 +113,20 @@ class SubdirProjector:
                 self._put(SUBDIR_PAGE, format_subdir_page(self.path, iter_repodata(repodata)), found)
             if self.outputs.current_repodata:
                 self._put_document(CURRENT_REPODATA, make_current_repodata(repodata), found)
-        self._project_part()
+        self._project_part(part)
+
+    def _require_current(self) -> None:
+        """Look at the pointer after what is to be replaced, never before.
+
+        What was found then shows this commit or an older one; otherwise a newer one might be
+        overwritten with ours.
+
+        Raises:
+            ConflictError: there is a newer commit.
+        """
+        info = self.storage.head(self.path.key(SHARD_INDEX))
+        if info is None or info.etag != self.commit.etag:
+            raise ConflictError(f"{self.path} has a newer commit")
 
     def _derived(self) -> list[str]:
         names = [SUBDIR_PAGE]
@@ -216,10 +231,9 @@ class SubdirProjector:
             if info is not None:
                 self.storage.delete(info)
 
-    def _project_part(self) -> None:
+    def _project_part(self, info: ObjectInfo | None) -> None:
         """Keep what this subdir says of its names, for the channel's documents."""
         key = self.path.private_key(PARTS_COLLECTION, PART)
-        info = self.storage.head(key)
         if info is not None and info.metadata.get(COMMIT) == self.commit.sha256:
             return
         shown = self._read_shown(key, packed=True)
