@@ -193,27 +193,23 @@ class MemoryStorage:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
+    """One request: the fault before and after it is called without the lock, so that it may let others in."""
+
     storage: MemoryStorage
     kind: str
     key: str
 
     def __enter__(self) -> None:
+        if self.storage.fault is not None:
+            self.storage.fault(self.kind, self.key, "before")
         self.storage._lock.acquire()
-        try:
-            self.storage.requests[self.kind] += 1
-            self.storage.log.append((self.kind, self.key))
-            if self.storage.fault is not None:
-                self.storage.fault(self.kind, self.key, "before")
-        except BaseException:
-            self.storage._lock.release()
-            raise
+        self.storage.requests[self.kind] += 1
+        self.storage.log.append((self.kind, self.key))
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            if error is None and self.storage.fault is not None:
-                self.storage.fault(self.kind, self.key, "after")
-        finally:
-            self.storage._lock.release()
+        self.storage._lock.release()
+        if error is None and self.storage.fault is not None:
+            self.storage.fault(self.kind, self.key, "after")
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,397 @@
+"""What S3 answers, and what the storage makes of it: answers as on the wire, no network."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.config import Config
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ReadTimeoutError,
+)
+
+from lambdas.channel.errors import AccessDeniedError, ConflictError, UnavailableError, VanishedError
+from lambdas.indexer.s3 import MAX_SINGLE_COPY_BYTES, S3Storage
+from lambdas.indexer.storage import ContentHeaders, IfAbsent, IfMatch, ObjectInfo
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+HEADERS = ContentHeaders(content_type="application/json", cache_control="no-store")
+INFO = ObjectInfo(key="k/a", size=10, etag="e" * 32, last_modified_ms=0, version="v1")
+MODIFIED = {"Last-Modified": "Tue, 01 Sep 2026 12:00:00 GMT", "ETag": f'"{"e" * 32}"'}
+
+
+class Raw(io.BytesIO):
+    """The body of an answer as urllib3 hands it over."""
+
+    def stream(self, **_: object) -> Iterator[bytes]:
+        yield from iter(lambda: self.read(65536), b"")
+
+
+class Wire:
+    """Answers requests with what it was told, and remembers them."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.requests: list[AWSPreparedRequest] = []
+        self.raw = Raw
+
+    def answer(self, status: int, code: str = "", *, body: bytes = b"", headers: Mapping[str, str] = MODIFIED) -> None:
+        if code:
+            body = f"<Error><Code>{code}</Code><Message>as S3 says</Message></Error>".encode()
+        self.answers.append((status, body, {"Content-Length": str(len(body)), **headers}))
+
+    def fail(self, error: Exception) -> None:
+        self.answers.append(error)
+
+    def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        self.requests.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]  # botocore may ask around
+        if isinstance(answer, Exception):
+            raise answer
+        status, body, headers = answer
+        return AWSResponse(request.url, status, headers, self.raw(b"" if request.method == "HEAD" else body))
+
+    def header(self, name: str) -> str | None:
+        value: Any = self.requests[-1].headers.get(name)
+        return None if value is None else value.decode() if isinstance(value, bytes) else str(value)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture(scope="module")
+def client() -> "S3Client":
+    return boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"mode": "standard", "total_max_attempts": 1}),
+    )
+
+
+@pytest.fixture
+def storage(client: "S3Client", wire: Wire) -> Iterator[S3Storage]:
+    events: Any = client.meta.events
+    events.register("before-send.s3", wire.send, unique_id="wire")
+    yield S3Storage("bucket", client)
+    events.unregister("before-send.s3", wire.send, unique_id="wire")
+
+
+READS: list[Callable[[S3Storage], object]] = [
+    lambda storage: storage.read_range(INFO, 0, 5),
+    lambda storage: list(storage.stream(INFO)),
+]
+WRITES: list[Callable[[S3Storage], object]] = [
+    lambda storage: storage.put("k/a", b"", headers=HEADERS),
+    lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfAbsent()),
+    lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfMatch(etag="x")),
+]
+LOOKS: list[Callable[[S3Storage], object]] = [
+    lambda storage: storage.head("k/a"),
+    lambda storage: storage.get("k/a"),
+]
+OTHERS: list[Callable[[S3Storage], object]] = [
+    lambda storage: storage.copy(INFO, "k/b", metadata={}),
+    lambda storage: storage.delete(INFO),
+    lambda storage: list(storage.list_objects("k/")),
+    lambda storage: list(storage.list_folders("k/")),
+]
+EVERYTHING = [*LOOKS, *READS, *WRITES, *OTHERS]
+WITH_BODIES = [*LOOKS[1:], *READS, *WRITES, *OTHERS]  # the answer to HEAD has none, hence no code
+
+
+# Missing
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_head_and_get__404_is_nothing_there(
+    storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]
+) -> None:
+    wire.answer(404, "NoSuchKey")
+    assert look(storage) is None
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_head_and_get__405_is_a_deletion(storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]) -> None:
+    wire.answer(405, "MethodNotAllowed")
+    assert look(storage) is None
+
+
+def test_get__version_that_is_gone(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(404, "NoSuchVersion")
+    assert storage.get("k/a", version="v0") is None
+    assert wire.requests[-1].url.endswith("?versionId=v0")
+
+
+@pytest.mark.parametrize("call", WITH_BODIES)
+def test_any__no_such_bucket_is_never_nothing_there(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object]
+) -> None:
+    wire.answer(404, "NoSuchBucket")
+    with pytest.raises(AccessDeniedError, match="bucket"):
+        call(storage)
+
+
+# Denied
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+@pytest.mark.parametrize("call", EVERYTHING)
+def test_any__denied_is_never_nothing_there(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], status: int
+) -> None:
+    wire.answer(status, "AccessDenied")
+    with pytest.raises(AccessDeniedError):
+        call(storage)
+
+
+def test_get__object_in_a_cold_storage_class(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(403, "InvalidObjectState")
+    with pytest.raises(AccessDeniedError):
+        storage.get("k/a")
+
+
+# Conflicts
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (412, "PreconditionFailed"),
+        (409, "ConditionalRequestConflict"),
+        (409, "OperationAborted"),
+        (404, "NoSuchKey"),  # If-Match on a key that is gone
+    ],
+)
+@pytest.mark.parametrize("write", WRITES)
+def test_put__lost(
+    storage: S3Storage, wire: Wire, write: Callable[[S3Storage], object], status: int, code: str
+) -> None:
+    wire.answer(status, code)
+    with pytest.raises(ConflictError):
+        write(storage)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, "NoSuchKey"), (404, "NoSuchVersion"), (405, "MethodNotAllowed"), (412, "PreconditionFailed")],
+)
+@pytest.mark.parametrize("read", [*READS, OTHERS[0]])
+def test_read__replaced_or_gone(
+    storage: S3Storage, wire: Wire, read: Callable[[S3Storage], object], status: int, code: str
+) -> None:
+    wire.answer(status, code)
+    with pytest.raises(VanishedError):
+        read(storage)
+
+
+def test_read_range__replaced_by_a_shorter_one(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(416, "InvalidRange")
+    with pytest.raises(VanishedError):
+        storage.read_range(INFO, 5, 9)
+
+
+# Unavailable
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (500, "InternalError"),
+        (502, "BadGateway"),
+        (503, "SlowDown"),
+        (503, "ServiceUnavailable"),
+        (504, "GatewayTimeout"),
+        (429, "TooManyRequests"),
+    ],
+)
+@pytest.mark.parametrize("call", EVERYTHING)
+def test_any__unavailable(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], status: int, code: str
+) -> None:
+    wire.answer(status, code)
+    with pytest.raises(UnavailableError):
+        call(storage)
+
+
+def test_put__upload_that_took_too_long(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(400, "RequestTimeout")
+    with pytest.raises(UnavailableError):
+        storage.put("k/a", b"", headers=HEADERS)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectTimeoutError(endpoint_url="https://s3"),
+        ReadTimeoutError(endpoint_url="https://s3"),
+        EndpointConnectionError(endpoint_url="https://s3", error="refused"),
+        ConnectionClosedError(endpoint_url="https://s3"),
+        HTTPClientError(error="broken"),
+    ],
+)
+@pytest.mark.parametrize("call", EVERYTHING)
+def test_any__no_answer(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], error: HTTPClientError
+) -> None:
+    wire.fail(error)
+    with pytest.raises(UnavailableError):
+        call(storage)
+
+
+class Broken(Raw):
+    """A body whose connection breaks after a few bytes."""
+
+    def read(self, _size: int | None = None) -> bytes:
+        raise ReadTimeoutError(endpoint_url="https://s3")
+
+    def stream(self, **_: object) -> Iterator[bytes]:
+        yield b"a few"
+        raise ReadTimeoutError(endpoint_url="https://s3")
+
+
+@pytest.mark.parametrize("read", [LOOKS[1], *READS])
+def test_read__connection_breaks_in_the_body(
+    storage: S3Storage, wire: Wire, read: Callable[[S3Storage], object]
+) -> None:
+    wire.raw = Broken
+    wire.answer(200, body=b"0123456789")
+    with pytest.raises(UnavailableError):
+        read(storage)
+
+
+def test_any__decided_by_status_whatever_the_text(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(503, "NoSuchKey")
+    with pytest.raises(UnavailableError):
+        storage.get("k/a")
+
+
+# Requests
+
+
+def test_put__if_absent(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200)
+    storage.put("k/a", b"body", headers=HEADERS, condition=IfAbsent())
+    assert (wire.header("If-None-Match"), wire.header("If-Match")) == ("*", None)
+
+
+def test_put__if_match(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200)
+    storage.put("k/a", b"body", headers=HEADERS, condition=IfMatch(etag="abc"))
+    assert (wire.header("If-None-Match"), wire.header("If-Match")) == (None, '"abc"')
+
+
+def test_put__headers(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200)
+    storage.put("k/a", b"body", headers=HEADERS, metadata={"fairway-commit": "c"})
+    assert wire.header("Content-Type") == "application/json"
+    assert wire.header("Cache-Control") == "no-store"
+    assert wire.header("Content-Encoding") in {None, "aws-chunked"}
+    assert wire.header("x-amz-meta-fairway-commit") == "c"
+
+
+def test_read_range__of_these_bytes_alone(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(206, body=b"345", headers={**MODIFIED, "Content-Range": "bytes 3-5/10"})
+    assert storage.read_range(INFO, 3, 6) == b"345"
+    assert wire.header("Range") == "bytes=3-5"
+    assert wire.header("If-Match") == f'"{"e" * 32}"'
+
+
+def test_read_range__server_that_ignores_range(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200, body=b"0123456789")
+    assert storage.read_range(INFO, 3, 6) == b"345"
+
+
+def test_read_range__nothing_asked_needs_no_request(storage: S3Storage, wire: Wire) -> None:
+    assert storage.read_range(INFO, 3, 3) == b""
+    assert wire.requests == []
+
+
+def test_copy__exactly_this_version(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200, body=b"<CopyObjectResult/>")
+    storage.copy(INFO, "k/b", metadata={"reason": "r"})
+    assert wire.header("x-amz-copy-source") == "bucket/k/a?versionId=v1"
+    assert wire.header("x-amz-copy-source-if-match") == "e" * 32
+    assert wire.header("x-amz-metadata-directive") == "REPLACE"
+
+
+def test_copy__200_with_an_error_inside(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200, "InternalError")  # CopyObject may fail after its 200
+    with pytest.raises(UnavailableError):
+        storage.copy(INFO, "k/b", metadata={})
+
+
+def test_copy__larger_than_one_request_may_copy(storage: S3Storage, wire: Wire) -> None:
+    info = ObjectInfo(key="k/a", size=MAX_SINGLE_COPY_BYTES + 1, etag="e", last_modified_ms=0, version="v1")
+    wire.answer(200, headers={**MODIFIED, "Content-Length": str(info.size)})
+    wire.answer(403, "AccessDenied")
+    with pytest.raises(AccessDeniedError):
+        storage.copy(info, "k/b", metadata={})
+    assert [request.method for request in wire.requests] == ["HEAD", "POST"]  # CreateMultipartUpload, no CopyObject
+
+
+def test_delete__exactly_this_version(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(204)
+    storage.delete(INFO)
+    assert wire.requests[-1].url.endswith("/k/a?versionId=v1")
+
+
+def test_delete__what_was_listed(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(204)
+    storage.delete(ObjectInfo(key="k/a", size=1, etag="e", last_modified_ms=0))
+    assert wire.requests[-1].url.endswith("/k/a")
+
+
+# Hashes that S3 vouches for
+
+SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of b"hello"
+SHA256_HEX = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+@pytest.mark.parametrize(
+    ("headers", "md5", "sha256"),
+    [
+        ({}, "e" * 32, None),
+        ({"x-amz-server-side-encryption": "AES256"}, "e" * 32, None),
+        ({"x-amz-server-side-encryption": "aws:kms"}, None, None),
+        ({"x-amz-server-side-encryption-customer-algorithm": "AES256"}, None, None),
+        ({"ETag": f'"{"e" * 32}-2"'}, None, None),
+        ({"x-amz-checksum-sha256": SHA256}, "e" * 32, SHA256_HEX),
+        ({"x-amz-checksum-sha256": SHA256, "x-amz-checksum-type": "FULL_OBJECT"}, "e" * 32, SHA256_HEX),
+        ({"x-amz-checksum-sha256": f"{SHA256}-2", "x-amz-checksum-type": "COMPOSITE"}, "e" * 32, None),
+        ({"x-amz-checksum-sha256": f"{SHA256}-2"}, "e" * 32, None),
+        ({"x-amz-checksum-sha256": SHA256, "x-amz-checksum-type": "COMPOSITE"}, "e" * 32, None),
+    ],
+)
+def test_head__vouches_for_whole_objects_alone(
+    storage: S3Storage, wire: Wire, headers: dict[str, str], md5: str | None, sha256: str | None
+) -> None:
+    wire.answer(200, headers={**MODIFIED, **headers})
+    info = storage.head("k/a")
+    assert info is not None
+    assert (info.md5, info.sha256) == (md5, sha256)
+    assert wire.header("x-amz-checksum-mode") == "ENABLED"
+
+
+def test_head__what_it_says(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200, headers={**MODIFIED, "x-amz-version-id": "v7", "x-amz-meta-fairway-commit": "c"})
+    assert storage.head("k/a") == ObjectInfo(
+        key="k/a",
+        size=0,
+        etag="e" * 32,
+        last_modified_ms=1_788_264_000_000,
+        version="v7",
+        metadata={"fairway-commit": "c"},
+        md5="e" * 32,
+    )
