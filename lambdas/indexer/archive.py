@@ -110,7 +110,7 @@ class ArtifactLimits:
     max_ratio: int = 250  # decompressed to compressed
     info_ratio_free_bytes: int = 32 * MIB  # below these sizes no ratio is judged
     payload_ratio_free_bytes: int = 128 * MIB
-    max_cpu_seconds: float = 120.0
+    max_cpu_seconds: float = 90.0
 
     def find_info_bound(self, compressed_bytes: int) -> int:
         """Return how many bytes the info part may decompress to."""

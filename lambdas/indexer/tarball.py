@@ -19,7 +19,7 @@ from lambdas.channel.errors import RefusedError
 
 BLOCK_BYTES = 512
 MAX_EXTENDED_HEADER_BYTES = 64 * 1024
-MAX_PAX_RECORDS = 256
+MAX_PAX_RECORDS = 64
 MAX_INFO_NAMES_CHARS = 16 * 1024 * 1024  # all names in info/ together
 MAX_USTAR_BYTES = 8 * 1024**3  # the largest size that a plain header can state in octal
 
