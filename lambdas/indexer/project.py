@@ -82,6 +82,8 @@ class SubdirProjector:
     outputs: Outputs
     branches: Mapping[PackageName, Branch] = field(default_factory=dict)
     """What the caller has just committed: needn't be read again."""
+    from_scratch: bool = False
+    """Write everything again, whatever is there."""
 
     def __post_init__(self) -> None:
         self._shards: dict[PackageName, Shard] = {name: branch.shard for name, branch in self.branches.items()}
@@ -147,7 +149,7 @@ class SubdirProjector:
 
     def _is_behind(self, found: Mapping[str, ObjectInfo | None], name: str) -> bool:
         info = found[name]
-        return info is None or info.metadata.get(COMMIT) != self.commit.sha256
+        return self.from_scratch or info is None or info.metadata.get(COMMIT) != self.commit.sha256
 
     def _update(
         self,
@@ -174,6 +176,8 @@ class SubdirProjector:
 
         None where it is missing, broken, or shows a commit that nobody knows any more.
         """
+        if self.from_scratch:
+            return None
         stored = self.storage.get(key)
         if stored is None or COMMIT not in stored.info.metadata:
             return None
@@ -234,7 +238,7 @@ class SubdirProjector:
     def _project_part(self, info: ObjectInfo | None) -> None:
         """Keep what this subdir says of its names, for the channel's documents."""
         key = self.path.private_key(PARTS_COLLECTION, PART)
-        if info is not None and info.metadata.get(COMMIT) == self.commit.sha256:
+        if info is not None and info.metadata.get(COMMIT) == self.commit.sha256 and not self.from_scratch:
             return
         shown = self._read_shown(key, packed=True)
         part, names = shown or (make_part(self.path.subdir), frozenset(self.commit.index.shards))

@@ -402,26 +402,29 @@ class Indexer:
         return frozenset(filename for filename, one in zip(filenames, moved, strict=True) if one)
 
     def _project(self, path: SubdirPath, commit: Commit, run: _Run) -> None:
-        """Bring projections up to date; whoever loses a write reads the commit again."""
-        current = commit
+        """Bring projections up to date, unless somebody has committed since: then that is theirs to do.
+
+        Whoever swaps last projects. Should they die, their messages come again, and with them the
+        projections; the daily reconciliation does the same.
+        """
+        projector = SubdirProjector(
+            storage=self._storage,
+            path=path,
+            commit=commit,
+            outputs=self._policy.outputs,
+            from_scratch=run.from_scratch,
+            branches={
+                name: branch for name, branch in run.branches.items() if commit.index.shards.get(name) == branch.sha256
+            },
+        )
 
         def project() -> None:
-            nonlocal current
             try:
-                SubdirProjector(
-                    storage=self._storage,
-                    path=path,
-                    commit=current,
-                    outputs=self._policy.outputs,
-                    branches={
-                        name: branch
-                        for name, branch in run.branches.items()
-                        if current.index.shards.get(name) == branch.sha256
-                    },
-                ).project()
+                projector.project()
             except ConflictError:
-                current = fetch_commit(self._storage, path)
-                raise
+                current = self._storage.head(path.key(SHARD_INDEX))
+                if current is not None and current.etag == commit.etag:
+                    raise  # somebody behind us wrote in between: once more
 
         self._retrying(project)
 
