@@ -46,18 +46,18 @@ def build(app: cdk.App) -> ChannelStack:
     return stack
 
 
-def main() -> None:
-    """Synthesise; say in one line each what is wrong and what to do."""
-    app = cdk.App()
+def run(app: cdk.App) -> int:
+    """Synthesise, and return an exit code; what is wrong is said in a line, and what to do in another."""
     try:
         build(app)
     except FairwayError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for people
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201 - for people
-        sys.exit(2)
+        return 2
     app.synth()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run(cdk.App()))

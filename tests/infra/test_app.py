@@ -1,0 +1,35 @@
+import json
+
+import aws_cdk as cdk
+import pytest
+
+from infra.app import run
+from tests.infra.synthesis import ROOT
+
+pytestmark = pytest.mark.xdist_group("synthesis")
+
+
+@pytest.mark.parametrize(
+    ("context", "error", "hint"),
+    [
+        (
+            {"environment": "nowhere"},
+            "error: no such environment 'nowhere'\n",
+            "hint: cdk.json has local, production: choose with -c environment=NAME\n",
+        ),
+        (
+            {"environment": "local", "endpoint_url": "https://s3.amazonaws.com"},
+            "error: environments.local.endpoint_url is not on this machine: 'https://s3.amazonaws.com'\n",
+            "hint: an emulator's: http://127.0.0.1:PORT\n",
+        ),
+    ],
+)
+def test_run__says_what_is_wrong_and_what_to_do(
+    capsys: pytest.CaptureFixture[str],
+    context: dict[str, str],
+    error: str,
+    hint: str,
+) -> None:
+    stored = json.loads((ROOT / "cdk.json").read_text())["context"]
+    assert run(cdk.App(context=stored | context)) == 2
+    assert capsys.readouterr().err == error + hint

@@ -1,0 +1,232 @@
+import dataclasses
+from typing import Any
+
+import pytest
+
+from infra.config import Configuration, Workload, parse_configuration
+from lambdas.channel.errors import UsageError
+
+PUBLISHER = {"name": "ci", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:root"]}
+
+
+def parse(settings: dict[str, Any] | None = None, **above: object) -> Configuration:
+    return parse_configuration({"environments": {"production": {"account": "123456789012"} | (settings or {})}} | above)
+
+
+def parse_publisher(**settings: object) -> Configuration:
+    return parse({"publishers": [PUBLISHER | settings]})
+
+
+def test_parse_configuration__fills_in_defaults() -> None:
+    assert parse() == Configuration(environment="production", name="conda", account="123456789012", region="us-east-1")
+
+
+def test_parse_configuration__is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        parse().name = "other"  # type: ignore[misc]  # what is proven
+
+
+def test_parse_configuration__takes_what_stands_above_a_setting() -> None:
+    configuration = parse({"name": "below", "region": "us-east-1"}, name="above", region="eu-west-1")
+    assert (configuration.name, configuration.region) == ("above", "eu-west-1")
+
+
+def test_parse_configuration__chooses_the_environment() -> None:
+    environments = {"production": {"name": "big"}, "staging": {"name": "small"}}
+    configuration = parse_configuration({"environments": environments, "environment": "staging"})
+    assert (configuration.environment, configuration.name) == ("staging", "small")
+
+
+def test_parse_configuration__names_follow_from_it() -> None:
+    configuration = parse({"name": "team", "region": "eu-central-1"})
+    assert configuration.stack_name == "fairway-team"
+    assert configuration.bucket_name == "fairway-team-123456789012-eu-central-1"
+    assert configuration.bucket_domain == f"{configuration.bucket_name}.s3.eu-central-1.amazonaws.com"
+
+
+def test_parse_configuration__longest_names_make_a_legal_bucket() -> None:
+    configuration = parse({"name": "a" * 20, "region": "ap-southeast-1"})
+    assert len(configuration.bucket_name) <= 63
+
+
+@pytest.mark.parametrize(
+    ("settings", "above", "account", "known"),
+    [
+        ({"account": "111111111111"}, {"default_account": "222222222222"}, "111111111111", True),
+        ({"account": None}, {"default_account": "222222222222"}, "222222222222", True),
+        ({"account": None}, {"default_account": None}, "000000000000", False),
+        ({"account": None}, {"default_account": "2" * 12, "endpoint_url": "http://localhost:1"}, "000000000000", True),
+    ],
+)
+def test_parse_configuration__finds_the_account(
+    settings: dict[str, Any], above: dict[str, Any], account: str, *, known: bool
+) -> None:
+    configuration = parse(settings, **above)
+    assert (configuration.account, configuration.is_account_known) == (account, known)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:4566", "http://localhost:4566/", "https://[::1]:4566"])
+def test_parse_configuration__an_endpoint_is_an_emulator(url: str) -> None:
+    configuration = parse(endpoint_url=url)
+    assert configuration.is_emulated
+    assert configuration.endpoint_url == url.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://s3.amazonaws.com",
+        "http://10.0.0.1:4566",
+        "http://127.0.0.1.example.com",
+        "http://localhost@example.com",
+        "ftp://localhost",
+        "localhost:4566",
+    ],
+)
+def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="endpoint_url"):
+        parse(endpoint_url=url)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "Team"}, r"production\.name is not well formed: 'Team'"),
+        ({"name": "a" * 21}, r"production\.name"),
+        ({"name": "-team"}, r"production\.name"),
+        ({"name": 7}, r"production\.name must be a text, not 7"),
+        ({"account": "123"}, r"production\.account"),
+        ({"account": 123456789012}, r"production\.account must be a text"),
+        ({"region": "mars"}, r"production\.region"),
+        ({"region": "cn-north-1"}, "Lambda@Edge"),
+        ({"region": "us-gov-west-1"}, "Lambda@Edge"),
+        ({"public_channels": "team"}, r"public_channels must be a list, not 'team'"),
+        ({"public_channels": ["Team"]}, r"public_channels\[0\]"),
+        ({"public_channels": ["ok", ".fairway"]}, r"public_channels\[1\]"),
+        ({"public_channels": ["a/b"]}, r"public_channels\[0\]"),
+        ({"mutable_channels": ["a,b"]}, r"mutable_channels\[0\]"),
+        ({"domain": "conda.example.com"}, "belong together"),
+        ({"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/x"}, "belong together"),
+        (
+            {"domain": "conda.example.com", "certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/x"},
+            "not a certificate of us-east-1",
+        ),
+        ({"domain": "https://conda.example.com"}, r"production\.domain"),
+        ({"access_log": "yes"}, "access_log must be true or false, not 'yes'"),
+        ({"alarm_email": "nobody"}, "alarm_email"),
+        ({"log_days": 31}, "keeps nothing for 31 days"),
+        ({"log_days": True}, "keeps nothing for True days"),
+        ({"optional_outputs": ["gz"]}, "unknown output 'gz'"),
+        ({"shard_grace_days": 0}, "from 1 to 3650, not 0"),
+        ({"old_version_days": True}, "old_version_days"),
+        ({"indexer_max_concurrency": 1}, "from 2 to 1000, not 1"),
+        ({"batch_artifacts": 100, "batch_window_seconds": 0}, "need a window"),
+        ({"existing_oidc_providers": ["gitlab.com"]}, "not an issuer"),
+        ({"existing_oidc_providers": ["http://gitlab.com"]}, "not an issuer"),
+    ],
+)
+def test_parse_configuration__names_the_setting_that_is_wrong(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse(settings)
+
+
+def test_parse_configuration__suggests_what_was_meant() -> None:
+    with pytest.raises(UsageError, match="unknown setting 'public_channel'") as caught:
+        parse({"public_channel": ["team"]})
+    assert caught.value.hint == "did you mean 'public_channels'?"
+
+
+@pytest.mark.parametrize("environments", [{}, {"staging": {}}])
+def test_parse_configuration__says_which_environments_there_are(environments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="no such environment 'production'") as caught:
+        parse_configuration({"environments": environments})
+    assert caught.value.hint is not None
+    assert ("staging" in caught.value.hint) == bool(environments)
+
+
+@pytest.mark.parametrize("environments", [[], {"production": []}, "production"])
+def test_parse_configuration__wants_objects(environments: object) -> None:
+    with pytest.raises(UsageError, match=r"environments|no such environment"):
+        parse_configuration({"environments": environments})
+
+
+# Publishers
+
+
+def test_parse_configuration__publisher_may_little_by_default() -> None:
+    (publisher,) = parse_publisher().publishers
+    assert publisher.may_read
+    assert not publisher.may_delete
+    assert not publisher.may_attest
+    assert not publisher.may_patch
+
+
+def test_parse_configuration__publisher_of_github() -> None:
+    github = [{"repository": "example/tool", "branches": ["main"], "tags": ["v*"], "environments": ["release"]}]
+    (publisher,) = parse_publisher(github=github).publishers
+    assert publisher.workloads == (
+        Workload(
+            issuer="https://token.actions.githubusercontent.com",
+            audience="sts.amazonaws.com",
+            subjects=(
+                "repo:example/tool:ref:refs/heads/main",
+                "repo:example/tool:ref:refs/tags/v*",
+                "repo:example/tool:environment:release",
+            ),
+        ),
+    )
+
+
+def test_parse_configuration__publisher_of_a_gitlab_of_ones_own() -> None:
+    gitlab = [{"issuer": "https://gitlab.example.com", "project": "a/b/c", "tags": ["v*"]}]
+    (publisher,) = parse_publisher(gitlab=gitlab).publishers
+    assert publisher.workloads == (
+        Workload(
+            issuer="https://gitlab.example.com",
+            audience="https://gitlab.example.com",
+            subjects=("project_path:a/b/c:ref_type:tag:ref:v*",),
+        ),
+    )
+
+
+def test_parse_configuration__publisher_of_any_issuer() -> None:
+    oidc = [{"issuer": "https://ci.example.com/oidc", "audience": "fairway", "subjects": ["pipeline:7"]}]
+    (publisher,) = parse_publisher(oidc=oidc).publishers
+    (workload,) = publisher.workloads
+    assert workload.provider == "ci.example.com/oidc"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"principals": []}, "nobody could take this role"),
+        ({"principals": ["*"]}, r"principals\[0\]"),
+        ({"principals": ["arn:aws:iam::123456789012:role/*"]}, r"principals\[0\]"),
+        ({"channels": []}, "need an entry each"),
+        ({"channels": [".fairway"]}, r"channels\[0\]"),
+        ({"channels": ["team/noarch"]}, r"channels\[0\]"),
+        ({"channels": ["${aws:username}"]}, r"channels\[0\]"),
+        ({"subdirs": ["a/b"]}, r"subdirs\[0\]"),
+        ({"artifacts": ["../x"]}, r"artifacts\[0\]"),
+        ({"name": "CI"}, r"publishers\[0\]\.name"),
+        ({"may_delete": 1}, "may_delete must be true or false"),
+        ({"mayDelete": True}, "unknown setting 'mayDelete'"),
+        ({"github": [{"repository": "example/tool"}]}, "anybody with a pull request"),
+        ({"github": [{"repository": "example/*", "branches": ["main"]}]}, r"github\[0\]\.repository"),
+        ({"github": [{"repository": "example", "branches": ["main"]}]}, r"github\[0\]\.repository"),
+        ({"github": [{"branches": ["main"]}]}, "repository is missing"),
+        ({"gitlab": [{"project": "group/tool"}]}, "any branch could publish"),
+        ({"gitlab": [{"project": "group/*", "branches": ["main"]}]}, r"gitlab\[0\]\.project"),
+        ({"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": []}]}, "everybody at that issuer"),
+        ({"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": ["**"]}]}, "everybody at that issuer"),
+        ({"oidc": [{"issuer": "https://x.example/", "audience": "a", "subjects": ["x"]}]}, "not an issuer"),
+    ],
+)
+def test_parse_configuration__refuses_a_publisher_that_is_too_wide(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse_publisher(**settings)
+
+
+def test_parse_configuration__refuses_two_publishers_of_one_name() -> None:
+    with pytest.raises(UsageError, match="same name"):
+        parse({"publishers": [PUBLISHER, PUBLISHER]})
