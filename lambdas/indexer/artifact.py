@@ -2,7 +2,8 @@
 
 Owns what the documents in info/ mean to an index: which of them are read, and what is kept. Whether
 the result may stand under the artifact's key is decided in :mod:`lambdas.indexer.record`; how bytes
-become documents, in :mod:`lambdas.indexer.archive`.
+become members, in :mod:`lambdas.indexer.conda_format`, :mod:`lambdas.indexer.tar_bz2_format` and
+:mod:`lambdas.indexer.tarball`.
 
 Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata).
 """
@@ -15,9 +16,12 @@ from typing import Any
 
 from lambdas.channel.errors import RefusedError
 from lambdas.channel.names import Distribution
-from lambdas.indexer.archive import RECIPES, ArtifactLimits, ArtifactSource, fetch_contents
+from lambdas.indexer.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
+from lambdas.indexer.conda_format import fetch_conda
+from lambdas.indexer.decompression import AGAIN
 from lambdas.indexer.documents import Pairs, parse_document, parse_object
 from lambdas.indexer.recipe import parse_source
+from lambdas.indexer.tar_bz2_format import fetch_tar_bz2
 
 __all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
 
@@ -69,7 +73,7 @@ def read_artifact(
         VanishedError: the artifact changed meanwhile.
         UnavailableError: passed on from the source.
     """
-    contents = fetch_contents(source, distribution, limits)
+    contents = _fetch_contents(source, distribution, limits)
     members = contents.members
     if "info/index.json" not in members:
         raise RefusedError(
@@ -89,6 +93,16 @@ def read_artifact(
         sha256=contents.sha256,
         size=source.size,
     )
+
+
+def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+    if source.size == 0:
+        raise RefusedError("archive-empty", "the file is empty", hint=AGAIN)
+    if source.size > limits.max_artifact_bytes:
+        raise RefusedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
+    if distribution.extension == ".conda":
+        return fetch_conda(source, distribution, limits)
+    return fetch_tar_bz2(source, limits)
 
 
 def parse_run_exports(content: bytes) -> dict[str, Any]:

@@ -247,6 +247,19 @@ def test_read_artifact__reads_two_ranges_of_a_large_conda_whose_hashes_are_known
     assert source.streamed_bytes == 0
 
 
+def test_read_artifact__reads_a_large_info_part_in_windows() -> None:
+    parts = [
+        (f"info-{STEM}.tar.zst", compress_zstd(info_tar(("info/licence", os.urandom(9_000_000))))),
+        ("metadata.json", METADATA),
+        (f"pkg-{STEM}.tar.zst", os.urandom(200_000)),
+    ]
+    source = MemorySource(content=zipped(parts), md5="a" * 32, sha256="b" * 64)
+
+    assert read_artifact(source, FOO_CONDA).index == index_json()
+    assert len(source.ranges) == 4
+    assert max(stop - start for start, stop in source.ranges) <= 4 * 1024**2
+
+
 @pytest.mark.parametrize("known", [{"md5": "a" * 32}, {"sha256": "b" * 64}, {}])
 def test_read_artifact__streams_a_large_conda_once_where_a_hash_is_unknown(known: dict[str, str]) -> None:
     filename, content = conda_package()

@@ -106,6 +106,48 @@ def test_read_artifact__refuses_an_empty_tar() -> None:
     assert refusal(bz2.compress(b""), FOO_BZ2).code == "member-missing"
 
 
+def sparse_member(name: str, *, maps: int) -> tuple[str | tarfile.TarInfo, bytes]:
+    """An old GNU sparse file whose map goes on for so many blocks, with one block of content."""
+    header = bytearray(tar_member(name, tarfile.GNUTYPE_SPARSE, size=512)[0].tobuf(tarfile.GNU_FORMAT))
+    header[482] = maps > 0
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * 32)
+    blocks = [bytes(504) + bytes([at < maps - 1]) + bytes(7) for at in range(maps)]
+    return raw(bytes(header) + b"".join(blocks) + bytes(512))
+
+
+def raw(blocks: bytes) -> tuple[str | tarfile.TarInfo, bytes]:
+    """Blocks that stand in a tar as they are."""
+
+    class Raw(tarfile.TarInfo):
+        def tobuf(self, *_: object, **__: object) -> bytes:
+            return b""
+
+    return Raw(), blocks
+
+
+@pytest.mark.parametrize("maps", [0, 1, 3])
+def test_read_artifact__passes_over_sparse_files_in_the_payload(maps: int) -> None:
+    about = ("info/about.json", b'{"home": "x"}')
+    content = foo_bz2([*info_members(index_json()), sparse_member("share/x", maps=maps), about])
+
+    assert read("foo-1.0-0.tar.bz2", content).about == {"home": "x"}
+
+
+def test_read_artifact__refuses_a_sparse_file_whose_map_has_no_end() -> None:
+    plain = tar([*info_members(index_json()), sparse_member("share/x", maps=3)])
+
+    assert refusal(bz2.compress(plain[: -1024 - 512 * 3]), FOO_BZ2).code == "archive-truncated"
+
+
+@pytest.mark.parametrize("name", ["info/index.json", "info/about.json"])
+def test_read_artifact__refuses_sparse_files_in_info(name: str) -> None:
+    record = b" GNU.sparse.name=%s\n" % name.encode()
+    record = b"%d%s" % (len(record) + 2, record)
+    content = foo_bz2([*info_members(index_json()), pax(record), ("GNUSparseFile.0/x", b"x")])
+
+    assert refusal(content, FOO_BZ2).code in {"member-not-a-file", "member-duplicated"}
+
+
 def pax(records: bytes, kind: bytes = tarfile.XHDTYPE) -> tuple[tarfile.TarInfo, bytes]:
     member = tarfile.TarInfo("pax")
     member.type = kind

@@ -324,6 +324,11 @@ def test_read_artifact__refuses_a_real_bzip2_bomb() -> None:
     assert refusal(content, FOO_BZ2).code == "decompression-bomb"
 
 
+def test_read_artifact__refuses_too_many_streams() -> None:
+    """Each is empty, and each costs a decompressor."""
+    assert refusal(bz2.compress(b"") * 30_000 + tar_bz2_package()[1], FOO_BZ2).code == "decompression-bomb"
+
+
 def test_read_artifact__refuses_a_zstd_window_that_clients_cannot_hold() -> None:
     frame = b"\x28\xb5\x2f\xfd" + bytes([0x00, (31 - 10) << 3]) + b"\x01\x00\x00"  # 2 GiB, one empty last block
     parts = [*GOOD_PARTS[:2], (f"info-{STEM}.tar.zst", frame)]
