@@ -99,6 +99,7 @@ class Configuration:
     rejected_days: int = 90
     log_days: int = 90
     indexer_memory_mib: int = 1769  # one full core, AWS says
+    indexer_timeout_seconds: int = 300
     indexer_max_concurrency: int = 10
     batch_artifacts: int = 1000
     batch_window_seconds: int = 1
@@ -184,6 +185,7 @@ def _parse_settings(environment: str, settings: Mapping[str, object], *, default
         rejected_days=take("rejected_days", _between(1, 3650), default=90),
         log_days=take("log_days", _take_log_days, default=90),
         indexer_memory_mib=take("indexer_memory_mib", _between(512, 10240), default=1769),
+        indexer_timeout_seconds=take("indexer_timeout_seconds", _between(10, 900), default=300),
         indexer_max_concurrency=take("indexer_max_concurrency", _between(2, 1000), default=10),
         batch_artifacts=take("batch_artifacts", _between(1, 10000), default=1000),
         batch_window_seconds=take("batch_window_seconds", _between(0, 300), default=1),

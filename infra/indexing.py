@@ -20,9 +20,9 @@ from infra.acknowledging import acknowledge_rules
 from infra.config import Configuration
 from infra.functions import find_architecture, find_runtime, find_target, grant_logging, make_log_group
 
-INDEXER_TIMEOUT = cdk.Duration.minutes(5)
 RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # the most that Lambda gives
 MAX_RECEIVES = 5
+MARGIN_SECONDS = 30
 
 _TRACING = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
 
@@ -51,8 +51,12 @@ class Indexing(Construct):
         self.queue = sqs.Queue(
             self,
             "Queue",
-            # Six times the function's time, AWS says: a batch that is throttled must not run twice at once.
-            visibility_timeout=cdk.Duration.minutes(6 * INDEXER_TIMEOUT.to_minutes()),
+            # Hardly more than the function's time: what a function that died had in hand comes again soon.
+            # AWS advises six times as much, against messages that run out while the function is throttled;
+            # the event source's bound on concurrency keeps it from that, and running twice does no harm.
+            visibility_timeout=cdk.Duration.seconds(
+                configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
+            ),
             retention_period=cdk.Duration.days(14),
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=not configuration.is_emulated,
@@ -75,7 +79,10 @@ class Indexing(Construct):
         self._environment = self._describe_environment(distribution_id, channel_url)
         self._code = lambda_.Code.from_asset(str(bundling.build_indexer(find_target(configuration))))
         self.indexer = self._make_function(
-            "Indexer", "handle_queue", INDEXER_TIMEOUT, "Fairway: indexes what is uploaded to the bucket"
+            "Indexer",
+            "handle_queue",
+            cdk.Duration.seconds(configuration.indexer_timeout_seconds),
+            "Fairway: indexes what is uploaded to the bucket",
         )
         self.indexer.add_event_source(
             event_sources.SqsEventSource(
