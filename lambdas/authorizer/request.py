@@ -74,14 +74,11 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
         parts = parts[2:] or [""]
     credentials += parse_authorization(request.get("headers", {}).get("authorization", ()))
     is_directory = parts[-1] == ""
-    names = parts[:-1] if is_directory else parts
-    if names == [INDEX_PAGE]:
-        names, is_directory = [], True  # what CloudFront may make of "/" by itself
+    segments = tuple(_parse_segment(name) for name in (parts[:-1] if is_directory else parts))
+    if segments == (INDEX_PAGE,) and not is_directory:
+        segments = ()  # what CloudFront may make of "/" by itself
     return ViewerRequest(
-        method=request["method"],
-        segments=tuple(_parse_segment(name) for name in names),
-        is_directory=is_directory,
-        credentials=credentials,
+        method=request["method"], segments=segments, is_directory=is_directory, credentials=credentials
     )
 
 
