@@ -9,12 +9,22 @@ import hashlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from lambdas.channel.errors import ConflictError, VanishedError
 from lambdas.indexer.refusals import Refusal
-from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, ObjectInfo, StoredObject
+from lambdas.indexer.storage import (
+    CHUNK_BYTES,
+    Condition,
+    ContentHeaders,
+    CopyRange,
+    IfAbsent,
+    ObjectInfo,
+    Part,
+    StoredObject,
+    check_parts,
+)
 
 Fault = Callable[[str, str, str], None]
 """Called with the request ("put"), the key, and "before" or "after"."""
@@ -55,7 +65,7 @@ class MemoryStorage:
                 info = ObjectInfo(key=key, size=0, etag="", last_modified_ms=self.clock_ms, version=self._next())
                 self.versions[key].append(_Version(info=info, body=None))
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         with self._lock:
             return sorted(key for key in self.versions if self._current(key) is not None)
 
@@ -72,7 +82,7 @@ class MemoryStorage:
         return current.headers
 
     def snapshot(self, *, private: bool = False) -> dict[str, bytes]:
-        return {key: self.body(key) for key in self.keys() if private or not key.startswith(".fairway/")}
+        return {key: self.body(key) for key in self.list_keys() if private or not key.startswith(".fairway/")}
 
     # ObjectStorage
 
@@ -116,6 +126,32 @@ class MemoryStorage:
                 raise ConflictError(f"{key!r} was replaced")
             return self._add(key, body, headers, dict(metadata or {}))
 
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        pieces = []
+        for part in check_parts(parts):
+            if isinstance(part, CopyRange):
+                assert base is not None
+                try:
+                    pieces.append(self._exactly(base)[part.start : part.stop])
+                except VanishedError as error:
+                    raise ConflictError(f"{key!r} was replaced") from error
+                assert len(pieces[-1]) == part.size
+            else:
+                pieces.append(part)
+        with self._request("splice", key):
+            current = self._current(key)
+            if (None if current is None else current.info.etag) != (None if base is None else base.etag):
+                raise ConflictError(f"{key!r} was replaced")
+            return self._add(key, b"".join(pieces), headers, dict(metadata or {}))
+
     def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
         with self._request("copy", key):
             self._add(key, self._exactly(source), None, dict(metadata))
@@ -131,7 +167,7 @@ class MemoryStorage:
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._request("list", prefix):
             found = []
-            for key in self.keys():
+            for key in self.list_keys():
                 current = self._current(key)
                 if key.startswith(prefix) and current is not None:
                     found.append(replace(current.info, version=None, metadata={}, md5=None))
@@ -139,7 +175,7 @@ class MemoryStorage:
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         with self._request("list", prefix):
-            rests = [key[len(prefix) :] for key in self.keys() if key.startswith(prefix)]
+            rests = [key[len(prefix) :] for key in self.list_keys() if key.startswith(prefix)]
             found = sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
         yield from found
 

@@ -7,13 +7,14 @@ Source: CEP 21 (versions 1 and 2); conda-index's ``_apply_instructions`` is the 
 """
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import RefusedError
 from lambdas.channel.names import EXTENSIONS, find_extension
+from lambdas.indexer.artifact import check_run_exports
+from lambdas.indexer.documents import parse_document
 from lambdas.indexer.record import Record, check_fields
 
 PROTECTED_FIELDS: Final = frozenset(
@@ -67,9 +68,10 @@ def parse_patches(body: bytes) -> PatchInstructions:
     if len(body) > MAX_PATCH_BYTES:
         raise RefusedError("patches-too-large", f"patch instructions are larger than {MAX_PATCH_BYTES} bytes")
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("patches-not-json", f"patch instructions are no JSON: {error}") from error
+        # As strict as with artifacts: what can't be encoded again would break all that is made of the commit.
+        document = parse_document(body, "the file")
+    except RefusedError as error:
+        raise RefusedError("patches-not-json", f"patch instructions can't be read: {error}") from error
     if not isinstance(document, dict):
         raise RefusedError("patches-not-object", "patch instructions are no JSON object")
     version = document.get("patch_instructions_version", 1)
@@ -77,7 +79,8 @@ def parse_patches(body: bytes) -> PatchInstructions:
         raise RefusedError("patches-version", f"unknown patch_instructions_version {version!r}", hint="use 1 or 2")
     fixes: dict[str, list[Mapping[str, Any]]] = {}
     for section in _SECTIONS:
-        for filename, fields in _mapping(document, section).items():
+        # A .conda among the packages: its own fixes come after its twin's here too.
+        for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: item[0].endswith(_NEW)):
             _check_filename(filename, section)
             _check_fixes(filename, fields, version=version)
             fixes.setdefault(filename, []).append(fields)
@@ -118,6 +121,8 @@ def _apply_one(record: Record, filename: str, patches: PatchInstructions) -> Rec
     result = copy.deepcopy(record)
     for fields in fixes:
         _merge(result, fields)
+    if "run_exports" in record:
+        result.setdefault("run_exports", {})  # taken away is empty: every package has them (CEP 12)
     if revoked:
         result["revoked"] = True
         result["depends"] = [*result.get("depends", []), "package_has_been_revoked"]
@@ -175,6 +180,8 @@ def _check_fixes(filename: str, fields: object, *, version: int) -> None:
         )
     try:
         check_fields({key: value for key, value in fields.items() if value is not None})
+        if fields.get("run_exports") is not None:
+            check_run_exports(fields["run_exports"], "'run_exports'")
     except RefusedError as error:
         raise RefusedError("patches-malformed", f"{filename!r}: {error}", hint=error.hint) from error
 

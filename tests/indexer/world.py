@@ -1,0 +1,202 @@
+"""A bucket with publishers and an indexer, the index built from nothing, and what readers may rely on."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from lambdas.channel.names import Channel, SubdirPath, parse_subdir_path
+from lambdas.indexer.encoding import decompress
+from lambdas.indexer.events import find_subdir, plan_work
+from lambdas.indexer.project import Outputs
+from lambdas.indexer.publish import Indexer, Policy, Report
+from lambdas.indexer.storage import ObjectStorage
+from lambdas.indexer.tree import SHARD_INDEX, Shard, decode_index, decode_shard, encode_index, iter_records
+from tests.builders import conda_package
+from tests.memory import MemoryStorage, RecordingAnnouncer
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+NOARCH = parse_subdir_path("team/noarch")
+LINUX = parse_subdir_path("team/linux-64")
+URL = "https://conda.example.org"
+POLICY = Policy(outputs=Outputs(url=URL))
+HIDDEN_PREFIX = ".fairway/"
+PATCHES = "patch_instructions.json"
+
+
+@dataclass(kw_only=True)
+class World:
+    """A storage, and an indexer that works on it without waiting."""
+
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
+    announcer: RecordingAnnouncer = field(default_factory=RecordingAnnouncer)
+    policy: Policy = POLICY
+
+    def indexer(self, storage: ObjectStorage | None = None) -> Indexer:
+        return Indexer(storage or self.storage, self.announcer, self.policy, sleep=lambda _: None)
+
+    def upload(self, path: SubdirPath, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
+        filename, body = package
+        key = path.key(filename)
+        self.storage.upload(key, body, last_modified_ms=last_modified_ms)
+        return key
+
+    def publish(self, path: SubdirPath, *packages: tuple[str, bytes]) -> Report:
+        """Upload, and index in one batch."""
+        keys = [self.upload(path, package) for package in packages]
+        (report,) = self.index(*keys)
+        return report
+
+    def index(self, *keys: str) -> list[Report]:
+        """Do what the queue's handler does with the keys of one batch."""
+        return index_keys(self.indexer(), keys)
+
+    def index_json(self, path: SubdirPath, name: str = "repodata.json") -> dict[str, dict[str, dict[str, object]]]:
+        document: dict[str, dict[str, dict[str, object]]] = json.loads(self.storage.body(path.key(name)))
+        return document
+
+    def listed(self, path: SubdirPath) -> set[str]:
+        """The filenames that repodata.json lists."""
+        document = self.index_json(path)
+        return {*document["packages"], *document["packages.conda"]}
+
+    def record(self, path: SubdirPath, filename: str) -> dict[str, object]:
+        document = self.index_json(path)
+        return ({**document["packages"], **document["packages.conda"]})[filename]
+
+
+def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
+    return [indexer.index(path, touched) for path, touched in plan_work(keys).subdirs.items()]
+
+
+def package(
+    name: str = "foo", version: str = "1.0", build: str = "0", path: SubdirPath = NOARCH, **more: object
+) -> tuple[str, bytes]:
+    return conda_package(name=name, version=version, build=build, subdir=path.subdir, **more)  # type: ignore[arg-type]  # as there
+
+
+def sources(storage: MemoryStorage) -> list[str]:
+    """The keys of what publishers uploaded, where it counts."""
+    return [key for key in storage.list_keys() if not key.startswith(HIDDEN_PREFIX) and find_subdir(key) is not None]
+
+
+def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY) -> MemoryStorage:
+    """Index what publishers uploaded once more, in a bucket that holds nothing else."""
+    fresh = World(policy=policy)
+    fresh.storage.clock_ms = storage.clock_ms
+    for key in sources(storage):
+        info = storage.head(key)
+        assert info is not None
+        fresh.storage.upload(key, storage.body(key), last_modified_ms=info.last_modified_ms)
+    for report in fresh.index(*sources(storage)):
+        assert not report.failures
+        assert not any(outcome.refusal for outcome in report.outcomes)
+    return fresh.storage
+
+
+def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, bytes]:
+    """What readers can reach; superseded shards and superseded copies of signatures are left out.
+
+    With ``times=False`` without the commit's ``created_at``, which never goes back when artifacts go.
+    """
+    snapshot = storage.snapshot()
+    shown: set[str] = set()
+    for path in subdirs(storage):
+        index = decode_index(snapshot[path.key(SHARD_INDEX)])
+        if not times:
+            snapshot[path.key(SHARD_INDEX)] = encode_index(replace(index, created_ms=0))
+        for sha256 in index.shards.values():
+            key = path.key(f"shards/{sha256}.msgpack.zst")
+            shown.add(key)
+            for filename, record in iter_records(decode_shard(snapshot[key])):
+                shown.add(f"{path.key(filename)}.sigs.{record.get('attestations_sha256')}")
+    return {
+        key: body
+        for key, body in snapshot.items()
+        if key in shown or ("/shards/" not in key and ".sigs." not in key.rpartition("/")[2])
+    }
+
+
+def assert_same_as_from_nothing(storage: MemoryStorage, policy: Policy = POLICY, *, times: bool = True) -> None:
+    ours = public_view(storage, times=times)
+    theirs = public_view(build_from_nothing(storage, policy), times=times)
+    assert sorted(ours) == sorted(theirs)
+    for key in ours:
+        if ours[key] != theirs[key]:
+            assert (key, readable(key, ours[key])) == (key, readable(key, theirs[key]))
+            raise AssertionError(f"{key} differs in its encoding alone")
+
+
+def readable(key: str, body: bytes) -> object:
+    plain = zstd.decompress(body) if key.endswith(".zst") else body
+    if ".msgpack" in key:
+        return decode_index(body) if key.endswith(SHARD_INDEX) else decode_shard(body)
+    return plain
+
+
+def subdirs(storage: MemoryStorage) -> list[SubdirPath]:
+    """Every subdir that has a commit."""
+    return [
+        parse_subdir_path(key.rpartition("/")[0])
+        for key in storage.list_keys()
+        if key.endswith(f"/{SHARD_INDEX}") and not key.startswith(HIDDEN_PREFIX)
+    ]
+
+
+def shards_of(storage: MemoryStorage, path: SubdirPath) -> list[Shard]:
+    index = decode_index(storage.body(path.key(SHARD_INDEX)))
+    return [decode_shard(storage.body(path.key(f"shards/{sha256}.msgpack.zst"))) for sha256 in index.shards.values()]
+
+
+def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced: Iterable[str] = ()) -> None:
+    """Check law 1 as a reader would: all that is named is there, all that is there can be read.
+
+    ``gone`` and ``replaced`` are keys that a publisher deleted or replaced and nobody has looked at yet.
+    """
+    there = set(storage.list_keys()) | set(gone)
+    excused = {*gone, *replaced}
+    for path in subdirs(storage):
+        index = decode_index(storage.body(path.key(SHARD_INDEX)))
+        assert index.subdir == path.subdir
+        for package_name, sha256 in index.shards.items():
+            body = storage.body(path.key(f"shards/{sha256}.msgpack.zst"))
+            assert hashlib.sha256(body).hexdigest() == sha256
+            shard = decode_shard(body)
+            assert {record["name"] for _, record in iter_records(shard)} <= {package_name}
+            for filename, record in iter_records(shard):
+                check_artifact(storage, path.key(filename), record["sha256"], there, excused)
+                if attestation := record.get("attestations_sha256"):
+                    copy = storage.body(f"{path.key(filename)}.sigs.{attestation}")
+                    assert hashlib.sha256(copy).hexdigest() == attestation
+        for name in ("repodata.json", "repodata_from_packages.json", "current_repodata.json"):
+            for key in (path.key(name), path.key(f"{name}.zst")):
+                if key not in there:
+                    continue
+                body = storage.body(key)
+                document = json.loads(decompress(body, what=key) if key.endswith(".zst") else body)
+                assert document["info"]["subdir"] == path.subdir
+                for filename, record in {**document["packages"], **document["packages.conda"]}.items():
+                    check_artifact(storage, path.key(filename), record["sha256"], there, excused)
+
+
+def check_artifact(storage: MemoryStorage, key: str, sha256: str, there: set[str], excused: set[str]) -> None:
+    assert key in there, key
+    if key not in excused:
+        assert hashlib.sha256(storage.body(key)).hexdigest() == sha256, key
+
+
+def check_encodings(storage: MemoryStorage) -> None:
+    """Check that each compressed document says what the plain one says."""
+    snapshot = storage.snapshot()
+    for key, body in snapshot.items():
+        if key.endswith(".json.zst"):
+            assert zstd.decompress(body) == snapshot[key.removesuffix(".zst")], key
+
+
+def channel_of(path: SubdirPath) -> Channel:
+    return path.channel
