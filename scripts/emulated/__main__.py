@@ -26,7 +26,7 @@ from scripts.emulated.registry import Registration, Registry
 from scripts.emulated.stack import Stack, running_stack
 from scripts.emulated.transcript import Transcript
 
-_REGISTRY = Registry(folder=ROOT / ".local")
+_REGISTRY = Registry(folder=Path(os.environ.get("FAIRWAY_LOCAL_FOLDER", ROOT / ".local")))
 _STOP_SECONDS = 60.0
 _WATCH_SECONDS = 0.5
 _INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended

@@ -89,7 +89,7 @@ def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while True:
         answer = viewer.ask(f"/{folder}/repodata.json")
-        if answer.status == 200 and filename in json.loads(answer.body)[section]:  # noqa: PLR2004 - HTTP's
+        if answer.status == 200 and filename in answer.json()[section]:  # noqa: PLR2004 - HTTP's
             return
         if time.monotonic() > deadline:
             raise DemoError(

@@ -15,6 +15,7 @@ from scripts.emulated.emulator import ROOT, Emulator, read_tail
 from scripts.emulated.isolation import ACCOUNT, REGION
 
 _CDK = ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk"
+_ROLE = "PublisherRole"
 _QUIET = ("--no-color", "--no-notices", "--progress", "events", "--ci")
 
 
@@ -29,6 +30,7 @@ class Outputs:
     dead_letter_queue_url: str
     event_bus: str
     indexer_function: str
+    publisher_roles: dict[str, str]  # by the publisher's name, in lower case and without dashes
 
 
 def bootstrap(emulator: Emulator, state: Path) -> None:
@@ -70,6 +72,9 @@ def parse_outputs(text: str) -> Outputs:
             dead_letter_queue_url=values["DeadLetterQueueUrl"],
             event_bus=values["EventBusName"],
             indexer_function=values["IndexerFunctionName"],
+            publisher_roles={
+                key.removeprefix(_ROLE).lower(): value for key, value in values.items() if key.startswith(_ROLE)
+            },
         )
     except KeyError as error:
         raise UnavailableError(f"the stack puts out no {error.args[0]!r}") from error

@@ -24,8 +24,9 @@ import asyncio
 import json
 import signal
 import uuid
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -61,6 +62,7 @@ HOST = "127.0.0.1"
 _CONCURRENT_INVOCATIONS = 8  # each needs a process of the emulator
 _CONNECTIONS = 64
 _CHUNK_BYTES = 64 * 1024
+_DESCRIBING = HOP_BY_HOP | {"content-length", "content-type", "content-encoding", "date", "server"}  # one answer alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,7 @@ class Distribution:
     id: str
     domain: str
     behaviours: tuple[Behaviour, ...]
+    root_object: str
     bucket: str
     lists_bucket: bool
 
@@ -86,6 +89,7 @@ def fetch_distribution(session: boto3.Session, distribution_id: str, *, endpoint
         id=distribution_id,
         domain=distribution["DomainName"],
         behaviours=parse_behaviours(config),
+        root_object=config.get("DefaultRootObject", ""),
         bucket=bucket,
         lists_bucket=may_list(policy, bucket=bucket, distribution_arn=distribution["ARN"]),
     )
@@ -155,10 +159,12 @@ class Edge:
 
     async def _pass_on(self, incoming: web.BaseRequest, request: ViewerRequest) -> web.StreamResponse:
         """Let the emulated distribution answer, and stream what it says."""
-        if request.uri == "/":
+        if request.uri == "/" and self.distribution.root_object:
+            request = replace(request, uri=f"/{self.distribution.root_object}")
+        elif request.uri == "/":
             return _format_response(make_error(500, "The function let '/' through: S3 would list the bucket.", "Error"))
         if request.uri.startswith("//"):
-            return _format_response(_make_not_found())
+            return _format_response(_make_not_found({}))
         # The path must arrive byte for byte as the function gave it, hence a URL that says it is encoded.
         query = f"?{request.querystring}" if request.querystring else ""
         target = URL(f"{self.endpoint}/{request.uri.replace('+', '%20')}{query}", encoded=True)
@@ -171,7 +177,7 @@ class Edge:
             answering = self.session.request(request.method, target, headers=headers, data=body, allow_redirects=False)
             async with answering as answer:
                 if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
-                    return _format_response(_make_not_found())
+                    return _format_response(_make_not_found(answer.headers))
                 outgoing = web.StreamResponse(status=answer.status, reason=answer.reason)
                 outgoing.headers.extend(
                     (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
@@ -200,11 +206,11 @@ class Edge:
         return False
 
 
-def _make_not_found() -> GeneratedResponse:
-    """Return what S3 says of a key that isn't there."""
+def _make_not_found(policy: Mapping[str, str]) -> GeneratedResponse:
+    """Return what S3 says of a key that isn't there, with the headers that the distribution adds to answers."""
     body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
-    headers = (("Content-Type", "application/xml"), ("X-Cache", "Error from cloudfront"))
-    return GeneratedResponse(status=404, headers=headers, body=body)
+    added = [(name, value) for name, value in policy.items() if name.lower() not in _DESCRIBING]
+    return GeneratedResponse(status=404, headers=(*added, ("Content-Type", "application/xml")), body=body)
 
 
 def _read_headers(incoming: web.BaseRequest) -> tuple[tuple[str, str], ...]:

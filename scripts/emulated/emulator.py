@@ -128,6 +128,8 @@ def guarded(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def read_tail(log: Path) -> str:

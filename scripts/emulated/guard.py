@@ -32,6 +32,8 @@ def run_guarded(command: list[str]) -> int:
         readable, _, _ = select.select([0], [], [], _POLL_SECONDS)
         if readable and not os.read(0, 1024):
             break
+    else:
+        print(f"guard: {command[0]} ended by itself with {child.returncode}", file=sys.stderr, flush=True)
     _stop_group(child)
     return child.returncode
 

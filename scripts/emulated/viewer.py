@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.client
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import urlsplit
 
 _TIMEOUT_SECONDS = 60.0
@@ -20,6 +22,10 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON is anything
+        """Return the body, decoded."""
+        return json.loads(self.body)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,151 @@
+"""What uploads, deletions and bad uploads lead to, on the deployed stack."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from scripts.emulated.commands import run_tool, upload
+from tests.builders import conda_package, tar_bz2_package
+from tests.end_to_end.conftest import CHANNEL, Channel, wait_until
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
+
+
+def test_publish__record_says_what_the_artifact_says(channel: Channel, artifacts: list[str]) -> None:
+    for path in artifacts:
+        subdir, _, filename = path.partition("/")
+        repodata = channel.reader.ask(f"/{CHANNEL}/{subdir}/repodata.json").json()
+        section = "packages.conda" if filename.endswith(".conda") else "packages"
+        record = repodata[section][filename]
+        assert record["size"] == len(channel.reader.ask(f"/{CHANNEL}/{path}").body)
+        assert record["subdir"] == subdir
+        assert filename.startswith(f"{record['name']}-{record['version']}-{record['build']}.")
+
+
+def test_publish__untouched_subdir_is_not_written(channel: Channel) -> None:
+    for subdir in ("linux-64", "noarch", "osx-arm64"):
+        name, content = conda_package(name="first", subdir=subdir)
+        channel.publish(f"still/{subdir}/{name}", content)
+    prefixes = ("still/linux-64/", "still/osx-arm64/", ".fairway/cards/still/linux-64/")
+    before = {prefix: channel.versions(prefix) for prefix in prefixes}
+    touched = channel.versions("still/noarch/")
+    name, content = tar_bz2_package(name="second")
+    channel.publish(f"still/noarch/{name}", content)
+    wait_until_idle(channel)
+    assert {prefix: channel.versions(prefix) for prefix in prefixes} == before
+    assert all(before.values())
+    assert channel.versions("still/noarch/") != touched
+
+
+def test_publish__same_bytes_again_write_nothing(channel: Channel) -> None:
+    name, content = conda_package(name="again")
+    channel.publish(f"again/noarch/{name}", content)
+    wait_until_idle(channel)
+    before = channel.versions("again/")
+    channel.put(f"again/noarch/{name}", content)
+    wait_until_idle(channel)
+    (added,) = set(channel.versions("again/")) - set(before)
+    assert added[0] == f"again/noarch/{name}"  # the upload itself
+
+
+def test_publish__noarch_is_there_from_the_first_upload_on(channel: Channel) -> None:
+    name, content = conda_package(name="first", subdir="linux-64")
+    channel.publish(f"fresh/linux-64/{name}", content)
+    for file in ("repodata.json", "repodata.json.zst", "repodata_shards.msgpack.zst"):
+        assert channel.everything.ask(f"/fresh/noarch/{file}").status == 200
+    assert channel.everything.ask("/fresh/noarch/repodata.json").json()["packages"] == {}
+
+
+def test_remove__record_goes_with_the_artifact(channel: Channel) -> None:
+    kept, content = conda_package(name="kept")
+    removed, other = conda_package(name="removed")
+    channel.publish(f"removing/noarch/{kept}", content)
+    channel.publish(f"removing/noarch/{removed}", other)
+    uri = f"s3://{channel.bucket}/removing/noarch/{removed}"
+    run_tool("aws", "s3", "rm", "--only-show-errors", uri, environment=channel.stack.environment)
+    channel.wait_until_listed(f"removing/noarch/{removed}", listed=False)
+    assert channel.list_index("removing/noarch") == {kept}
+    assert channel.everything.ask(f"/removing/noarch/{removed}").status == 404
+
+
+def test_refuse__set_aside_and_the_others_are_indexed(channel: Channel, tmp_path: Path) -> None:
+    good, content = conda_package(name="good")
+    _, other = conda_package(name="other")
+    bad = {
+        "liar-1.0-0.conda": other,  # its inside is called otherwise
+        "cut-1.0-0.conda": conda_package(name="cut")[1][:-100],
+        "empty-1.0-0.tar.bz2": b"",
+    }
+    for name, broken in bad.items():
+        (tmp_path / name).write_bytes(broken)
+        upload(tmp_path / name, f"refusing/noarch/{name}", bucket=channel.bucket, environment=channel.stack.environment)
+    channel.publish(f"refusing/noarch/{good}", content)
+    for name in bad:
+        wait_until(
+            lambda name=name: channel.everything.ask(f"/refusing/noarch/{name}").status == 404, f"{name} is gone"
+        )
+        (reason,) = [
+            json.loads(channel.s3.get_object(Bucket=channel.bucket, Key=key)["Body"].read())
+            for key, _ in channel.versions(f".fairway/rejected/refusing/noarch/{name}/")
+            if key.endswith(".json")
+        ]
+        assert reason["code"]
+        assert reason["message"]
+    assert channel.list_index("refusing/noarch") == {good}
+
+
+def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
+    name, first = conda_package(name="taken")
+    _, second = conda_package(name="taken", about={"summary": "other bytes"})
+    channel.publish(f"taken/noarch/{name}", first)
+    channel.put(f"taken/noarch/{name}", second)
+    wait_until(lambda: channel.versions(f".fairway/rejected/taken/noarch/{name}/"), "the second upload is set aside")
+    wait_until_idle(channel)
+    assert channel.everything.ask(f"/taken/noarch/{name}").body == first
+
+
+@pytest.mark.parametrize("key", ["noarch/foo-1.0-0.conda", "a/b/c/foo-1.0-0.conda", "Team/noarch/foo-1.0-0.conda"])
+def test_refuse__keys_at_the_wrong_place_are_not_served(channel: Channel, key: str) -> None:
+    _, content = conda_package()
+    channel.put(key, content)
+    assert channel.everything.ask(f"/{key}").status in {400, 401, 403, 404}
+
+
+def test_status__of_an_upload(channel: Channel, tmp_path: Path) -> None:
+    name, content = conda_package(name="watched")
+    (tmp_path / name).write_bytes(content)
+    key = f"watching/noarch/{name}"
+    upload(tmp_path / name, key, bucket=channel.bucket, environment=channel.stack.environment)
+    answer = json.loads(run_tool("fairway", "status", key, "--wait", "--json", environment=channel.stack.environment))
+    assert answer["state"] == "indexed"
+    assert name in channel.list_index("watching/noarch")
+
+
+def wait_until_idle(channel: Channel) -> None:
+    """Return once nothing waits to be indexed, and nothing is being indexed."""
+    client = channel.stack.session().client("sqs", endpoint_url=channel.stack.endpoint)
+
+    def is_idle() -> bool:
+        counts = client.get_queue_attributes(
+            QueueUrl=channel.stack.outputs.queue_url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        return set(counts.values()) == {"0"}
+
+    try:
+        wait_until(is_idle, "the queue is empty")
+    finally:
+        client.close()
+
+
+def test_zz_dead_letters__none(channel: Channel, sqs: "SQSClient") -> None:
+    """Last of this file: nothing above was given up on."""
+    wait_until_idle(channel)
+    url = channel.stack.outputs.dead_letter_queue_url
+    attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]
+    assert attributes["ApproximateNumberOfMessages"] == "0"
