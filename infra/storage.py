@@ -199,8 +199,8 @@ class Storage(Construct):
     def forbid_overwriting(self, *, but: iam.IRole) -> None:
         """Refuse any upload of an artifact that does not say ``If-None-Match: *``, but the indexer's.
 
-        S3 takes no copies at all where such a policy holds, so the indexer, which sets artifacts
-        aside by copying, stands outside.
+        The indexer writes no artifact to where readers look, but sets them aside under names that end
+        the same way, by copies that carry no such header: it stands outside.
         """
         self.bucket.add_to_resource_policy(
             iam.PolicyStatement(
