@@ -6,9 +6,9 @@ Source: CEP 33 (version literals and their order).
 import re
 from itertools import zip_longest
 
-_COMPONENT = re.compile(r"[0-9]+|[a-z]+|\*", re.IGNORECASE)
+_FRAGMENT = re.compile(r"[0-9]+|\*+|[^0-9*]+")
 _Fragment = tuple[int, int, str]
-_FILL: tuple[_Fragment, ...] = ((2, 0, ""),)
+_FILL: tuple[_Fragment, ...] = ((2, 0, ""),)  # the number 0
 
 
 class VersionKey:
@@ -19,7 +19,7 @@ class VersionKey:
     def __init__(self, version: str) -> None:
         epoch, _, rest = version.lower().rpartition("!")
         release, _, local = rest.partition("+")
-        self._epoch = int(epoch) if epoch.isdecimal() else 0
+        self._epoch = _rank(epoch) if re.fullmatch("[0-9]+", epoch) else _FILL[0]
         self._release = _split(release)
         self._local = _split(local) if local else ()
 
@@ -32,20 +32,24 @@ class VersionKey:
 
 
 def _split(text: str) -> tuple[tuple[_Fragment, ...], ...]:
+    parts = re.split(r"[._-]", text.removesuffix("_"))
+    if text.endswith("_"):
+        parts[-1] += "_"  # OpenSSL's: 1.0.1_ stands before 1.0.1a
     components = []
-    for part in re.split(r"[._-]", text):
-        fragments = [_rank(token) for token in _COMPONENT.findall(part)]
+    for part in parts:
+        fragments = [_rank(token) for token in _FRAGMENT.findall(part)]
         # "a" means "0a", so that 1.1a stands before 1.1: a component starts with a number.
-        if not fragments or fragments[0][0] != _FILL[0][0]:
+        if not re.match("[0-9]", part):
             fragments.insert(0, _FILL[0])
         components.append(tuple(fragments))
     return tuple(components)
 
 
 def _rank(token: str) -> _Fragment:
-    """Rank: dev < other text < number < post."""
-    if token.isdecimal():
-        return (2, int(token), "")
+    """Rank: dev < other text < number < post; numbers of any length, by length and then by digits."""
+    if re.match("[0-9]", token):
+        digits = token.lstrip("0")
+        return (2, len(digits), digits)
     if token == "dev":  # noqa: S105 - a word of version strings, no secret
         return (0, 0, "")
     if token == "post":  # noqa: S105 - as above

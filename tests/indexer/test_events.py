@@ -1,0 +1,216 @@
+"""From queue messages to what is to be looked at."""
+
+import json
+from urllib.parse import quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.channel.errors import InvalidDocumentError
+from lambdas.channel.names import parse_subdir_path
+from lambdas.indexer.events import find_subdir, parse_notification, plan_work
+from lambdas.indexer.publish import Touched
+
+BUCKET = "fairway-test"
+NOARCH, LINUX = parse_subdir_path("team/noarch"), parse_subdir_path("team/linux-64")
+
+
+def notification(*keys: str, bucket: str = BUCKET, event: str = "ObjectCreated:Put") -> str:
+    records = [
+        {
+            "eventVersion": "2.1",
+            "eventSource": "aws:s3",
+            "eventName": event,
+            "s3": {
+                "bucket": {"name": bucket, "arn": f"arn:aws:s3:::{bucket}"},
+                "object": {"key": quote_plus(key), "sequencer": "0055AED6DCD90281E5"},
+            },
+        }
+        for key in keys
+    ]
+    return json.dumps({"Records": records})
+
+
+# Messages
+
+
+def test_parse_notification__keys_of_all_records() -> None:
+    assert parse_notification(notification("a/noarch/x", "b/noarch/y"), bucket=BUCKET) == ("a/noarch/x", "b/noarch/y")
+
+
+@pytest.mark.parametrize(
+    "event", ["ObjectCreated:Put", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
+)
+def test_parse_notification__whatever_happened(event: str) -> None:
+    assert parse_notification(notification("a/noarch/x", event=event), bucket=BUCKET) == ("a/noarch/x",)
+
+
+@pytest.mark.parametrize("key", ["plus+minus", "with space", "per%cent", "ünï", "日本", "a!b", "%2B", "a&b=c"])
+def test_parse_notification__keys_are_form_encoded(key: str) -> None:
+    assert parse_notification(notification(key), bucket=BUCKET) == (key,)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_parse_notification__any_key_comes_back(key: str) -> None:
+    assert parse_notification(notification(key), bucket=BUCKET) == (key,)
+
+
+def test_parse_notification__plus_is_a_space() -> None:
+    body = notification("x").replace('"key": "x"', '"key": "a+b%2Bc"')
+    assert parse_notification(body, bucket=BUCKET) == ("a b+c",)
+
+
+def test_parse_notification__test_event() -> None:
+    body = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET, "RequestId": "x"})
+    assert parse_notification(body, bucket=BUCKET) == ()
+
+
+def test_parse_notification__nothing() -> None:
+    assert parse_notification('{"Records": []}', bucket=BUCKET) == ()
+
+
+def test_parse_notification__another_bucket() -> None:
+    with pytest.raises(InvalidDocumentError, match="another bucket"):
+        parse_notification(notification("a/noarch/x", bucket="other"), bucket=BUCKET)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "hello",
+        "null",
+        "[]",
+        "1",
+        '"text"',
+        "{}",
+        '{"Records": null}',
+        '{"Records": {}, "x": 1}{',
+        '{"Records": [1]}',
+        '{"Records": [{}]}',
+        '{"Records": [{"s3": {"bucket": {"name": "fairway-test"}}}]}',
+        '{"Records": [{"s3": {"bucket": {"name": "fairway-test"}, "object": {"key": 1}}}]}',
+        '{"Records": [{"s3": {"bucket": {"name": "fairway-test"}, "object": {"key": null}}}]}',
+        '{"Records": [{"s3": {"bucket": {"name": "fairway-test"}, "object": {"key": "%ff"}}}]}',
+        '{"Records": [{"s3": {"bucket": {"name": 1}, "object": {"key": "x"}}}]}',
+        "[" * 100_000,
+    ],
+)
+def test_parse_notification__malformed(body: str) -> None:
+    with pytest.raises(InvalidDocumentError):
+        parse_notification(body, bucket=BUCKET)
+
+
+# Plans
+
+
+def test_plan_work__groups_by_subdir() -> None:
+    work = plan_work(
+        [
+            "team/noarch/a-1-0.conda",
+            "team/linux-64/b-1-0.tar.bz2",
+            "team/noarch/c-1-0.tar.bz2",
+            "team/noarch/a-1-0.conda.sigs",
+            "team/linux-64/patch_instructions.json",
+        ]
+    )
+    assert work.misplaced == {}
+    assert work.subdirs == {
+        NOARCH: Touched(
+            artifacts=frozenset({"a-1-0.conda", "c-1-0.tar.bz2"}), sidecars=frozenset({"a-1-0.conda"}), patches=False
+        ),
+        LINUX: Touched(artifacts=frozenset({"b-1-0.tar.bz2"}), patches=True),
+    }
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["team/noarch/a-1-0.conda", "team/noarch/a-1-0.conda.sigs", "x/noarch/b-1-0.conda", "bad.conda", "x/y"]
+        )
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_plan_work__order_and_duplicates_do_not_matter(keys: list[str], random: st.DataObject) -> None:
+    plan = plan_work(keys)
+    shuffled = [*keys, *keys[:2]]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]  # it is a Random
+    again = plan_work(shuffled)
+    assert (again.subdirs, dict(again.misplaced).keys()) == (plan.subdirs, dict(plan.misplaced).keys())
+    assert list(again.subdirs) == list(plan.subdirs)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a-1-0.conda",
+        "team/a-1-0.conda",
+        "team/noarch/deep/a-1-0.conda",
+        "/noarch/a-1-0.conda",
+        "team//a-1-0.conda",
+        "team/noarch//a-1-0.conda",
+        "TEAM/noarch/a-1-0.conda",
+        "t/noarch/a-1-0.conda",
+        "label/noarch/a-1-0.conda",
+        "noarch/noarch/a-1-0.conda",
+        "team/NOARCH/a-1-0.conda",
+        "team/linux/a-1-0.conda",
+        "team/noarch/a.conda",
+        "team/noarch/A-1-0.conda",
+        "team/noarch/__glibc-1-0.conda",
+        "team/noarch/.conda",
+        "team/noarch/a-1-0 (1).conda",
+        "team/../noarch/a-1-0.conda",
+        "team/noarch/../a-1-0.conda",
+        "team/noarch/a-1-0.conda/.conda",
+        "patch_instructions.json",
+        "team/patch_instructions.json",
+        "team/noarch/x/patch_instructions.json",
+        "bad.conda.sigs",
+        "fairway/cards/team/noarch/x-1-0.conda",
+        "team/noarch/a-1-0.conda\n",
+        "team/noarch\n/a-1-0.conda",
+        "team/noarch/a-1-0\n.conda",
+        "team/noarch/é-1-0.conda",
+        f"team/noarch/{'a' * 65}-1-0.conda",
+        f"{'a' * 129}/noarch/a-1-0.conda",
+    ],
+)
+def test_plan_work__misplaced(key: str) -> None:
+    work = plan_work([key, "team/noarch/good-1-0.conda"])
+    assert set(work.misplaced) <= {key}
+    assert work.subdirs == {NOARCH: Touched(artifacts=frozenset({"good-1-0.conda"}))}
+    assert find_subdir(key) is None
+    assert bool(work.misplaced) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".fairway/rejected/team/noarch/a-1-0.conda/0/object",
+        ".fairway/rejected/a-1-0.conda",
+        ".fairway/cards/team/noarch/patch_instructions.json",
+        "team/noarch/repodata.json",
+        "team/noarch/shards/00.msgpack.zst",
+        "team/noarch/a-1-0.conda.sigs.0a0b",
+        "team/notices.json",
+        "",
+        "/",
+    ],
+)
+def test_plan_work__none_of_our_business(key: str) -> None:
+    work = plan_work([key])
+    assert (work.subdirs, work.misplaced) == ({}, {})
+
+
+@given(st.text(max_size=40) | st.text("abt./-_0", max_size=30).map(lambda text: f"{text}.conda"))
+def test_plan_work__any_key_has_one_fate(key: str) -> None:
+    work = plan_work([key])
+    assert len(work.subdirs) + len(work.misplaced) <= 1
+    assert (find_subdir(key) in work.subdirs) is bool(work.subdirs)
+
+
+def test_find_subdir__of_each_kind() -> None:
+    for name in ("a-1-0.conda", "a-1-0.tar.bz2", "a-1-0.conda.sigs", "patch_instructions.json"):
+        assert find_subdir(f"team/noarch/{name}") == NOARCH
