@@ -121,7 +121,7 @@ class Monitoring(Construct):
         misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
         stale = keykeeper.metric_errors(period=cdk.Duration.hours(6), statistic="Sum")
         refused = _count_of_ours("RefusedUploads")
-        alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; redrive them when the cause is gone")
+        alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; redrive them once mended")
         alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
         alarms.add("ReconcilerErrors", misses, above=0, what="the daily repair did not finish")
         # Longer than one retry takes, or else each retry would alarm.
