@@ -101,7 +101,7 @@ def fetch_https(url: str) -> bytes:
     """
     require_public_https(url)
     deadline = time.monotonic() + DEADLINE_SECONDS
-    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler())
+    opener = urllib.request.build_opener(_NoRedirects)
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https, checked above
     try:
         with opener.open(request, timeout=TIMEOUT_SECONDS) as response:

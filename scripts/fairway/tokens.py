@@ -62,7 +62,7 @@ def parse_expiry(text: str, *, now: int) -> int | None:
     except ValueError:
         raise UsageError(f"not a time: {text!r}", hint="write 90d, 12h, a day like 2026-12-31, or never") from None
     if expires <= now:
-        raise UsageError(f"{text!r} is over")
+        raise UsageError(f"{text!r} is over", hint="name a day to come, in UTC")
     return expires
 
 

@@ -1,0 +1,328 @@
+"""The commands for access, run as people run them, over a directory in the bucket's place."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambdas.channel.access import AccessDocument, Visibility, encode_access
+from lambdas.channel.decisions import Decision, compile_rules, decide
+from lambdas.channel.tokens import is_token
+from lambdas.indexer.directory import DirectoryStorage
+from lambdas.keykeeper import jwks
+from scripts.fairway import main as main_module
+from scripts.fairway.access_store import fetch_access
+from scripts.fairway.session import Session
+from scripts.fairway.tokens import parse_duration, parse_expiry
+from tests.access import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity
+
+DAY = 86_400
+
+
+@dataclass
+class Result:
+    """What a run of the command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401 - JSON
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    times = {"now": NOW}
+    monkeypatch.setattr(Session, "now", property(lambda _: times["now"]))
+    return times
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: dict[str, int]) -> DirectoryStorage:
+    storage = DirectoryStorage(tmp_path)
+    monkeypatch.setattr(Session, "storage", storage)
+    monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
+    return storage
+
+
+@pytest.fixture
+def run(storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    monkeypatch.setenv("FAIRWAY_URL", "https://conda.example.com/")
+
+    def run_command(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main_module.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        return Result(code=code if isinstance(code, int) else 1, out=captured.out, err=captured.err)
+
+    return run_command
+
+
+def reads(storage: DirectoryStorage, secret: str, channel: str, *, now: int = NOW) -> bool:
+    rules = compile_rules(fetch_access(storage), public_globs=())
+    return decide(rules, channel=channel, filename="x", credentials=[secret], now=now) is Decision.ALLOWED
+
+
+def test_token_create__prints_a_token_that_reads(run: Run, storage: DirectoryStorage) -> None:
+    result = run("token", "create", "ci", "--channel", "team", "--channel", "lab-*", "--expires", "90d")
+    secret = result.out.strip()
+    assert result.code == 0
+    assert is_token(secret)
+    assert "conda install -c https://conda.example.com/t/" in result.err
+    assert reads(storage, secret, "team")
+    assert reads(storage, secret, "lab-7")
+    assert not reads(storage, secret, "other")
+    assert not reads(storage, secret, "team", now=NOW + 90 * DAY)
+
+
+def test_token_create__attack_token_is_stored_nowhere(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:
+    secret = run("token", "create", "ci", "--channel", "team").out.strip()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "access.json" for path in files)
+    assert all(secret.encode() not in path.read_bytes() for path in files)
+    for arguments in (["token", "list"], ["token", "list", "--json"], ["audit"], ["audit", "--json"]):
+        assert secret not in run(*arguments).out
+
+
+def test_token_create__json(run: Run) -> None:
+    result = run("token", "create", "ci", "--channel", "team", "--package", "foo-*", "--json")
+    assert is_token(result.document["token"])
+    assert result.document["packages"] == ["foo-*"]
+    assert result.document["expires"] is None
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["token", "create", "ci"], 2),
+        (["token", "create", "ci", "--channel", "TEAM"], 1),
+        (["token", "create", "c i", "--channel", "team"], 1),
+        (["token", "create", "ci", "--channel", "team", "--expires", "soon"], 2),
+        (["token", "create", "ci", "--channel", "team", "--expires", "2020-01-01"], 2),
+        (["token", "revoke", "nobody"], 2),
+        (["token", "rotate", "nobody"], 2),
+        (["channel", "set-public", "t"], 1),
+        (["issuer", "remove", ISSUER], 2),
+        (["issuer", "refresh", ISSUER], 2),
+        (["nonsense"], 2),
+        (["token", "nonsense"], 2),
+        (["token", "list", "--nonsense"], 2),
+    ],
+)
+def test_main__refusals_have_a_hint_and_change_nothing(
+    run: Run, storage: DirectoryStorage, arguments: list[str], code: int
+) -> None:
+    result = run(*arguments)
+    assert result.code == code
+    assert re.match(r"error: \S.*\nhint: \S.*\n\Z", result.err), result.err
+    assert result.out == ""
+    assert fetch_access(storage) == AccessDocument()
+
+
+def test_token_create__name_is_taken(run: Run) -> None:
+    run("token", "create", "ci", "--channel", "team")
+    result = run("token", "create", "ci", "--channel", "team")
+    assert result.code == 2
+    assert "rotate" in result.err
+
+
+def test_token_list__shows_what_may_be_told(run: Run, clock: dict[str, int]) -> None:
+    assert run("token", "list").out == "no tokens\n"
+    run("token", "create", "ci", "--channel", "team", "--expires", "1h")
+    run("token", "create", "laptop", "--channel", "*")
+    run("token", "revoke", "laptop")
+    listed = run("token", "list").out
+    assert listed.splitlines()[0].split() == ["ID", "NAME", "CHANNELS", "PACKAGES", "EXPIRES", "CREATOR", "STATE"]
+    assert "user/ada" in listed
+    assert "laptop" not in listed
+    clock["now"] += 3600
+    assert run("token", "list", "--json").document == []
+    states = {entry["name"]: entry["state"] for entry in run("token", "list", "--all", "--json").document}
+    assert states == {"ci": "expired", "laptop": "revoked"}
+
+
+def test_token_revoke__reads_no_longer(run: Run, storage: DirectoryStorage) -> None:
+    secret = run("token", "create", "ci", "--channel", "team").out.strip()
+    assert run("token", "revoke", "ci").code == 0
+    assert not reads(storage, secret, "team")
+
+
+def test_token_rotate__both_read_during_the_overlap(run: Run, storage: DirectoryStorage, clock: dict[str, int]) -> None:
+    old = run("token", "create", "ci", "--channel", "team", "--package", "foo", "--expires", "30d").out.strip()
+    clock["now"] += 10 * DAY
+    result = run("token", "rotate", "ci", "--overlap", "2h", "--json").document
+    new = result["token"]
+    assert result["packages"] == ["foo"]
+    assert reads(storage, old, "team", now=clock["now"] + 7199)
+    assert not reads(storage, old, "team", now=clock["now"] + 7200)
+    assert reads(storage, new, "team", now=clock["now"] + 30 * DAY - 1)
+    assert not reads(storage, new, "team", now=clock["now"] + 30 * DAY)
+
+
+def test_token_rotate__again_replaces_the_newest(run: Run, storage: DirectoryStorage, clock: dict[str, int]) -> None:
+    run("token", "create", "ci", "--channel", "team")
+    clock["now"] += 1
+    first = run("token", "rotate", "ci", "--json").document
+    clock["now"] += 1
+    second = run("token", "rotate", "ci", "--json").document
+    assert second["replaces"] == first["id"]
+
+
+def test_channel_set_public__and_private_again(run: Run, storage: DirectoryStorage) -> None:
+    storage.root.joinpath("uploaded", "noarch").mkdir(parents=True)
+    assert run("channel", "list", "--json").document == [
+        {"name": "uploaded", "visibility": "as deployed", "stored": True}
+    ]
+    assert run("channel", "set-public", "tools").code == 0
+    assert fetch_access(storage).channels["tools"].visibility is Visibility.PUBLIC
+    assert run("channel", "set-private", "tools").code == 0
+    assert fetch_access(storage).channels["tools"].visibility is Visibility.PRIVATE
+    assert [entry["name"] for entry in run("channel", "list", "--json").document] == ["tools", "uploaded"]
+
+
+def test_audit__records_who_when_and_what(run: Run, clock: dict[str, int]) -> None:
+    assert run("audit").out == "no changes\n"
+    run("token", "create", "ci", "--channel", "team")
+    clock["now"] += DAY
+    run("token", "revoke", "ci")
+    run("channel", "set-public", "tools")
+    entries = run("audit", "--json").document
+    assert [(entry["action"], entry["subject"]) for entry in entries] == [
+        ("token-created", "ci"),
+        ("token-revoked", "ci"),
+        ("channel-public", "tools"),
+    ]
+    assert {entry["by"] for entry in entries} == {"arn:aws:iam::123456789012:user/ada"}
+    assert len(run("audit", "--since", "1h", "--json").document) == 2
+    assert len(run("audit", "--subject", "ci", "--json").document) == 2
+
+
+def test_issuer_add__with_keys_from_a_file(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "RSA", "kid": KEY.kid, "n": KEY.n, "e": KEY.e}]}))
+    arguments = ["--audience", AUDIENCE, "--claim", "repository=acme/*", "--channel", "team", "--jwks", str(keys)]
+    assert run("issuer", "add", ISSUER, *arguments).code == 0
+    assert reads(storage, make_identity(make_claims()), "team")
+    assert not reads(storage, make_identity(make_claims(repository="evil/app")), "team")
+    assert run("issuer", "list", "--json").document[0]["keys"] == [KEY.kid]
+    assert run("issuer", "refresh", ISSUER, "--jwks", str(keys)).code == 0
+    assert run("issuer", "remove", ISSUER).code == 0
+    assert not reads(storage, make_identity(make_claims()), "team")
+
+
+def test_issuer_refresh__fetches_the_keys(run: Run, storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = {
+        f"{ISSUER}/.well-known/openid-configuration": {"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"},
+        f"{ISSUER}/keys": {"keys": [{"kty": "RSA", "kid": "k9", "n": KEY.n, "e": KEY.e}]},
+    }
+    monkeypatch.setattr(jwks, "fetch_https", lambda url: json.dumps(pages[url]).encode())
+    arguments = ["--audience", AUDIENCE, "--claim", "repository=acme/*", "--channel", "team"]
+    assert run("issuer", "add", ISSUER, *arguments).code == 0
+    assert run("issuer", "refresh", "--json").document == {ISSUER: ["k9"]}
+    assert fetch_access(storage).issuers[0].keys[0].kid == "k9"
+
+
+@pytest.mark.parametrize("claim", ["repository", "=x", "repository=*"])
+def test_issuer_add__attack_everybody_at_an_issuer(run: Run, claim: str) -> None:
+    result = run("issuer", "add", ISSUER, "--audience", AUDIENCE, "--claim", claim, "--channel", "team")
+    assert result.code == 2
+
+
+def test_issuer_check__says_why(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "RSA", "kid": KEY.kid, "n": KEY.n, "e": KEY.e}]}))
+    arguments = ["--audience", AUDIENCE, "--claim", "repository=acme/*", "--channel", "team", "--jwks", str(keys)]
+    run("issuer", "add", ISSUER, *arguments)
+    token = tmp_path / "token"
+    token.write_text(make_identity(make_claims()) + "\n")
+    assert run("issuer", "check", str(token), "--json").document["scopes"] == ["team"]
+    token.write_text(make_identity(make_claims(aud="another")))
+    result = run("issuer", "check", str(token))
+    assert result.code == 1
+    assert "wrong-audience" in result.err
+
+
+def test_main__malformed_document_is_left_alone(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:
+    path = tmp_path / ".fairway" / "access.json"
+    path.parent.mkdir()
+    path.write_text('{"version": 2}')
+    result = run("token", "create", "ci", "--channel", "team")
+    assert result.code == 1
+    assert path.read_text() == '{"version": 2}'
+
+
+def test_main__names_the_bucket_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FAIRWAY_BUCKET", raising=False)
+    monkeypatch.setattr(sys, "argv", ["fairway", "token", "list"])
+    with pytest.raises(SystemExit) as caught:
+        main_module.main()
+    assert caught.value.code == 2
+    assert "FAIRWAY_BUCKET" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["token"],
+        *(["token", name] for name in ("create", "list", "revoke", "rotate")),
+        ["channel"],
+        *(["channel", name] for name in ("list", "set-public", "set-private")),
+        ["issuer"],
+        *(["issuer", name] for name in ("add", "list", "remove", "refresh", "check")),
+        ["audit"],
+    ],
+)
+def test_main__every_command_explains_itself(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments, "--help")
+    assert result.code == 0
+    assert result.err == ""
+    is_group = not arguments or arguments in (["token"], ["channel"], ["issuer"])
+    assert ("Examples:" in result.out) is not is_group
+
+
+def test_main__help_imports_no_boto3() -> None:
+    code = (
+        "import sys; sys.argv = ['fairway', '--help']\n"
+        "from scripts.fairway.main import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "assert not {'boto3', 'botocore'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("12h", 43_200), ("90d", 90 * DAY), ("1y", 365 * DAY)])
+def test_parse_duration__units(text: str, seconds: int) -> None:
+    assert parse_duration(text) == seconds
+
+
+def test_parse_expiry__day_begins_at_midnight_utc() -> None:
+    assert parse_expiry("2030-01-01", now=NOW) == 1_893_456_000
+    assert parse_expiry("never", now=NOW) is None
+
+
+def test_encode_access__of_nothing_is_what_the_keykeeper_creates() -> None:
+    assert json.loads(encode_access(AccessDocument())) == {
+        "version": 1,
+        "channels": {},
+        "tokens": [],
+        "issuers": [],
+        "history": [],
+    }

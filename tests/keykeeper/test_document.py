@@ -1,0 +1,95 @@
+import io
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+
+from lambdas.channel.access import AccessDocument, encode_access
+from lambdas.channel.errors import AccessDeniedError, ConflictError, InvalidDocumentError, UnavailableError
+from lambdas.keykeeper.document import S3Document
+
+BODY = encode_access(AccessDocument())
+WRITTEN = {
+    "Bucket": "bucket",
+    "Key": ".fairway/access.json",
+    "Body": BODY,
+    "ContentType": "application/json",
+    "CacheControl": "no-store",
+}
+
+
+Stubbed = tuple[S3Document, Stubber]
+
+
+@pytest.fixture
+def stubbed() -> Iterator[Stubbed]:
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    with Stubber(client) as stubber:
+        yield S3Document("bucket", client), stubber
+
+
+def test_fetch__reads_document_and_etag(stubbed: Stubbed) -> None:
+    document, stubber = stubbed
+    body = StreamingBody(io.BytesIO(BODY), len(BODY))
+    stubber.add_response("get_object", {"Body": body, "ETag": '"1"'})
+    assert document.fetch() == (AccessDocument(), '"1"')
+
+
+def test_fetch__malformed(stubbed: Stubbed) -> None:
+    document, stubber = stubbed
+    stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"{"), 1), "ETag": '"1"'})
+    with pytest.raises(InvalidDocumentError):
+        document.fetch()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_fetch__not_there_or_not_told(stubbed: Stubbed, status: int) -> None:
+    document, stubber = stubbed
+    stubber.add_client_error("get_object", http_status_code=status)
+    assert document.fetch() is None
+
+
+def test_fetch__attack_outage_is_no_missing_document(stubbed: Stubbed) -> None:
+    document, stubber = stubbed
+    stubber.add_client_error("get_object", http_status_code=503)
+    with pytest.raises(UnavailableError):
+        document.fetch()
+
+
+def test_create__only_where_there_is_none(stubbed: Stubbed) -> None:
+    document, stubber = stubbed
+    stubber.add_response("put_object", {}, {**WRITTEN, "IfNoneMatch": "*"})
+    document.create()
+
+
+def test_replace__only_what_was_read(stubbed: Stubbed) -> None:
+    document, stubber = stubbed
+    stubber.add_response("put_object", {}, {**WRITTEN, "IfMatch": '"1"'})
+    document.replace(AccessDocument(), '"1"')
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (412, ConflictError),
+        (409, ConflictError),
+        (404, ConflictError),
+        (403, AccessDeniedError),
+        (500, UnavailableError),
+        (503, UnavailableError),
+    ],
+)
+def test_replace__refused(stubbed: Stubbed, status: int, error: type[Exception]) -> None:
+    document, stubber = stubbed
+    stubber.add_client_error("put_object", http_status_code=status)
+    with pytest.raises(error):
+        document.replace(AccessDocument(), '"1"')
