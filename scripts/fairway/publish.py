@@ -6,8 +6,9 @@ the SHA-256 along, so that the indexer needn't read the artifact again to learn 
 
 import base64
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -73,6 +74,7 @@ Examples:
   fairway publish dist/hello-1.0-0.conda tools
   fairway publish --wait output/noarch/*.conda output/linux-64/*.conda tools
   fairway publish --dry-run --json hello-1.0-0.conda tools | jq .record
+  fairway publish --as-conda old/*.tar.bz2 tools
 
 The subdir is the one in the package's info/index.json. Exit code 0 if all was uploaded (with
 --wait: and is installable), 1 otherwise. Nothing is uploaded if one of the files is bad.
@@ -83,6 +85,7 @@ The subdir is the one in the package's info/index.json. Exit code 0 if all was u
 @click.option("--dry-run", is_flag=True, help="Only check, and print the records as they would be.")
 @click.option("--wait", is_flag=True, help="Wait until every package is installable, and print the records.")
 @click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="With --wait: how long.")
+@click.option("--as-conda", is_flag=True, help="Turn .tar.bz2 files into .conda first: smaller, quicker to install.")
 @click.option("--replace", is_flag=True, help="Let other bytes replace an artifact: for channels that are mutable.")
 @with_session
 def publish(
@@ -93,9 +96,39 @@ def publish(
     dry_run: bool,
     wait: bool,
     timeout: float,
+    as_conda: bool,
     replace: bool,
 ) -> int:
     """Check packages, upload them, and wait until they can be installed."""
+    with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
+        ready = [convert(session, file, Path(folder)) for file in files] if as_conda else list(files)
+        return _publish(session, ready, channel, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
+
+
+def convert(session: Session, file: Path, folder: Path) -> Path:
+    """Turn a ``.tar.bz2`` into a ``.conda``; other files are left as they are.
+
+    Raises:
+        UsageError: it can't be turned into one.
+    """
+    from conda_package_handling.api import transmute  # noqa: PLC0415 - slow; see session.py
+    from conda_package_handling.exceptions import InvalidArchiveError  # noqa: PLC0415 - as above
+
+    if not file.name.endswith(".tar.bz2"):
+        return file
+    session.note(f"{file}: turning it into a .conda")
+    try:
+        error = transmute(str(file), ".conda", out_folder=str(folder))
+    except (InvalidArchiveError, OSError, ValueError) as failure:
+        error = str(failure)
+    if error:
+        raise UsageError(f"{str(file)!r} can't be turned into a .conda: {error}", hint="publish it as it is")
+    return folder / (file.name.removesuffix(".tar.bz2") + ".conda")
+
+
+def _publish(
+    session: Session, files: Sequence[Path], channel: str, *, dry_run: bool, wait: bool, timeout: float, replace: bool
+) -> int:
     candidates, refused = [], []
     for file in files:
         try:
