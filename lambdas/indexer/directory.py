@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,17 @@ from lambdas.channel.errors import (
     VanishedError,
 )
 from lambdas.channel.names import PRIVATE_PREFIX
-from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, ObjectInfo, StoredObject
+from lambdas.indexer.storage import (
+    CHUNK_BYTES,
+    Condition,
+    ContentHeaders,
+    IfAbsent,
+    IfMatch,
+    ObjectInfo,
+    Part,
+    StoredObject,
+    check_parts,
+)
 
 _TEMPORARY: Final = ".fairway-"
 _OWN: Final = frozenset({".fairway/metadata", ".fairway/lock"})  # no objects
@@ -112,6 +122,53 @@ class DirectoryStorage:
         except OSError as error:
             raise _translate_os_error(error, key) from error
         return self._describe(key, status)
+
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,  # noqa: ARG002 - a directory serves nothing
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Write a file beside, part by part, then rename it over the old one."""
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
+            temporary = Path(name)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    for part in check_parts(parts):
+                        for chunk in self._read_part(key, part, base):
+                            file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                with self._locked():
+                    self._check(key, IfAbsent() if base is None else IfMatch(etag=base.etag))
+                    self._write_metadata(key, _file_etag(temporary.stat()), metadata)  # first: see put
+                    temporary.replace(path)
+                    status = path.stat()
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise _translate_os_error(error, key) from error
+        return self._describe(key, status)
+
+    def _read_part(self, key: str, part: Part, base: ObjectInfo | None) -> Iterator[bytes]:
+        if isinstance(part, bytes):
+            yield part
+            return
+        if base is None:
+            raise ValueError("a part copies, and there is nothing to copy from")
+        try:
+            for start in range(part.start, part.stop, CHUNK_BYTES):
+                yield self.read_range(base, start, min(start + CHUNK_BYTES, part.stop))
+        except VanishedError as error:
+            raise ConflictError(f"{key!r} was replaced by another writer") from error
 
     def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
         """Copy a file chunk by chunk, then rename it into place."""

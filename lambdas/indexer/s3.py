@@ -7,20 +7,34 @@ Source: the S3 API reference; https://docs.aws.amazon.com/AmazonS3/latest/usergu
 
 import base64
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnavailableError, VanishedError
-from lambdas.indexer.storage import CHUNK_BYTES, Condition, ContentHeaders, IfAbsent, IfMatch, ObjectInfo, StoredObject
+from lambdas.indexer.storage import (
+    CHUNK_BYTES,
+    Condition,
+    ContentHeaders,
+    CopyRange,
+    IfAbsent,
+    IfMatch,
+    ObjectInfo,
+    Part,
+    StoredObject,
+    check_parts,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 MAX_SINGLE_COPY_BYTES: Final = 5 * 1024**3  # CopyObject's limit
+PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
+_CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _MD5_HEX_CHARS: Final = 32
 
 
@@ -113,6 +127,84 @@ class S3Storage:
             version=answer.get("VersionId"),
             metadata=dict(metadata or {}),
         )
+
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Replace an object by a multipart upload: one request for each part, and two around them."""
+        with _translated(key):
+            upload = self._client.create_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                ContentType=headers.content_type,
+                CacheControl=headers.cache_control,
+                Metadata=dict(metadata or {}),
+            )["UploadId"]
+            try:
+                size, done = self._put_parts(key, upload, parts, base)
+                condition: dict[str, Any] = {"IfNoneMatch": "*"} if base is None else {"IfMatch": f'"{base.etag}"'}
+                answer = self._client.complete_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": done}, **condition
+                )
+            except BaseException:
+                # What is left if we stop here costs money until the bucket's lifecycle clears it away.
+                with contextlib.suppress(ClientError, BotoCoreError):
+                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+                raise
+        return ObjectInfo(
+            key=key,
+            size=size,
+            etag=answer["ETag"].strip('"'),
+            last_modified_ms=0,
+            version=answer.get("VersionId"),
+            metadata=dict(metadata or {}),
+        )
+
+    def _put_parts(
+        self, key: str, upload: str, parts: Iterable[Part], base: ObjectInfo | None
+    ) -> "tuple[int, list[CompletedPartTypeDef]]":
+        """Copy and upload, several parts at once; return the size of all, and what S3 answered."""
+        size = 0
+        under_way: list[Future[CompletedPartTypeDef]] = []
+        with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
+            for number, part in enumerate(check_parts(parts), start=1):
+                size += part.size if isinstance(part, CopyRange) else len(part)
+                under_way.append(pool.submit(self._put_part, key, upload, number, part, base))
+                if len(under_way) >= PARTS_AT_ONCE:
+                    under_way[-PARTS_AT_ONCE].result()
+        return size, [one.result() for one in under_way]
+
+    def _put_part(
+        self, key: str, upload: str, number: int, part: Part, base: ObjectInfo | None
+    ) -> "CompletedPartTypeDef":
+        answer: Any
+        if isinstance(part, CopyRange):
+            if base is None:
+                raise ValueError("a part copies, and there is nothing to copy from")
+            source: CopySourceTypeDef = {"Bucket": self.bucket, "Key": base.key}
+            if base.version is not None:
+                source["VersionId"] = base.version
+            answer = self._client.upload_part_copy(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                CopySource=source,
+                CopySourceIfMatch=f'"{base.etag}"',
+                CopySourceRange=f"bytes={part.start}-{part.stop - 1}",
+            )["CopyPartResult"]
+        else:
+            answer = self._client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part
+            )
+        checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}  # type: ignore[typeddict-item] # of these names
 
     def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
         """Copy on the server: CopyObject, or a multipart copy above 5 GiB."""

@@ -5,7 +5,7 @@ such object"; any other failure is an error (law 7). The storages are in ``s3.py
 ``directory.py``; tests hold a third in memory. One contract suite runs over all three.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -13,6 +13,8 @@ CACHE_CONTROL_METADATA: Final = "public, max-age=30"  # law 12
 CACHE_CONTROL_IMMUTABLE: Final = "public, max-age=31536000, immutable"
 CACHE_CONTROL_PRIVATE: Final = "no-store"
 CHUNK_BYTES: Final = 1024 * 1024
+MIN_PART_BYTES: Final = 5 * 1024 * 1024  # of every part of a multipart upload but the last
+MAX_COPY_BYTES: Final = 5 * 1024**3  # what one part may copy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +59,43 @@ Condition = IfMatch | IfAbsent
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CopyRange:
+    """The bytes ``start <= i < stop`` of an object that is there already."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self.stop - self.start
+
+
+Part = CopyRange | bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ContentHeaders:
     """How an object is to be served."""
 
     content_type: str
     cache_control: str
+
+
+def check_parts(parts: Iterable[Part]) -> Iterator[Part]:
+    """Pass parts on, and see that S3 would take them: not every storage minds.
+
+    Raises:
+        ValueError: a part that is not the last is too small, or one copies too much.
+    """
+    previous: int | None = None
+    for part in parts:
+        if previous is not None and previous < MIN_PART_BYTES:
+            raise ValueError(f"a part of {previous} bytes is not the last")
+        previous = part.size if isinstance(part, CopyRange) else len(part)
+        if previous <= 0 or (isinstance(part, CopyRange) and previous > MAX_COPY_BYTES):
+            raise ValueError(f"a part of {previous} bytes")
+        yield part
 
 
 class ObjectStorage(Protocol):
@@ -104,6 +138,32 @@ class ObjectStorage(Protocol):
 
         Raises:
             ConflictError: the condition did not hold, or another write was under way.
+        """
+
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Replace a large object by parts of itself and new bytes, atomically.
+
+        Parts are taken one by one, so that not all of them are in memory. Each but the last has at
+        least ``MIN_PART_BYTES``.
+
+        Args:
+            key: the object.
+            parts: what it is to consist of; ranges are ranges of ``base``.
+            base: the version that is replaced, if it is still the current one; None where there must
+                be none.
+            headers: how it is to be served.
+            metadata: our own attributes.
+
+        Raises:
+            ConflictError: ``base`` is no longer current, or another write was under way.
         """
 
     def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -11,11 +11,14 @@ from lambdas.channel.errors import ConflictError, FairwayError, VanishedError
 from lambdas.indexer.storage import (
     CACHE_CONTROL_METADATA,
     CHUNK_BYTES,
+    MIN_PART_BYTES,
     ContentHeaders,
+    CopyRange,
     IfAbsent,
     IfMatch,
     ObjectInfo,
     ObjectStorage,
+    Part,
 )
 from tests.contracts.conftest import Subject
 
@@ -552,3 +555,105 @@ def test_put__odd_keys(storage: ObjectStorage, key: str) -> None:
     (listed,) = storage.list_objects("team/")
     storage.delete(listed)
     assert storage.head(key) is None
+
+
+# Splicing
+
+PART = MIN_PART_BYTES
+
+
+def test_splice__parts_of_itself_and_new_bytes(storage: ObjectStorage) -> None:
+    body = b"a" * PART + b"b" * PART + b"c" * PART + b"tail"
+    base = put(storage, "k/large", body)
+    middle = b"B" * (PART + 1)
+    written = storage.splice(
+        "k/large",
+        [CopyRange(start=0, stop=PART), middle, CopyRange(start=2 * PART, stop=len(body))],
+        base=base,
+        headers=HEADERS,
+        metadata={"fairway-commit": "1"},
+    )
+    stored = storage.get("k/large")
+    assert stored is not None
+    assert stored.body == b"a" * PART + middle + b"c" * PART + b"tail"
+    assert (stored.info.etag, stored.info.size, stored.info.version) == (written.etag, written.size, written.version)
+    assert stored.info.metadata == written.metadata == {"fairway-commit": "1"}
+    assert storage.read_range(written, PART, PART + 3) == b"BBB"
+    assert stored.info.md5 in {None, hashlib.md5(stored.body, usedforsecurity=False).hexdigest()}
+    assert stored.info.sha256 in {None, hashlib.sha256(stored.body).hexdigest()}
+
+
+def test_splice__twice(storage: ObjectStorage) -> None:
+    info = put(storage, "k/large", b"a" * (2 * PART))
+    for letter in (b"b", b"c"):
+        info = storage.splice(
+            "k/large", [CopyRange(start=0, stop=2 * PART), letter], base=info, headers=HEADERS, metadata={}
+        )
+    assert body_of(storage, "k/large") == b"a" * (2 * PART) + b"c"
+
+
+def test_splice__creates(storage: ObjectStorage) -> None:
+    storage.splice("k/large", [b"a" * PART, b"b" * PART, b"c"], base=None, headers=HEADERS)
+    assert body_of(storage, "k/large") == b"a" * PART + b"b" * PART + b"c"
+
+
+def test_splice__creates_what_is_there(storage: ObjectStorage) -> None:
+    put(storage, "k/large", b"there")
+    with pytest.raises(ConflictError):
+        storage.splice("k/large", [b"new"], base=None, headers=HEADERS)
+    assert body_of(storage, "k/large") == b"there"
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_splice__base_was_replaced(storage: ObjectStorage, *, copies: bool) -> None:
+    base = put(storage, "k/large", b"a" * (PART + 1))
+    put(storage, "k/large", b"other")
+    with pytest.raises(ConflictError):
+        storage.splice(
+            "k/large",
+            [CopyRange(start=0, stop=PART) if copies else b"a" * PART, b"new"],
+            base=base,
+            headers=HEADERS,
+        )
+    assert body_of(storage, "k/large") == b"other"
+
+
+def test_splice__base_is_gone(storage: ObjectStorage) -> None:
+    base = put(storage, "k/large", b"a" * (PART + 1))
+    storage.delete(base)
+    with pytest.raises(ConflictError):
+        storage.splice("k/large", [CopyRange(start=0, stop=PART), b"new"], base=base, headers=HEADERS)
+    assert body_of(storage, "k/large") is None
+
+
+def test_splice__many_at_once(storage: ObjectStorage) -> None:
+    base = put(storage, "k/large", b"a" * PART)
+    won, told = race(
+        lambda number: storage.splice(
+            "k/large", [CopyRange(start=0, stop=PART), bytes([number])], base=base, headers=HEADERS
+        )
+    )
+    assert len(won) == 1
+    assert [type(error) for error in told] == [ConflictError] * (WRITERS - 1)
+    assert body_of(storage, "k/large") == b"a" * PART + bytes([won[0]])
+
+
+@pytest.mark.parametrize("parts", [[b"small", b"last"], [CopyRange(start=0, stop=3), b"last"], [b""]])
+def test_splice__parts_that_s3_would_not_take(storage: ObjectStorage, parts: list[Part]) -> None:
+    base = put(storage, "k/large", b"a" * PART)
+    with pytest.raises(ValueError, match="a part of"):
+        storage.splice("k/large", parts, base=base, headers=HEADERS)
+    assert body_of(storage, "k/large") == b"a" * PART
+
+
+def test_splice__a_failing_source_leaves_the_old_object(storage: ObjectStorage) -> None:
+    base = put(storage, "k/large", b"a" * PART)
+
+    def parts() -> Iterator[Part]:
+        yield b"b" * PART
+        raise VanishedError("what was to be read is gone")
+
+    with pytest.raises(VanishedError):
+        storage.splice("k/large", parts(), base=base, headers=HEADERS)
+    assert body_of(storage, "k/large") == b"a" * PART
+    assert keys_under(storage, "k/") == ["k/large"]

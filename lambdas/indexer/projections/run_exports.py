@@ -3,11 +3,14 @@
 Source: CEP 12; every package is listed, with ``{}`` where it exports nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
 from lambdas.channel.names import PackageName, Subdir, parse_filename
+from lambdas.indexer.encoding import encode_json
+from lambdas.indexer.projections.repodata import SEGMENT_BYTES
+from lambdas.indexer.segments import Entries, Summary
 from lambdas.indexer.tree import FLAT_SECTIONS, Shard, iter_records
 
 RunExports = dict[str, Any]
@@ -42,3 +45,36 @@ def apply_to_run_exports(document: RunExports, shards: Mapping[PackageName, Shar
             section = "packages.conda" if filename.endswith(".conda") else "packages"
             sections[section][filename] = {"run_exports": record["run_exports"]}
     return {**document, **sections}
+
+
+class RunExportsForm:
+    """The form of a large document: every key stands where it stands in a small one."""
+
+    sections = FLAT_SECTIONS
+    segment_bytes = SEGMENT_BYTES
+    is_packed = True
+
+    def find_name(self, key: str) -> str:
+        """Return the name in a filename."""
+        return key.rsplit("-", 2)[0]
+
+    def find_time(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, which has no time
+        """Return 0: the document does not say it."""
+        return 0
+
+    def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - nothing hangs on them
+        """Return what stands around the sections."""
+        return b'{"info":' + encode_json(rest["info"]) + b',"packages":{', b'},"packages.conda":{', b"}}"
+
+    def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that is no entry."""
+        return {"info": skeleton["info"]}
+
+
+def spread_run_exports(shard: Shard) -> Entries:
+    """Return what a name contributes, by section of ``RunExportsForm``."""
+    entries: dict[str, dict[str, Any]] = {section: {} for section in FLAT_SECTIONS}
+    for filename, record in iter_records(shard):
+        section = "packages.conda" if filename.endswith(".conda") else "packages"
+        entries[section][filename] = {"run_exports": record["run_exports"]}
+    return entries

@@ -1,0 +1,127 @@
+"""Plans how a new version of a large object is put together from the old one. Pure.
+
+Both are sequences of *spans*: runs of bytes with an identity. What stands in both, in the same order,
+is copied on the server; the rest travels. A part of a multipart upload but the last must have 5 MiB,
+so what travels is widened at the cost of the copy that follows.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html (limits of multipart uploads)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lambdas.indexer.storage import MAX_COPY_BYTES, MIN_PART_BYTES
+
+PART_BYTES: Final = 16 * 1024 * 1024
+"""What travels is cut into parts of about this size, one or two of which are in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A run of bytes: equal identities mean equal bytes."""
+
+    identity: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Copy:
+    """The bytes ``start <= i < stop`` of the old object."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Write:
+    """The new spans at ``first <= i < last``."""
+
+    first: int
+    last: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    first: int
+    last: int
+    is_copy: bool
+
+
+def plan_parts(
+    old: Sequence[Span], new: Sequence[Span], *, least: int = MIN_PART_BYTES, most: int = PART_BYTES
+) -> list[Copy | Write]:
+    """Return the parts of the new object, in order."""
+    offsets: dict[str, int] = {}
+    at = 0
+    for span in old:
+        offsets.setdefault(span.identity, at)
+        at += span.size
+    runs = _widen(_find_runs(offsets, new), new, least)
+    parts: list[Copy | Write] = []
+    for run in runs:
+        if run.is_copy:
+            start = offsets[new[run.first].identity]
+            stop = start + _size(new, run.first, run.last)
+            while stop - start > MAX_COPY_BYTES:
+                middle = start + MAX_COPY_BYTES // 2
+                parts.append(Copy(start=start, stop=middle))
+                start = middle
+            parts.append(Copy(start=start, stop=stop))
+        else:
+            parts.extend(_cut(run, new, most))
+    return parts
+
+
+def _find_runs(offsets: dict[str, int], new: Sequence[Span]) -> list[_Run]:
+    """Tell what can be copied: spans that follow each other in the old object too."""
+    runs: list[_Run] = []
+    expected = -1
+    for at, span in enumerate(new):
+        offset = offsets.get(span.identity, -1)
+        is_copy = offset >= 0
+        if runs and runs[-1].is_copy == is_copy and (not is_copy or offset == expected):
+            runs[-1].last = at + 1
+        else:
+            runs.append(_Run(first=at, last=at + 1, is_copy=is_copy))
+        expected = offset + span.size
+    return runs
+
+
+def _widen(runs: Sequence[_Run], new: Sequence[Span], least: int) -> list[_Run]:
+    """Make each run but the last large enough for a part."""
+    result: list[_Run] = []
+    for run in runs:
+        previous = result[-1] if result else None
+        if previous is not None and not previous.is_copy:
+            # Take spans from this run until what travels before it is a part.
+            while run.first < run.last and (not run.is_copy or _size(new, previous.first, previous.last) < least):
+                run.first += 1
+                previous.last = run.first
+        if run.first == run.last:
+            continue
+        if run.is_copy and _size(new, run.first, run.last) < least:  # too small to be copied
+            run.is_copy = False
+            if previous is not None and not previous.is_copy:
+                previous.last = run.last
+                continue
+        result.append(run)
+    return result
+
+
+def _cut(run: _Run, new: Sequence[Span], most: int) -> Iterator[Write]:
+    """Cut what travels into parts; the remainder goes with the last."""
+    first = run.first
+    size = 0
+    left = _size(new, run.first, run.last)
+    for at in range(run.first, run.last):
+        size += new[at].size
+        left -= new[at].size
+        if size >= most and left >= most:
+            yield Write(first=first, last=at + 1)
+            first, size = at + 1, 0
+    yield Write(first=first, last=run.last)
+
+
+def _size(spans: Sequence[Span], first: int, last: int) -> int:
+    return sum(span.size for span in spans[first:last])
