@@ -178,7 +178,15 @@ def test_queue__retries_five_times_then_keeps_for_a_fortnight(plain: Synthesis) 
     (dead_letters,) = [each for each in queues.values() if "RedrivePolicy" not in each]
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
     assert dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
-    assert queue["VisibilityTimeout"] >= 6 * plain.function(INDEXER)["Properties"]["Timeout"]
+
+
+def test_queue__hands_a_message_out_again_soon_but_never_while_its_function_may_run(plain: Synthesis) -> None:
+    (queue,) = [
+        each["Properties"] for each in plain.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]
+    ]
+    window = plain.only("AWS::Lambda::EventSourceMapping")["Properties"]["MaximumBatchingWindowInSeconds"]
+    held = plain.function(INDEXER)["Properties"]["Timeout"] + window
+    assert held < queue["VisibilityTimeout"] <= held + 60
 
 
 def test_queue__takes_messages_from_this_bucket_alone_and_over_tls(full: Synthesis) -> None:
