@@ -1,0 +1,556 @@
+"""The commands for the index, run as people run them, over a bucket in memory."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambdas.channel.names import parse_artifact_key
+from lambdas.indexer.events import make_misplaced, plan_work
+from lambdas.indexer.project import Outputs
+from lambdas.indexer.publish import Indexer, Policy, Report
+from lambdas.indexer.tree import Shard
+from scripts.fairway import main as main_module
+from scripts.fairway import maintenance
+from scripts.fairway.index import find_channel
+from scripts.fairway.session import Session
+from scripts.fairway.status import State, decide_status
+from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
+from tests.builders import conda_package, tar_bz2_package
+from tests.memory import MemoryStorage, RecordingAnnouncer
+
+DAY_MS = 86_400_000
+MTIME = 1_780_000_000
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:  # noqa: ANN401 - JSON
+        return json.loads(self.out)
+
+
+@dataclass
+class Bucket:
+    """A bucket with an indexer that hears of what is uploaded when ``settle`` is called."""
+
+    storage: MemoryStorage
+    announcer: RecordingAnnouncer
+    indexer: Indexer
+
+    def upload(self, channel: str, *packages: tuple[str, bytes], subdir: str = "noarch") -> list[str]:
+        keys = [f"{channel}/{subdir}/{filename}" for filename, _ in packages]
+        for key, (_, body) in zip(keys, packages, strict=True):
+            self.storage.upload(key, body)
+        return keys
+
+    def settle(self, *keys: str) -> list[Report]:
+        work = plan_work(keys)
+        for key, error in work.misplaced.items():
+            self.indexer.refuse(key, make_misplaced(error))
+        return [self.indexer.index(path, touched) for path, touched in work.subdirs.items()]
+
+    def publish(self, channel: str, *packages: tuple[str, bytes], subdir: str = "noarch") -> list[str]:
+        keys = self.upload(channel, *packages, subdir=subdir)
+        self.settle(*keys)
+        return keys
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    storage, announcer = MemoryStorage(), RecordingAnnouncer()
+    bucket = Bucket(storage, announcer, Indexer(storage, announcer, Policy(), sleep=lambda _: None))
+    monkeypatch.setattr(Session, "storage", storage)
+    monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
+    monkeypatch.setattr(Session, "now", property(lambda _: storage.clock_ms // 1000))
+    monkeypatch.setattr(maintenance, "connect_indexer", lambda _: (bucket.indexer, _settings()))
+    monkeypatch.setenv("FAIRWAY_BUCKET", "bucket")
+    return bucket
+
+
+def _settings() -> Any:  # noqa: ANN401 - Settings
+    from lambdas.indexer.settings import parse_settings
+
+    return parse_settings({"FAIRWAY_BUCKET": "bucket"})
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def run_command(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main_module.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        return Result(code=code if isinstance(code, int) else 1, out=captured.out, err=captured.err)
+
+    return run_command
+
+
+Run = Callable[..., Result]
+
+
+class TestStatus:
+    def test_status__indexed(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package(name="hello"))
+        result = run("status", "--json", key)
+        assert result.code == 0
+        assert result.document["state"] == "indexed"
+        assert result.document["record"]["name"] == "hello"
+
+    def test_status__s3_address(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        assert run("status", f"s3://bucket/{key}").code == 0
+        assert run("status", f"s3://other/{key}").code == 2
+
+    def test_status__uploaded_and_not_yet_indexed(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.upload("team", conda_package())
+        result = run("status", "--json", key)
+        assert (result.code, result.document["state"]) == (1, "waiting")
+
+    def test_status__sharded_and_not_yet_flat(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        flat = bucket.storage.versions["team/noarch/repodata.json"]
+        flat[-1] = replace(flat[-1], info=replace(flat[-1].info, metadata={}))
+        assert run("status", "--json", key).document["state"] == "waiting"
+
+    def test_status__refused(self, bucket: Bucket, run: Run) -> None:
+        key = "team/noarch/broken-1.0-0.conda"
+        bucket.storage.upload(key, b"not an archive")
+        bucket.settle(key)
+        result = run("status", key)
+        assert result.code == 1
+        assert "refused" in result.out
+        assert "hint" in result.out
+        assert run("status", "--json", key).document["refusal"]["key"] == key
+
+    def test_status__refused_overwrite_of_an_indexed_artifact(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        bucket.storage.clock_ms += 5000
+        bucket.upload("team", conda_package(depends=["other"]))
+        bucket.settle(key)
+        result = run("status", "--json", key)
+        assert result.document["state"] == "refused"
+        assert result.document["refusal"]["code"] == "filename-taken"
+        assert result.document["record"]["depends"] == []
+
+    def test_status__removed_and_unknown(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        bucket.storage.remove(key)
+        assert run("status", "--json", key).document["state"] == "removed"
+        assert run("status", "--json", "team/noarch/never-1.0-0.conda").document["state"] == "unknown"
+
+    def test_status__not_a_key(self, bucket: Bucket, run: Run) -> None:
+        result = run("status", "hello-1.0-0.conda")
+        assert result.code == 1
+        assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME")
+
+    def test_decide_status__yanked(self, bucket: Bucket) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        info = bucket.storage.head(key)
+        assert info is not None
+        from lambdas.indexer.tree import Card
+
+        card = Card(record={"sha256": ""}, run_exports={}, facts={}, etag=info.etag)
+        parsed = parse_artifact_key(key)
+        assert decide_status(parsed, info, card, Shard(), None, is_flat=True).state == State.YANKED
+
+    def test_status__wait_ends_with_time(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.upload("team", conda_package())
+        assert run("status", "--wait", "--timeout", "0", key).code == 1
+
+
+class TestRejected:
+    def test_rejected__list_show_release(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        bucket.storage.clock_ms += 5000
+        other = conda_package(depends=["other"])
+        bucket.upload("team", other)
+        bucket.settle(key)
+        listed = run("rejected", "list", "--json").document
+        assert [one["key"] for one in listed] == [key]
+        shown = run("rejected", "show", "--json", key).document
+        assert bucket.storage.body(shown["object_key"]) == other[1]
+        assert run("rejected", "show", key).code == 0
+
+        bucket.storage.remove(key)
+        bucket.settle(key)
+        assert run("rejected", "release", key).code == 0
+        bucket.settle(key)
+        assert run("status", "--json", key).document["record"]["depends"] == ["other"]
+        assert run("rejected", "list").out.strip() == "nothing was refused"
+
+    def test_rejected__nothing_there(self, bucket: Bucket, run: Run) -> None:
+        result = run("rejected", "show", "team/noarch/hello-1.0-0.conda")
+        assert result.code == 2
+        assert "hint: fairway rejected list" in result.err
+
+    def test_rejected__misplaced_upload(self, bucket: Bucket, run: Run) -> None:
+        bucket.storage.upload("hello-1.0-0.conda", b"")
+        bucket.settle("hello-1.0-0.conda")
+        (one,) = run("rejected", "list", "--json").document
+        assert (one["key"], one["code"]) == ("hello-1.0-0.conda", "invalid-key")
+        assert "hello-1.0-0.conda" not in bucket.storage.list_keys()
+
+
+class TestVerify:
+    def test_verify__clean(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package(), tar_bz2_package())
+        bucket.publish("team", conda_package(subdir="linux-64"), subdir="linux-64")
+        for depth in ([], ["--deep"]):
+            result = run("verify", "--json", "team", *depth)
+            assert result.code == 0, result.out
+            assert result.document["clean"]
+        assert set(result.document["subdirs"]) == {"team/noarch", "team/linux-64"}
+
+    @pytest.mark.parametrize(
+        ("damage", "problem"),
+        [
+            (lambda one: one.upload("team/noarch/new-1.0-0.conda", b"x"), "artifact-without-record"),
+            (lambda one: one.remove("team/noarch/foo-1.0-0.conda"), "record-without-artifact"),
+            (lambda one: one.upload("team/noarch/foo-1.0-0.conda", b"x"), "hash-mismatch"),
+            (lambda one: one.remove("team/noarch/repodata.json.zst"), "projection-missing"),
+            (lambda one: one.upload("team/noarch/repodata.json", b"{}"), "projection-behind"),
+            (lambda one: one.remove(_first(one, "team/noarch/shards/")), "shard-missing"),
+            (lambda one: one.upload(_first(one, "team/noarch/shards/"), b"x"), "shard-broken"),
+            (lambda one: one.remove(_first(one, ".fairway/cards/")), "cards-missing"),
+            (lambda one: one.remove("team/noarch/repodata_shards.msgpack.zst"), "index-missing"),
+            (lambda one: one.remove("team/channeldata.json"), "projection-missing"),
+        ],
+    )
+    def test_verify__finds_each_damage(
+        self, bucket: Bucket, run: Run, damage: Callable[[MemoryStorage], object], problem: str
+    ) -> None:
+        bucket.publish("team", conda_package())
+        damage(bucket.storage)
+        result = run("verify", "--json", "team")
+        assert result.code == 1
+        assert problem in {one["problem"] for one in result.document["findings"]}
+        assert run("verify", "team").code == 1
+
+    def test_verify__wrong_content_under_the_right_commit(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        versions = bucket.storage.versions["team/noarch/run_exports.json"]
+        body = versions[-1].body
+        assert body is not None
+        versions[-1] = replace(versions[-1], body=body.replace(b"foo-1.0-0", b"bar-1.0-0"))
+        problems = {one["problem"] for one in run("verify", "--json", "team").document["findings"]}
+        assert {"projection-wrong", "encodings-disagree"} <= problems
+
+    def test_verify__deep_reads_the_bytes(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        versions = bucket.storage.versions[key]
+        body = versions[-1].body
+        assert body is not None
+        versions[-1] = replace(versions[-1], body=bytes([body[0] ^ 1]) + body[1:])
+        assert run("verify", "team").code == 0
+        assert run("verify", "--deep", "team").code == 1
+
+    def test_verify__orphans_are_harmless_while_young(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        bucket.publish("team", conda_package(build="1"))
+        result = run("verify", "--json", "team/noarch")
+        assert result.code == 0
+        assert [one["problem"] for one in result.document["findings"]] == ["orphan-shard"]
+        bucket.storage.clock_ms += 60 * DAY_MS
+        assert run("verify", "team/noarch").code == 1
+
+    def test_verify__no_such_channel(self, bucket: Bucket, run: Run) -> None:
+        result = run("verify", "nowhere")
+        assert result.code == 2
+        assert "there is no channel 'nowhere'" in result.err
+
+
+class TestReconcile:
+    def test_reconcile__events_were_lost(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package(name="old"))
+        bucket.storage.remove("team/noarch/old-1.0-0.conda")
+        bucket.upload("team", conda_package(name="new"), tar_bz2_package(name="new"))
+        bucket.upload("team", conda_package(name="more", subdir="osx-arm64"), subdir="osx-arm64")
+        result = run("reconcile", "--json", "team")
+        assert (result.code, result.document["indexed"], result.document["removed"]) == (0, 3, 1)
+        assert run("verify", "--deep", "team").code == 0
+
+    def test_reconcile__downloads_nothing_that_is_known(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", *(conda_package(name=f"p{number}") for number in range(20)))
+        bucket.storage.log.clear()
+        assert run("reconcile", "team").code == 0
+        touched = [key for kind, key in bucket.storage.log if key.endswith(".conda") and kind != "list"]
+        writes = [key for kind, key in bucket.storage.log if kind in {"put", "copy", "delete"}]
+        assert (touched, writes) == ([], [])
+
+    def test_reconcile__sweeps_after_the_grace_and_never_sooner(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        (first,) = _all(bucket.storage, "team/noarch/shards/")
+        bucket.publish("team", conda_package(build="1"))
+        for days in (0, 13, 0.5):
+            bucket.storage.clock_ms += int(days * DAY_MS)
+            assert run("reconcile", "--sweep", "--json", "team").document["deleted_shards"] == 0
+        assert first in bucket.storage.list_keys()
+        bucket.storage.clock_ms += DAY_MS
+        assert run("reconcile", "--sweep", "--json", "team").document["deleted_shards"] == 1
+        assert first not in bucket.storage.list_keys()
+        assert run("verify", "--deep", "team").code == 0
+
+    def test_reconcile__shard_named_again_before_the_grace_ends(self, bucket: Bucket, run: Run) -> None:
+        one, other = conda_package(), conda_package(build="1")
+        (key,) = bucket.publish("team", one)
+        (first,) = _all(bucket.storage, "team/noarch/shards/")
+        (second,) = bucket.publish("team", other)
+        run("reconcile", "--sweep", "team")
+        bucket.storage.clock_ms += 14 * DAY_MS
+        bucket.storage.remove(second)
+        bucket.settle(second)
+        bucket.publish("team", other)
+        bucket.storage.clock_ms += DAY_MS
+        run("reconcile", "--sweep", "team")
+        assert first in bucket.storage.list_keys(), key
+
+    def test_rebuild__heals_everything_byte_for_byte(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package(run_exports={"weak": ["foo"]}), tar_bz2_package(name="bar"))
+        bucket.storage.clock_ms += 5000
+        bucket.publish("team", conda_package(name="later"))
+        before = bucket.storage.snapshot()
+        for key in (
+            "team/noarch/repodata.json",
+            "team/noarch/run_exports.json.zst",
+            _first(bucket.storage, ".fairway/cards/"),
+        ):
+            versions = bucket.storage.versions[key]
+            versions[-1] = replace(versions[-1], body=b"damaged")
+        bucket.storage.clock_ms += 5000
+        assert run("rebuild", "team").code == 0
+        assert {key: body for key, body in bucket.storage.snapshot().items() if key in before} == before
+        assert run("verify", "--deep", "team").code == 0
+
+
+class TestYank:
+    def test_yank__and_back(self, bucket: Bucket, run: Run) -> None:
+        key, kept = bucket.publish("team", conda_package(), conda_package(version="2.0"))
+        before = bucket.storage.snapshot()
+        assert run("yank", "team", "foo=1.0", "--reason", "it burns").code == 0
+        bucket.settle("team/noarch/patch_instructions.json")
+        repodata = json.loads(bucket.storage.body("team/noarch/repodata.json"))
+        assert set(repodata["packages.conda"]) == {"foo-2.0-0.conda"}
+        assert repodata["removed"] == ["foo-1.0-0.conda"]
+        assert key in bucket.storage.list_keys()
+        assert run("status", "--json", key).document["state"] == "yanked"
+        assert run("status", kept).code == 0
+        assert run("verify", "--deep", "team").code == 0
+        assert run("reconcile", "--json", "team").document["indexed"] == 0
+
+        assert run("unyank", "team", "foo").code == 0
+        bucket.settle("team/noarch/patch_instructions.json")
+        after = bucket.storage.snapshot()
+        same = ("repodata.json", "repodata.json.zst", "run_exports.json", "index.html")
+        assert {name: after[f"team/noarch/{name}"] for name in same} == {
+            name: before[f"team/noarch/{name}"] for name in same
+        }
+
+    def test_yank__keeps_the_reason(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        run("yank", "team/noarch", "foo-1.0-0.conda", "--reason", "it burns")
+        document = json.loads(bucket.storage.body("team/noarch/patch_instructions.json"))
+        note = document["fairway"]["yanked"]["foo-1.0-0.conda"]
+        assert note["reason"] == "it burns"
+        assert note["by"].endswith("/ada")
+
+    def test_yank__keeps_other_instructions(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package(), conda_package(name="bar"))
+        instructions = {"patch_instructions_version": 1, "packages.conda": {"bar-1.0-0.conda": {"depends": ["x"]}}}
+        bucket.storage.upload("team/noarch/patch_instructions.json", json.dumps(instructions).encode())
+        run("yank", "team", "foo", "--reason", "it burns")
+        bucket.settle("team/noarch/patch_instructions.json")
+        repodata = json.loads(bucket.storage.body("team/noarch/repodata.json"))
+        assert repodata["packages.conda"]["bar-1.0-0.conda"]["depends"] == ["x"]
+        assert "foo-1.0-0.conda" not in repodata["packages.conda"]
+
+    def test_yank__nothing_matches(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        result = run("yank", "team", "bar", "--reason", "it burns")
+        assert result.code == 2
+        assert "nothing in team matches 'bar'" in result.err
+
+    def test_unyank__leaves_what_others_removed(self) -> None:
+        theirs = {"remove": ["a-1-0.conda"]}
+        ours = add_yanked(theirs, ["b-1-0.conda"], {"reason": "x"})
+        assert ours["remove"] == ["a-1-0.conda", "b-1-0.conda"]
+        assert list(yanked(ours)) == ["b-1-0.conda"]
+        assert remove_yanked(ours, ["b-1-0.conda"])["remove"] == ["a-1-0.conda"]
+
+    @pytest.mark.parametrize(
+        ("spec", "matching"),
+        [
+            ("foo", {"foo-1.0-0.conda", "foo-2.0-py_1.tar.bz2"}),
+            ("foo=1.0", {"foo-1.0-0.conda"}),
+            ("foo=*=py*", {"foo-2.0-py_1.tar.bz2"}),
+            ("foo-1.0-0.conda", {"foo-1.0-0.conda"}),
+            ("fo?", {"foo-1.0-0.conda", "foo-2.0-py_1.tar.bz2"}),
+            ("*", {"foo-1.0-0.conda", "foo-2.0-py_1.tar.bz2", "bar-1.0-0.conda"}),
+        ],
+    )
+    def test_parse_spec__matches(self, spec: str, matching: set[str]) -> None:
+        filenames = ["foo-1.0-0.conda", "foo-2.0-py_1.tar.bz2", "bar-1.0-0.conda", "odd.conda"]
+        matches = parse_spec(spec)
+        assert {filename for filename in filenames if matches(filename)} - {"odd.conda"} == matching
+
+
+class TestIndex:
+    def test_index__equals_the_bucket_byte_for_byte(self, bucket: Bucket, run: Run, tmp_path: Path) -> None:
+        directory = tmp_path / "team"
+        packages = {
+            "noarch": [
+                conda_package(run_exports=["foo"]),
+                tar_bz2_package(),
+                conda_package(name="bär".replace("ä", "a")),
+            ],
+            "linux-64": [
+                conda_package(subdir="linux-64", about={"summary": "ü <b>"}),
+                tar_bz2_package(name="z", subdir="linux-64"),
+            ],
+        }
+        bucket.storage.clock_ms = MTIME * 1000
+        for subdir, several in packages.items():
+            (directory / subdir).mkdir(parents=True)
+            bucket.publish("team", *several, subdir=subdir)
+            for filename, body in several:
+                file = directory / subdir / filename
+                file.write_bytes(body)
+                os.utime(file, (MTIME, MTIME))
+        result = run("index", "--json", str(directory))
+        assert (result.code, result.document["indexed"]) == (0, 5), result.out
+        ours = {
+            f"team/{file.relative_to(directory)}": file.read_bytes()
+            for file in directory.rglob("*")
+            if file.is_file() and ".fairway" not in file.parts
+        }
+        assert ours == bucket.storage.snapshot()
+        again = run("index", "--json", str(directory))
+        assert again.document["indexed"] == 0
+
+    def test_index__several_channels(self, run: Run, tmp_path: Path) -> None:
+        for channel in ("one", "two"):
+            (tmp_path / channel / "noarch").mkdir(parents=True)
+            filename, body = conda_package(name=channel)
+            (tmp_path / channel / "noarch" / filename).write_bytes(body)
+        assert run("index", "--json", str(tmp_path)).document["indexed"] == 2
+        for channel in ("one", "two"):
+            assert channel in (tmp_path / channel / "noarch/repodata.json").read_text()
+
+    def test_index__sets_bad_artifacts_aside(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "team/noarch").mkdir(parents=True)
+        (tmp_path / "team/noarch/broken-1.0-0.conda").write_bytes(b"broken")
+        filename, body = conda_package()
+        (tmp_path / "team/noarch" / filename).write_bytes(body)
+        result = run("index", "--json", str(tmp_path / "team"))
+        assert (result.code, result.document["indexed"], result.document["refused"]) == (0, 1, 1)
+        assert not (tmp_path / "team/noarch/broken-1.0-0.conda").exists()
+        assert list((tmp_path / "team/.fairway/rejected").rglob("reason.json"))
+
+    def test_index__replaced_file_is_read_again(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "team/noarch/foo-1.0-0.conda"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(conda_package()[1])
+        run("index", str(tmp_path / "team"))
+        file.write_bytes(conda_package(depends=["other"])[1])
+        os.utime(file, (MTIME, MTIME))
+        assert run("index", "--json", str(tmp_path / "team")).document["indexed"] == 1
+        repodata = json.loads((file.parent / "repodata.json").read_text())
+        assert repodata["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["other"]
+
+    def test_index__empty_directory_is_no_channel(self, run: Run, tmp_path: Path) -> None:
+        assert find_channel(tmp_path) is None
+        assert run("index", str(tmp_path / "missing")).code == 2
+
+    def test_index__name_that_is_none(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "My Channel/noarch").mkdir(parents=True)
+        result = run("index", str(tmp_path / "My Channel"))
+        assert result.code == 2
+        assert "--channel NAME" in result.err
+        assert run("index", "--channel", "mine", str(tmp_path / "My Channel")).code == 0
+
+    def test_index__optional_outputs(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "team/noarch").mkdir(parents=True)
+        filename, body = conda_package()
+        (tmp_path / "team/noarch" / filename).write_bytes(body)
+        run("index", "--current-repodata", "--bz2", str(tmp_path / "team"))
+        written = {file.name for file in (tmp_path / "team/noarch").iterdir()}
+        assert {"current_repodata.json", "current_repodata.json.bz2", "repodata.json.bz2"} <= written
+
+
+class TestPublish:
+    def test_publish__dry_run_shows_the_record(self, run: Run, tmp_path: Path) -> None:
+        filename, body = conda_package(depends=["bar"])
+        (tmp_path / filename).write_bytes(body)
+        result = run("publish", "--dry-run", "--json", str(tmp_path / filename), "team")
+        assert result.code == 0
+        assert result.document["key"] == f"team/noarch/{filename}"
+        assert result.document["record"]["depends"] == ["bar"]
+
+    def test_publish__bad_file_stops_all(self, run: Run, tmp_path: Path) -> None:
+        filename, body = conda_package()
+        (tmp_path / filename).write_bytes(body)
+        (tmp_path / "broken-1.0-0.conda").write_bytes(body[:100])
+        result = run("publish", str(tmp_path / filename), str(tmp_path / "broken-1.0-0.conda"), "team")
+        assert result.code == 1
+        assert "broken-1.0-0.conda" in result.out
+
+    def test_publish__as_conda(self, run: Run, tmp_path: Path) -> None:
+        filename, body = tar_bz2_package()
+        (tmp_path / filename).write_bytes(body)
+        result = run("publish", "--dry-run", "--json", "--as-conda", str(tmp_path / filename), "team")
+        assert result.document["key"] == "team/noarch/foo-1.0-0.conda"
+
+    def test_publish__not_a_channel(self, run: Run, tmp_path: Path) -> None:
+        filename, body = conda_package()
+        (tmp_path / filename).write_bytes(body)
+        assert run("publish", "--dry-run", str(tmp_path / filename), "Team").code == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "rejected list", "rejected show", "rejected release", "verify", "reconcile", "rebuild", "yank", "unyank",
+     "index", "publish"],
+)  # fmt: skip
+def test_help__has_examples(run: Run, command: str) -> None:
+    result = run(*command.split(), "--help")
+    assert result.code == 0
+    assert "Examples:" in result.out
+    assert f"fairway {command}" in result.out
+
+
+def test_policy__is_what_the_deployment_runs_under() -> None:
+    from lambdas.indexer.policy import fetch_settings, publish_settings
+    from lambdas.indexer.settings import parse_settings
+
+    storage = MemoryStorage()
+    environment = {
+        "FAIRWAY_BUCKET": "bucket",
+        "FAIRWAY_MUTABLE_CHANNELS": "dev-*, scratch",
+        "FAIRWAY_OPTIONAL_OUTPUTS": "bz2",
+        "FAIRWAY_CHANNEL_URL": "https://conda.example.com/",
+        "FAIRWAY_SHARD_GRACE_DAYS": "3",
+    }
+    settings = parse_settings(environment)
+    assert settings.policy.outputs == Outputs(bz2=True, url="https://conda.example.com")
+    publish_settings(storage, settings)
+    publish_settings(storage, settings)
+    assert storage.requests["put"] == 1
+    assert fetch_settings(storage, bucket="bucket") == settings
+
+
+def _all(storage: MemoryStorage, prefix: str) -> list[str]:
+    return [key for key in storage.list_keys() if key.startswith(prefix)]
+
+
+def _first(storage: MemoryStorage, prefix: str) -> str:
+    return _all(storage, prefix)[0]
