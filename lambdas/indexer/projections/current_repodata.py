@@ -109,7 +109,20 @@ def _satisfies(clause: str, version: str) -> bool:
 
 
 def _globs(patterns: Iterable[str], text: str) -> bool:
-    return any(
-        re.fullmatch(".*".join(re.escape(part) for part in pattern.replace(".*", "*").split("*")), text)
-        for pattern in patterns
-    )
+    return any(_matches_glob(pattern.replace(".*", "*"), text) for pattern in patterns)
+
+
+def _matches_glob(pattern: str, text: str) -> bool:
+    """Match ``*`` in one pass: a publisher's pattern may not cost more than its length."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return pattern == text
+    if not text.startswith(first):
+        return False
+    position = len(first)
+    for part in rest[:-1]:
+        found = text.find(part, position)
+        if found < 0:
+            return False
+        position = found + len(part)
+    return text.endswith(rest[-1]) and len(text) - len(rest[-1]) >= position
