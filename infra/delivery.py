@@ -101,7 +101,7 @@ class Delivery(Construct):
             ),
             description="Fairway: the authorizer",
         )
-        streams = f"arn:aws:logs:*:{configuration.account}:log-group:{name}:log-stream:*"
+        streams = f"arn:aws:logs:*:{configuration.account}:log-group:{name}:*"
         role.add_to_policy(
             iam.PolicyStatement(sid="Log", actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[streams])
         )

@@ -20,6 +20,7 @@ from constructs import Construct
 
 from infra.acknowledging import acknowledge_patterns, acknowledge_rules
 from infra.config import Configuration, Publisher
+from lambdas.channel.errors import UsageError
 from lambdas.channel.names import (
     ACCESS_KEY,
     EXTENSIONS,
@@ -58,6 +59,9 @@ _INDEX_KEYS = (
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
 _UPLOADED_KEYS = (*(f"*/*/*{extension}" for extension in EXTENSIONS), "*/*/*.sigs", f"*/*/{PATCH_INSTRUCTIONS}")
 _PERISHABLE_KEYS = ("*/*/shards/*", f"{PRIVATE_PREFIX}cards/*", f"{REJECTED_PREFIX}*")
+
+# A role's own policies may have 10,240 characters; the rest is for reading and for denials.
+_MAX_UPLOAD_CHARS = 7000
 
 
 class Storage(Construct):
@@ -152,7 +156,11 @@ class Storage(Construct):
         self._allow(role, "ReplaceAccessRules", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
 
     def allow_publishing(self, role: iam.Role, publisher: Publisher) -> None:
-        """Let a publisher upload artifacts, and what else is granted, to its channels alone."""
+        """Let a publisher upload artifacts, and what else is granted, to its channels alone.
+
+        Raises:
+            UsageError: its patterns are too many for one role.
+        """
         suffixes: list[str] = list(EXTENSIONS)
         if publisher.may_attest:
             suffixes += [extension + SIGNATURES_SUFFIX for extension in EXTENSIONS]
@@ -161,9 +169,12 @@ class Storage(Construct):
         uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
         if publisher.may_patch:
             uploads += [self._arn(f"{subdir}/{PATCH_INSTRUCTIONS}") for subdir in subdirs]
-        self._allow(role, "Upload", _WRITING, uploads)
-        if publisher.may_delete:
-            self._allow(role, "Delete", ["s3:DeleteObject"], uploads)
+        if sum(map(len, uploads)) > _MAX_UPLOAD_CHARS:
+            raise UsageError(
+                f"publisher {publisher.name!r} has more patterns than a role can hold",
+                hint="make it two publishers, or let fewer channels, subdirs and artifacts be named by wider globs",
+            )
+        self._allow(role, "Upload", [*_WRITING, *(["s3:DeleteObject"] if publisher.may_delete else [])], uploads)
         patterns = set(uploads)
         if publisher.may_read:
             prefixes = [

@@ -11,6 +11,7 @@ from aws_cdk import aws_s3 as s3
 
 from infra.app import build
 from infra.monitoring import ACCESS_LOG_FIELDS
+from lambdas.channel.errors import UsageError
 from tests.infra.conftest import EVERYTHING
 from tests.infra.synthesis import ROOT, Synthesis, allows, as_list, find_values, synthesise
 
@@ -357,7 +358,7 @@ def test_authorizer__reads_one_object_and_logs(full: Synthesis) -> None:
     ]
     (logging,) = [each for each in statements if each["Action"] != "s3:GetObject"]
     assert set(logging["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
-    assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/authorizer:log-stream:*"
+    assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/authorizer:*"
 
 
 def test_keykeeper__reads_and_replaces_one_object(full: Synthesis) -> None:
@@ -433,6 +434,13 @@ def test_publisher__lists_its_channels_alone(full: Synthesis) -> None:
     ]
     assert listing["Condition"] == {"StringLike": {"s3:prefix": ["team/*", ".fairway/rejected/team/*"]}}
     assert "s3:ListBucket" not in json.dumps(full.statements(full.publisher("ci")))
+
+
+def test_publisher__of_more_patterns_than_a_role_holds_is_refused_before_deploying(tmp_path: Path) -> None:
+    many = {"channels": [f"channel-{number}" for number in range(60)]}
+    publisher = EVERYTHING["publishers"][0] | many
+    with pytest.raises(UsageError, match="publisher 'release' has more patterns than a role can hold"):
+        synthesise(tmp_path, settings=EVERYTHING | {"publishers": [publisher]})
 
 
 def test_publisher__of_principals_is_taken_by_them_alone(full: Synthesis) -> None:
