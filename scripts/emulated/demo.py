@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdas.channel.errors import FairwayError
-from scripts.emulated.commands import build_packages, create_token, install, upload
+from scripts.emulated.commands import build_packages, create_token, install, run_tool, upload
 from scripts.emulated.emulator import ROOT, read_tail
 from scripts.emulated.stack import Stack, running_stack
 from scripts.emulated.transcript import Transcript
@@ -73,6 +73,7 @@ def _show_building(stack: Stack, folder: Path, transcript: Transcript) -> list[d
 def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
     """Publish packages, and wait for each until the index has it."""
     transcript.restart_clock()
+    keys = []
     for artifact in artifacts:
         folder = f"{CHANNEL}/{artifact['subdir']}"
         key = f"{folder}/{artifact['filename']}"
@@ -80,6 +81,9 @@ def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any
         transcript.tell(f"aws s3 cp {artifact['filename']} s3://{stack.outputs.bucket}/{folder}/")
         _wait_until_listed(stack, viewer, key)
         transcript.tell(f"until {artifact['filename']} is installable")
+        keys.append(key)
+    run_tool("fairway", "status", "--wait", *keys, environment=stack.environment)
+    transcript.tell("fairway status --wait: each of them is indexed")
 
 
 def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:

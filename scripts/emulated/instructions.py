@@ -13,7 +13,8 @@ def format_instructions(running: Registration) -> str:
     host = (running.edge_url or "").removeprefix("http://")
     channel = f"http://{host}/t/{running.token}/{CHANNEL}"
     return f"""\
-# In another terminal. These let aws, boto3, cdk and fairway talk to the emulator and to nothing else:
+# In another terminal. With these, aws, boto3, cdk and fairway talk to the emulator
+# ('aws sqs' overlooks the endpoint: add --endpoint-url $AWS_ENDPOINT_URL there):
 unset AWS_PROFILE AWS_SESSION_TOKEN
 export AWS_ENDPOINT_URL={running.endpoint} AWS_REGION={REGION} AWS_DEFAULT_REGION={REGION}
 export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}
