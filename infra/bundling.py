@@ -7,6 +7,7 @@ synthesis finds it there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -44,6 +45,8 @@ _UNUSED_SUFFIXES = frozenset({".c", ".h", ".pxd", ".pyc", ".pyi", ".pyx", ".type
 
 # Of a package's metadata, what says its version and licence; the rest tells who installed it, and how.
 _DIST_INFO_FILES = frozenset({"METADATA", "entry_points.txt"})
+
+_KEPT_ZIPS = 10  # of each function: what other synths at the same time may still be reading is among them
 
 _OLDEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -135,15 +138,28 @@ def _keep(bundles: Path, name: str, inputs: Iterable[bytes], collect: Callable[[
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     path = bundles / f"{name}-{digest.hexdigest()[:32]}.zip"
-    if not path.exists():
+    if path.exists():
+        path.touch()  # in use: it is not among the oldest
+    else:
+        files = collect()
         bundles.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=bundles, prefix=f".{name}-", delete=False) as unfinished:
-            _write_zip(Path(unfinished.name), collect())
+            _write_zip(Path(unfinished.name), files)
         Path(unfinished.name).chmod(0o644)
         # Two synths at once write the same bytes: whoever renames last changes nothing.
         Path(unfinished.name).replace(path)
         print(f"bundling: {name} {path.stat().st_size / 1024:,.0f} KiB", file=sys.stderr)  # noqa: T201 - for people
+        _forget_oldest(bundles, name)
     return path
+
+
+def _forget_oldest(bundles: Path, name: str) -> None:
+    ages = []
+    for path in bundles.glob(f"{name}-*.zip"):
+        with contextlib.suppress(FileNotFoundError):  # another synth forgets too
+            ages.append((path.stat().st_mtime, path))
+    for _, path in sorted(ages)[:-_KEPT_ZIPS]:
+        path.unlink(missing_ok=True)
 
 
 def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:

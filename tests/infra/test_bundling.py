@@ -106,7 +106,7 @@ def test_build_indexer__refuses_what_the_lock_does_not_vouch_for(tree: Path) -> 
     with pytest.raises(UsageError, match="can't be installed") as caught:
         build_indexer(find_host(), root=tree, bundles=tree / "bundles")
     assert caught.value.hint
-    assert not list((tree / "bundles").glob("*.zip"))
+    assert not (tree / "bundles").exists()
 
 
 def test_build_authorizer__carries_its_folder_and_settings_alone(tmp_path: Path) -> None:
@@ -151,6 +151,17 @@ def test_build_authorizer__finds_what_it_built_before(tree: Path, monkeypatch: p
     first = build_authorizer(SETTINGS, root=tree, bundles=tree)
     monkeypatch.setattr(bundling, "_write_zip", None)  # would fail if it were called
     assert build_authorizer(SETTINGS, root=tree, bundles=tree) == first
+
+
+def test_build_authorizer__keeps_a_few_zips_and_what_was_used_last(tree: Path) -> None:
+    first = build_authorizer(SETTINGS, root=tree, bundles=tree)
+    for number in range(30):
+        latest = build_authorizer({"number": number}, root=tree, bundles=tree)
+        os.utime(latest, (number, number))
+        build_authorizer(SETTINGS, root=tree, bundles=tree)
+    kept = set(tree.glob("authorizer-*.zip"))
+    assert {first, latest} <= kept
+    assert len(kept) == 10
 
 
 @pytest.mark.parametrize("change", ["source", "settings"])
