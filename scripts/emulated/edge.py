@@ -174,22 +174,25 @@ class Edge:
         headers.update({"Host": self.distribution.domain, "X-Forwarded-Proto": "https"})
         body = incoming.content if incoming.can_read_body else None
         try:
-            answering = self.session.request(request.method, target, headers=headers, data=body, allow_redirects=False)
-            async with answering as answer:
-                if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
-                    return _format_response(_make_not_found(answer.headers))
-                outgoing = web.StreamResponse(status=answer.status, reason=answer.reason)
-                outgoing.headers.extend(
-                    (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
-                )
-                await outgoing.prepare(incoming)
-                if request.method != "HEAD":
-                    async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
-                        await outgoing.write(chunk)
-                await outgoing.write_eof()
-                return outgoing
-        except (aiohttp.ClientConnectionError, TimeoutError):
+            answer = await self.session.request(
+                request.method, target, headers=headers, data=body, allow_redirects=False
+            )
+        except (aiohttp.ClientError, TimeoutError):
             return _format_response(make_error(502, "The emulator does not answer.", "Error"))
+        async with answer:
+            if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
+                return _format_response(_make_not_found(answer.headers))
+            outgoing = web.StreamResponse(status=answer.status, reason=answer.reason)
+            outgoing.headers.extend(
+                (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
+            )
+            await outgoing.prepare(incoming)
+            if request.method != "HEAD":
+                # A failure from here on closes the connection: the viewer sees that something is missing.
+                async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+                    await outgoing.write(chunk)
+            await outgoing.write_eof()
+            return outgoing
 
     async def _is_missing(self, uri: str) -> bool:
         """Say whether S3 would have answered 404: the distribution may list, and nothing is there."""

@@ -1,0 +1,296 @@
+"""The edge between a viewer and fakes: of the Lambda API, of S3, and of the emulated distribution."""
+
+import asyncio
+import io
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from botocore.exceptions import ClientError
+
+from lambdas.channel.errors import UsageError
+from scripts.emulated.cloudfront import parse_behaviours
+from scripts.emulated.edge import Distribution, Edge, serve
+from scripts.emulated.viewer import Answer, Viewer
+
+CONTENT = bytes(range(256)) * 4096
+CONFIG: dict[str, Any] = {
+    "CacheBehaviors": {
+        "Items": [
+            {
+                "PathPattern": "*.conda",
+                "LambdaFunctionAssociations": {
+                    "Items": [{"LambdaFunctionARN": "arn:artifacts:7", "EventType": "viewer-request"}]
+                },
+            }
+        ]
+    },
+    "DefaultCacheBehavior": {
+        "LambdaFunctionAssociations": {"Items": [{"LambdaFunctionARN": "arn:default:3", "EventType": "viewer-request"}]}
+    },
+}
+
+
+def pass_on(request: dict[str, Any]) -> object:
+    return request
+
+
+@dataclass(kw_only=True)
+class FakeFunctions:
+    """The Lambda API: one function, in Python."""
+
+    function: Callable[[dict[str, Any]], object] = pass_on
+    invoked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def invoke(self, *, FunctionName: str, Payload: bytes) -> dict[str, Any]:  # noqa: N803 - boto3's names
+        event = json.loads(Payload)
+        self.invoked.append((FunctionName, event))
+        try:
+            result = self.function(event["Records"][0]["cf"]["request"])
+        except ZeroDivisionError:
+            return {"FunctionError": "Unhandled", "Payload": io.BytesIO(b'{"errorMessage": "<boom>"}')}
+        return {"Payload": io.BytesIO(json.dumps(result).encode())}
+
+
+class FakeStorage:
+    """S3: everything below /there/ is there."""
+
+    def head_object(self, *, Bucket: str, Key: str) -> None:  # noqa: N803 - boto3's names
+        assert Bucket == "bucket"
+        if not Key.startswith("there/"):
+            raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "HeadObject")  # type: ignore[typeddict-item]  # what the edge looks at
+
+
+@dataclass(kw_only=True)
+class FakeEmulator:
+    """The emulated distribution: tells what arrived; says 403 to "refused", much to "large"."""
+
+    arrived: list[web.BaseRequest] = field(default_factory=list)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.arrived.append(request)
+        headers = {"Cache-Control": "max-age=30", "X-Cache": "Miss from cloudfront", "Keep-Alive": "timeout=5"}
+        if "refused" in request.raw_path:
+            return web.Response(status=403, text="AccessDenied", headers=headers)
+        if "large" not in request.raw_path:
+            return web.Response(text=f"{request.method} {request.raw_path}", headers=headers)
+        response = web.StreamResponse(headers=headers | {"Content-Length": str(len(CONTENT))})
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await response.write(CONTENT)
+        return response
+
+
+@dataclass(kw_only=True)
+class World:
+    """What a test sees of it all."""
+
+    functions: FakeFunctions
+    emulator: FakeEmulator
+    viewer: Viewer
+    edge: Edge
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await asyncio.to_thread(self.viewer.ask, path, method, named)
+
+
+def play(
+    scene: Callable[[World], Awaitable[None]],
+    function: Callable[[dict[str, Any]], object] = pass_on,
+    *,
+    lists_bucket: bool = True,
+    root_object: str = "",
+) -> None:
+    """Run a test against an edge between fakes."""
+
+    async def run() -> None:
+        functions, emulator = FakeFunctions(function=function), FakeEmulator()
+        upstream = web.ServerRunner(web.Server(emulator.answer))
+        await upstream.setup()
+        await web.TCPSite(upstream, "127.0.0.1", 0).start()
+        async with aiohttp.ClientSession(auto_decompress=False) as session:
+            edge = Edge(
+                endpoint=f"http://127.0.0.1:{upstream.addresses[0][1]}",
+                distribution=Distribution(
+                    id="E1",
+                    domain="d1.cloudfront.net",
+                    behaviours=parse_behaviours(CONFIG),
+                    root_object=root_object,
+                    bucket="bucket",
+                    lists_bucket=lists_bucket,
+                ),
+                functions=cast("Any", functions),
+                storage=cast("Any", FakeStorage()),
+                session=session,
+            )
+            runner = web.ServerRunner(web.Server(edge.serve, max_line_size=32768))
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            viewer = Viewer(url=f"http://127.0.0.1:{runner.addresses[0][1]}")
+            try:
+                await scene(World(functions=functions, emulator=emulator, viewer=viewer, edge=edge))
+            finally:
+                await runner.cleanup()
+                edge.threads.shutdown()
+                await upstream.cleanup()
+
+    asyncio.run(run())
+
+
+def test_serve__function_of_the_behaviour_runs_and_its_request_goes_on() -> None:
+    def rewrite(request: dict[str, Any]) -> object:
+        del request["headers"]["authorization"]
+        return request | {"uri": "/a%2Bb/%21c~", "querystring": ""}
+
+    async def scene(world: World) -> None:
+        answer = await world.ask("/t/x/a+b.conda?list-type=2", Authorization="Basic eDp5", Range="bytes=1-")
+        assert answer.body == b"GET //a%2Bb/%21c~"
+        ((arn, event),) = world.functions.invoked
+        assert arn == "arn:artifacts:7"
+        sent = event["Records"][0]["cf"]["request"]
+        assert (sent["uri"], sent["querystring"], sent["clientIp"]) == ("/t/x/a+b.conda", "list-type=2", "127.0.0.1")
+        (arrived,) = world.emulator.arrived
+        assert arrived.headers["Host"] == "d1.cloudfront.net"
+        assert arrived.headers["X-Forwarded-Proto"] == "https"
+        assert arrived.headers["Range"] == "bytes=1-"
+        assert "Authorization" not in arrived.headers
+
+    play(scene, rewrite)
+
+
+@pytest.mark.parametrize(
+    ("uri", "arrives"),
+    [
+        ("/a%2Bb", "//a%2Bb"),
+        ("/a+b", "//a%20b"),  # S3 takes it for a space, and so must the emulator
+        ("/a/%2e%2e/b", "//a/%2e%2e/b"),
+        ("/a/../b", "//a/../b"),
+        ("/%C3%A9%00%2F", "//%C3%A9%00%2F"),
+        ("/a;b=c,d@e:f", "//a;b=c,d@e:f"),
+        ("/_ministack/reset", "//_ministack/reset"),
+    ],
+)
+def test_serve__uri_arrives_as_the_function_gave_it(uri: str, arrives: str) -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask("/x")).body == f"GET {arrives}".encode()
+
+    play(scene, lambda request: request | {"uri": uri})
+
+
+def test_serve__head_and_large_content() -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask("/large")).body == CONTENT
+        head = await world.ask("/large", "HEAD")
+        assert head.body == b""
+        assert head.headers["content-length"] == str(len(CONTENT))
+
+    play(scene)
+
+
+def test_serve__headers_of_the_origin_but_hop_by_hop() -> None:
+    async def scene(world: World) -> None:
+        answer = await world.ask("/x", Connection="close", Keep_Alive="timeout=1", X_Two="2")
+        assert answer.headers["cache-control"] == "max-age=30"
+        assert "keep-alive" not in answer.headers
+        (arrived,) = world.emulator.arrived
+        assert arrived.headers["X-Two"] == "2"
+        assert "Keep-Alive" not in arrived.headers
+
+    play(scene)
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "cause"),
+    [
+        (lambda _: 1 / 0, 503, "LambdaExecutionError"),
+        (lambda _: None, 502, "LambdaValidationError"),
+        (lambda _: {"status": "200", "body": "x" * 40961}, 502, "LambdaValidationError"),
+        (lambda _: {"status": "401", "statusDescription": "Unauthorized"}, 401, "LambdaGeneratedResponse"),
+    ],
+)
+def test_serve__function_answers_or_fails(
+    function: Callable[[dict[str, Any]], object], status: int, cause: str
+) -> None:
+    async def scene(world: World) -> None:
+        for method in ("GET", "HEAD"):
+            answer = await world.ask("/x", method)
+            assert answer.status == status
+            assert answer.headers["x-cache"] == f"{cause} from cloudfront"
+            assert b"<boom>" not in answer.body
+        assert not world.emulator.arrived
+
+    play(scene, function)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_serve__method_that_the_distribution_does_not_allow(method: str) -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask("/x", method)).status == 403
+        assert not world.functions.invoked
+        assert not world.emulator.arrived
+
+    play(scene)
+
+
+@pytest.mark.parametrize(("path", "status"), [("/" + "a" * 8192, 414), ("http://evil.example/x", 400), ("*", 400)])
+def test_serve__urls_that_cloudfront_does_not_take(path: str, status: int) -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask(path)).status == status
+        assert not world.functions.invoked
+
+    play(scene)
+
+
+def test_serve__missing_is_404_where_the_distribution_may_list() -> None:
+    async def scene(world: World) -> None:
+        for method in ("GET", "HEAD"):
+            missing = await world.ask("/refused/x", method)
+            assert missing.status == 404
+            assert missing.headers["cache-control"] == "max-age=30"  # the distribution's headers, here too
+        assert (await world.ask("/there/refused/x")).status == 403
+
+    async def scene_without(world: World) -> None:
+        assert (await world.ask("/refused/x")).status == 403
+
+    play(scene)
+    play(scene_without, lists_bucket=False)
+
+
+def test_serve__root_let_through_by_the_function() -> None:
+    async def alarmed(world: World) -> None:
+        answer = await world.ask("/")
+        assert answer.status == 500
+        assert b"would list the bucket" in answer.body
+        assert not world.emulator.arrived
+
+    async def replaced(world: World) -> None:
+        assert (await world.ask("/")).body == b"GET //index.html"
+
+    play(alarmed)
+    play(replaced, root_object="index.html")
+
+
+def test_serve__key_that_begins_with_a_slash_is_not_there() -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask("//there/x")).status == 404
+        assert not world.emulator.arrived
+
+    play(scene)
+
+
+def test_serve__emulator_gone() -> None:
+    async def scene(world: World) -> None:
+        world.edge.endpoint = "http://127.0.0.1:1"
+        assert (await world.ask("/x")).status == 502
+
+    play(scene)
+
+
+def test_serve__never_anything_but_loopback() -> None:
+    with pytest.raises(UsageError):
+        asyncio.run(serve(endpoint="https://cloudfront.amazonaws.com", distribution_id="E1", port=0))
