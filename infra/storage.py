@@ -54,6 +54,7 @@ _INDEX_KEYS = (
     f"{PRIVATE_PREFIX}garbage/*",
     f"{PRIVATE_PREFIX}patches/*",
     f"{PRIVATE_PREFIX}policy.json",
+    f"{PRIVATE_PREFIX}tables/*",
     f"{REJECTED_PREFIX}*",
 )
 # What it sets aside, with all versions: the earlier upload under the same name is current again.

@@ -8,14 +8,29 @@ longer known, everything is made again from the tree.
 
 import bz2
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
-from lambdas.channel.errors import ConflictError, InvalidDocumentError
-from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, SubdirPath
+from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
+from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, Subdir, SubdirPath
 from lambdas.indexer.commit import Branch, Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.encoding import FLAT_LEVEL, PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
+from lambdas.indexer.flat import (
+    LARGE_BYTES,
+    TABLES,
+    Source,
+    Tables,
+    fetch_tables,
+    put_tables,
+    read_texts,
+    scan_file,
+    write_packed,
+    write_plain,
+)
+from lambdas.indexer.frames import JOINT
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.projections.channeldata import (
     apply_to_part,
@@ -26,9 +41,35 @@ from lambdas.indexer.projections.channeldata import (
 )
 from lambdas.indexer.projections.current_repodata import make_current_repodata
 from lambdas.indexer.projections.feed import format_feed
-from lambdas.indexer.projections.pages import format_channel_page, format_subdir_page
-from lambdas.indexer.projections.repodata import apply_to_repodata, iter_repodata, make_repodata
-from lambdas.indexer.projections.run_exports import apply_to_run_exports, make_run_exports
+from lambdas.indexer.projections.newest import Row, apply_to_newest, find_newest, iter_rows
+from lambdas.indexer.projections.pages import MAX_ROWS, format_channel_page, format_subdir_page
+from lambdas.indexer.projections.repodata import (
+    RepodataForm,
+    apply_to_removed,
+    apply_to_repodata,
+    iter_repodata,
+    make_repodata,
+    spread_repodata,
+)
+from lambdas.indexer.projections.run_exports import (
+    RunExportsForm,
+    apply_to_run_exports,
+    make_run_exports,
+    spread_run_exports,
+)
+from lambdas.indexer.record import Record
+from lambdas.indexer.segments import (
+    Edition,
+    Entries,
+    Form,
+    Table,
+    apply_entries,
+    cut_document,
+    format_table,
+    make_edition,
+    parse_entries,
+    parse_table,
+)
 from lambdas.indexer.storage import (
     CACHE_CONTROL_METADATA,
     CACHE_CONTROL_PRIVATE,
@@ -37,7 +78,6 @@ from lambdas.indexer.storage import (
     IfMatch,
     ObjectInfo,
     ObjectStorage,
-    StoredObject,
 )
 from lambdas.indexer.tree import SHARD_INDEX, Cards, Shard, ShardIndex, diff_indexes, make_shard
 
@@ -46,6 +86,7 @@ COMMIT_VERSION: Final = "fairway-commit-version"
 PARTS: Final = "fairway-parts"
 PARTS_COLLECTION: Final = "channeldata"
 PART: Final = "part.json.zst"
+TABLES_COLLECTION: Final = "tables"
 
 REPODATA: Final = "repodata.json"
 FROM_PACKAGES: Final = "repodata_from_packages.json"
@@ -53,6 +94,7 @@ RUN_EXPORTS: Final = "run_exports.json"
 CURRENT_REPODATA: Final = "current_repodata.json"
 SUBDIR_PAGE: Final = "index.html"
 
+_NAMES: Final = 256  # shards that are read at a time where all are read
 _CONTENT_TYPES: Final = {
     ".json": "application/json",
     ".zst": "application/zstd",
@@ -70,6 +112,38 @@ class Outputs:
     bz2: bool = False
     url: str = ""
     """The address that channels hang under, without a slash at the end; empty where unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Kind:
+    """A flat document: how it is made whole, and how in segments."""
+
+    name: str
+    form: Form
+    make: Callable[[Subdir], dict[str, Any]]
+    apply: Callable[[dict[str, Any], Mapping[PackageName, Shard | None]], dict[str, Any]]
+    spread: Callable[[Shard], Entries]
+    apply_rest: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
+    is_unpatched: bool = False
+
+
+_REPODATA: Final = _Kind(
+    name=REPODATA,
+    form=RepodataForm(),
+    make=make_repodata,
+    apply=apply_to_repodata,
+    spread=spread_repodata,
+    apply_rest=lambda rest, shards: {**rest, "removed": apply_to_removed(rest["removed"], shards)},
+)
+_FROM_PACKAGES: Final = replace(_REPODATA, name=FROM_PACKAGES, is_unpatched=True)
+_RUN_EXPORTS: Final = _Kind(
+    name=RUN_EXPORTS,
+    form=RunExportsForm(),
+    make=make_run_exports,
+    apply=apply_to_run_exports,
+    spread=spread_run_exports,
+    apply_rest=lambda rest, _: rest,
+)
 
 
 @dataclass(kw_only=True)
@@ -96,26 +170,33 @@ class SubdirProjector:
         Raises:
             ConflictError: another writer was quicker: read the commit again, and project again.
         """
-        names = [REPODATA, RUN_EXPORTS]
-        found = self._look([key for name in names for key in self._variants(name)] + self._derived())
+        found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
         part = self.storage.head(self.path.private_key(PARTS_COLLECTION, PART))
         self._require_current()
-        documents = {
-            REPODATA: self._update(REPODATA, found, make_repodata, apply_to_repodata),
-            RUN_EXPORTS: self._update(RUN_EXPORTS, found, make_run_exports, apply_to_run_exports),
-        }
-        # Law 1: compressed before plain, repodata before what is made of it.
-        if (repodata := documents[REPODATA]) is not None:
-            self._put_document(REPODATA, repodata, found)
-        if (run_exports := documents[RUN_EXPORTS]) is not None:
-            self._put_document(RUN_EXPORTS, run_exports, found)
-        self._project_from_packages(found)
-        if repodata is not None:
-            if self._is_behind(found, SUBDIR_PAGE):
-                self._put(SUBDIR_PAGE, format_subdir_page(self.path, iter_repodata(repodata)), found)
-            if self.outputs.current_repodata:
-                self._put_document(CURRENT_REPODATA, make_current_repodata(repodata), found)
+        try:
+            self._project_documents(found)
+        except VanishedError as error:
+            raise ConflictError(f"a file of {self.path} was replaced while it was read") from error
         self._project_part(part)
+
+    def _project_documents(self, found: Mapping[str, ObjectInfo | None]) -> None:
+        kinds = [_REPODATA, _RUN_EXPORTS, *([] if self.commit.index.patches_sha256 is None else [_FROM_PACKAGES])]
+        updates = {kind: update for kind in kinds if (update := self._update(kind, found)) is not None}
+        tables = self._put_tables(updates)
+        # Law 1: compressed before plain, repodata before what is made of it.
+        for kind, update in updates.items():
+            if update.edition is None:
+                self._put_document(kind.name, update.plain, found)
+            else:
+                self._put_edition(kind, update, found, tables)
+        if self.commit.index.patches_sha256 is None:
+            self._end_from_packages()
+        if (repodata := updates.get(_REPODATA)) is not None:
+            if self._is_behind(found, SUBDIR_PAGE):
+                self._put(SUBDIR_PAGE, self._format_page(repodata), found)
+            if self.outputs.current_repodata:
+                document = repodata.document or self._read_document(repodata)
+                self._put_document(CURRENT_REPODATA, encode_json(make_current_repodata(document)), found)
 
     def _require_current(self) -> None:
         """Look at the pointer after what is to be replaced, never before.
@@ -151,25 +232,182 @@ class SubdirProjector:
         info = found[name]
         return self.from_scratch or info is None or info.metadata.get(COMMIT) != self.commit.sha256
 
-    def _update(
-        self,
-        name: str,
-        found: Mapping[str, ObjectInfo | None],
-        make: Callable[..., dict[str, Any]],
-        apply: Callable[..., dict[str, Any]],
-    ) -> dict[str, Any] | None:
+    def _update(self, kind: _Kind, found: Mapping[str, ObjectInfo | None]) -> "_Update | None":
         """Return the document at the commit, or None where all that depends on it is up to date."""
-        dependent = self._variants(name) + (self._derived() if name == REPODATA else [])
-        if not any(self._is_behind(found, one) for one in dependent if not one.startswith(FROM_PACKAGES)):
+        dependent = self._variants(kind.name)
+        if kind is _REPODATA:
+            dependent += [name for name in self._derived() if not name.startswith(FROM_PACKAGES)]
+        if not any(self._is_behind(found, one) for one in dependent):
             return None
-        shown = self._read_shown(self.path.key(name))
-        if shown is not None:
-            document, names = shown
-            try:
-                return apply(document, self._fetch_shards(names)) if names else document
-            except InvalidDocumentError:
-                pass  # somebody else's file under our name: make it again
-        return apply(make(self.path.subdir), self._fetch_shards(self.commit.index.shards))
+        packed, plain = found[f"{kind.name}.zst"], found[kind.name]
+        try:
+            if self.from_scratch:
+                pass
+            elif packed is not None and TABLES in packed.metadata:
+                if (update := self._update_large(kind, packed)) is not None:
+                    return update
+            elif plain is not None and TABLES not in plain.metadata:
+                shown = self._read_shown(self.path.key(kind.name))
+                if shown is not None:
+                    document, names = shown
+                    return _make_update(kind, kind.apply(document, self._fetch(kind, names)) if names else document)
+        except InvalidDocumentError:
+            pass  # somebody else's file under our name: make it again
+        return self._make(kind)
+
+    def _update_large(self, kind: _Kind, packed: ObjectInfo) -> "_Update | None":
+        """Replace the segments that changed; None where the document is to be made again."""
+        index = self._fetch_index_shown(packed)
+        if index is None:
+            return None
+        stored = fetch_tables(self.storage, self._tables_key(), packed) or Tables()
+        if kind.name in stored.tables:
+            source = Source(info=packed, table=parse_table(stored.tables[kind.name], kind.form))
+        else:
+            source = Source(info=packed, table=scan_file(self.storage, packed, kind.form))
+        shards = self._fetch(kind, diff_indexes(index, self.commit.index).names)
+        edition = apply_entries(
+            kind.form,
+            source.table,
+            {name: None if shard is None else kind.spread(shard) for name, shard in shards.items()},
+            kind.apply_rest(source.table.rest, shards),
+            lambda piece: next(read_texts(self.storage, source, {}, [piece])),
+        )
+        if edition.table.text_bytes < LARGE_BYTES // 2:
+            return None
+        newest = apply_to_newest(stored.newest, shards, total=source.table.count)
+        return _Update(edition=edition, source=source, newest=newest)
+
+    def _make(self, kind: _Kind) -> "_Update":
+        """Make a document from the tree, holding no more than a large one's segments."""
+        removed: list[str] = []
+
+        def iter_shards() -> Iterator[tuple[PackageName, Shard]]:
+            names = sorted(self.commit.index.shards)
+            for start in range(0, len(names), _NAMES):
+                for name, shard in self._fetch(kind, names[start : start + _NAMES], keep=False).items():
+                    if shard is not None:
+                        removed.extend(shard.removed)
+                        yield name, shard
+            removed.sort()
+
+        shards = iter_shards()
+        held: dict[PackageName, Shard | None] = {}
+        size = 0
+        for name, shard in shards:
+            held[name] = shard
+            size += len(encode_json(kind.spread(shard)))
+            if size > LARGE_BYTES:
+                break
+        document = kind.apply(kind.make(self.path.subdir), held) if size <= LARGE_BYTES else None
+        if document is not None:
+            return _make_update(kind, document)
+        everything = chain(((name, shard) for name, shard in held.items() if shard is not None), shards)
+        rest = kind.form.find_rest({**kind.make(self.path.subdir), "removed": removed})
+        entries = ((str(name), kind.spread(shard)) for name, shard in everything)
+        return _Update(edition=make_edition(kind.form, entries, rest))
+
+    def _fetch(
+        self, kind: _Kind, names: Iterable[PackageName], *, keep: bool = True
+    ) -> dict[PackageName, Shard | None]:
+        """Return what a document shows of some names; None for names that are gone."""
+        wanted = list(names)
+        if not kind.is_unpatched:
+            return self._fetch_shards(wanted, keep=keep)
+        cards = self._fetch_cards(wanted)
+        return {name: make_shard(cards[name]) if name in cards else None for name in wanted}
+
+    def _tables_key(self) -> str:
+        return self.path.private_key(TABLES_COLLECTION, "tables.json.zst")
+
+    def _put_tables(self, updates: Mapping[_Kind, "_Update"]) -> str:
+        """Store what is to be known of large documents, before any of them names it."""
+        tables = {
+            kind.name: format_table(update.edition.table)
+            for kind, update in updates.items()
+            if update.edition is not None
+        }
+        if not tables:
+            return ""
+        repodata = updates.get(_REPODATA)
+        newest = () if repodata is None or repodata.edition is None else self._find_newest(repodata)
+        return put_tables(self.storage, self._tables_key(), Tables(tables=tables, newest=newest))
+
+    def _find_newest(self, update: "_Update") -> Sequence[Row]:
+        """Return the rows that are kept for pages; where too many went away, all records are looked at."""
+        edition = update.edition
+        if edition is None:
+            return ()
+        if update.newest is None or len(update.newest) < min(MAX_ROWS, edition.table.count):
+            update.newest = find_newest(self._iter_records(update))
+        return update.newest
+
+    def _iter_records(self, update: "_Update") -> Iterator[tuple[str, Record]]:
+        assert update.edition is not None  # noqa: S101 - asked for large documents alone
+        for section, pieces in update.edition.table.sections.items():
+            extension = f".{section.removeprefix('v3.')}" if section.startswith("v3.") else ""
+            for text in read_texts(self.storage, update.source, update.edition.fresh, pieces):
+                for key, record in parse_entries(_REPODATA.form, text):
+                    yield f"{key}{extension}", record
+
+    def _read_document(self, update: "_Update") -> dict[str, Any]:
+        assert update.edition is not None  # noqa: S101 - asked for large documents alone
+        texts = read_texts(self.storage, update.source, update.edition.fresh, update.edition.table.pieces())
+        document: dict[str, Any] = decode_json(JOINT.join(texts), what=REPODATA)
+        return document
+
+    def _format_page(self, update: "_Update") -> bytes:
+        if update.edition is None:
+            return format_subdir_page(self.path, iter_repodata(update.document or {}))
+        rows = self._find_newest(update)
+        return format_subdir_page(self.path, iter_rows(rows), total=update.edition.table.count)
+
+    def _put_edition(self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str) -> None:
+        """Write a large document: the compressed file first, then the plain one out of it."""
+        edition = update.edition
+        assert edition is not None  # noqa: S101 - asked for large documents alone
+        name = kind.name
+        packed, plain = found[f"{name}.zst"], found[name]
+        metadata = {**self._metadata(), TABLES: tables}
+        if self.outputs.bz2 and self._is_behind(found, f"{name}.bz2"):
+            texts = read_texts(self.storage, update.source, edition.fresh, edition.table.pieces())
+            self._put(f"{name}.bz2", bz2.compress(JOINT.join(texts)), found)
+        written = packed
+        if written is None or self._is_behind(found, f"{name}.zst"):
+            written = write_packed(
+                self.storage,
+                self.path.key(f"{name}.zst"),
+                edition,
+                base=packed,
+                source=update.source,
+                headers=_headers(".zst"),
+                metadata=metadata,
+            )
+        if self._is_behind(found, name):
+            write_plain(
+                self.storage,
+                self.path.key(name),
+                edition,
+                base=plain,
+                old=self._find_table(kind, update, plain, packed),
+                packed=written,
+                headers=_headers(name),
+                metadata=metadata,
+            )
+
+    def _find_table(
+        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, packed: ObjectInfo | None
+    ) -> Table | None:
+        """Return the table of the plain file as it is, if it has one."""
+        if plain is None or TABLES not in plain.metadata or self.from_scratch:
+            return None
+        if packed is not None and update.source is not None and plain.metadata[TABLES] == packed.metadata[TABLES]:
+            return update.source.table
+        stored = fetch_tables(self.storage, self._tables_key(), plain)
+        try:
+            return None if stored is None else parse_table(stored.tables[kind.name], kind.form)
+        except (InvalidDocumentError, KeyError):
+            return None
 
     def _read_shown(self, key: str, *, packed: bool = False) -> tuple[dict[str, Any], frozenset[PackageName]] | None:
         """Read a document and tell which names differ between what it shows and the commit.
@@ -181,7 +419,7 @@ class SubdirProjector:
         stored = self.storage.get(key)
         if stored is None or COMMIT not in stored.info.metadata:
             return None
-        index = self._fetch_index_shown(stored)
+        index = self._fetch_index_shown(stored.info)
         if index is None:
             return None
         try:
@@ -191,21 +429,24 @@ class SubdirProjector:
         names = diff_indexes(index, self.commit.index).names
         return document, names
 
-    def _fetch_index_shown(self, stored: StoredObject) -> ShardIndex | None:
-        sha256 = stored.info.metadata[COMMIT]
+    def _fetch_index_shown(self, info: ObjectInfo) -> ShardIndex | None:
+        sha256 = info.metadata.get(COMMIT, "")
         if sha256 == self.commit.sha256:
             return self.commit.index
         if sha256 not in self._old_indexes:
-            version = stored.info.metadata.get(COMMIT_VERSION)
+            version = info.metadata.get(COMMIT_VERSION)
             old = fetch_commit(self.storage, self.path, version=version) if version else None
             self._old_indexes[sha256] = old.index if old is not None and old.sha256 == sha256 else None
         return self._old_indexes[sha256]
 
-    def _fetch_shards(self, names: Iterable[PackageName]) -> dict[PackageName, Shard | None]:
+    def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:
         wanted = list(names)
         missing = [name for name in wanted if name not in self._shards and name in self.commit.index.shards]
-        self._shards |= fetch_shards(self.storage, self.path, self.commit.index, missing)
-        return {name: self._shards[name] if name in self.commit.index.shards else None for name in wanted}
+        fetched = fetch_shards(self.storage, self.path, self.commit.index, missing)
+        if keep:
+            self._shards |= fetched
+        known = ChainMap(fetched, self._shards)
+        return {name: known[name] if name in self.commit.index.shards else None for name in wanted}
 
     def _fetch_cards(self, names: Iterable[PackageName]) -> dict[PackageName, Cards]:
         wanted = list(names)
@@ -214,26 +455,17 @@ class SubdirProjector:
         self._cards |= {name: cards or {} for name, cards in fetched.items()}
         return {name: self._cards.get(name, {}) for name in wanted if name in self.commit.index.shards}
 
-    def _project_from_packages(self, found: Mapping[str, ObjectInfo | None]) -> None:
-        """Keep the unpatched view while patches are in force, and take it away when they end."""
-        if self.commit.index.patches_sha256 is None:
-            for index in self._old_indexes.values():
-                if index is None or index.patches_sha256 is not None:
-                    self._delete_document(FROM_PACKAGES)
-                    return
-            return
-        if not any(self._is_behind(found, name) for name in self._variants(FROM_PACKAGES)):
-            return
-        shown = self._read_shown(self.path.key(FROM_PACKAGES))
-        document, names = shown or (make_repodata(self.path.subdir), frozenset(self.commit.index.shards))
-        cards = self._fetch_cards(names)
-        shards = {name: make_shard(cards[name]) if name in cards else None for name in names}
-        self._put_document(FROM_PACKAGES, apply_to_repodata(document, shards), found)
+    def _end_from_packages(self) -> None:
+        """Take the unpatched view away when patches end."""
+        for index in self._old_indexes.values():
+            if index is None or index.patches_sha256 is not None:
+                self._delete_document(FROM_PACKAGES)
+                return
 
     def _delete_document(self, name: str) -> None:
         for info in self._look(self._variants(name)).values():
-            if info is not None:
-                self.storage.delete(info)
+            if info is not None:  # without its version: the one before must not come back
+                self.storage.delete(replace(info, version=None))
 
     def _project_part(self, info: ObjectInfo | None) -> None:
         """Keep what this subdir says of its names, for the channel's documents."""
@@ -252,13 +484,10 @@ class SubdirProjector:
         headers = ContentHeaders(content_type=_CONTENT_TYPES[".zst"], cache_control=CACHE_CONTROL_PRIVATE)
         self.storage.put(key, body, headers=headers, metadata=self._metadata(), condition=_unchanged(info))
 
-    def _put_document(self, name: str, document: object, found: Mapping[str, ObjectInfo | None]) -> None:
-        behind = [variant for variant in self._variants(name) if self._is_behind(found, variant)]
-        if not behind:
-            return
-        plain = encode_json(document)
-        for variant in behind:
-            self._put(variant, _encode_variant(plain, variant), found)
+    def _put_document(self, name: str, plain: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
+        for variant in self._variants(name):
+            if self._is_behind(found, variant):
+                self._put(variant, _encode_variant(plain, variant), found)
 
     def _put(self, name: str, body: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         self.storage.put(
@@ -272,6 +501,25 @@ class SubdirProjector:
     def _metadata(self) -> dict[str, str]:
         version = {} if self.commit.version is None else {COMMIT_VERSION: self.commit.version}
         return {COMMIT: self.commit.sha256, **version}
+
+
+@dataclass(kw_only=True, slots=True)
+class _Update:
+    """What becomes of a document: whole where it is small, in pieces where it is large."""
+
+    document: dict[str, Any] | None = None
+    plain: bytes = b""
+    edition: Edition | None = None
+    source: Source | None = None
+    """Where the pieces are that stay."""
+    newest: Sequence[Row] | None = None
+
+
+def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
+    plain = encode_json(document)
+    if len(plain) <= LARGE_BYTES:
+        return _Update(document=document, plain=plain)
+    return _Update(edition=cut_document(kind.form, document))
 
 
 def project_channel(storage: ObjectStorage, channel: Channel, outputs: Outputs) -> None:

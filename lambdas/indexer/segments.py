@@ -83,6 +83,9 @@ class Form(Protocol):
     def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:
         """Return what stands before, between and behind the sections; ``rest`` is all else that it says."""
 
+    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+        """Return the entries of a section of a whole document."""
+
     def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return ``rest`` again from the document without its entries."""
 
@@ -333,6 +336,15 @@ def make_edition(
         editor.finish_section(section)
         whole.adopt(section, editor)
     return whole.finish(rest)
+
+
+def cut_document(form: Form, document: Mapping[str, Any]) -> Edition:
+    """Make the pieces of a whole document."""
+    entries: dict[str, dict[str, dict[str, Any]]] = {}
+    for section in form.sections:
+        for key, value in form.find_section(document, section).items():
+            entries.setdefault(form.find_name(key), {}).setdefault(section, {})[key] = value
+    return make_edition(form, sorted(entries.items()), form.find_rest(document))
 
 
 def scan_table(form: Form, texts: Iterable[tuple[bytes, int]]) -> Table:

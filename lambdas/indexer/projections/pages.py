@@ -13,7 +13,7 @@ from lambdas.channel.names import Channel, SubdirPath
 from lambdas.indexer.projections.feed import newest_packages
 from lambdas.indexer.record import Record
 
-MAX_ROWS: Final = 5000
+MAX_ROWS: Final = 1000
 
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c2733}
@@ -57,11 +57,15 @@ def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str
     return _page(channel, body)
 
 
-def format_subdir_page(path: SubdirPath, records: Iterable[tuple[str, Record]]) -> bytes:
-    """Return the page of a subdir: its artifacts, newest first where there are too many."""
+def format_subdir_page(path: SubdirPath, records: Iterable[tuple[str, Record]], *, total: int | None = None) -> bytes:
+    """Return the page of a subdir: its artifacts, newest first where there are too many.
+
+    ``total`` says how many there are where ``records`` are but the newest.
+    """
     everything = sorted(records, key=lambda item: (-item[1]["indexed_timestamp"], item[0]))
     shown = everything[:MAX_ROWS]
-    if len(shown) == len(everything):
+    total = len(everything) if total is None else total
+    if len(shown) == total:
         shown.sort(key=lambda item: item[0])
     rows = (
         f'<tr><td><a href="{quote(filename)}">{escape(filename)}</a></td>'
@@ -72,7 +76,7 @@ def format_subdir_page(path: SubdirPath, records: Iterable[tuple[str, Record]]) 
     )
     body = (
         f'<h1><a href="../">{escape(path.channel)}</a>/{escape(path.subdir)}</h1>\n'
-        f'<p class="q">{_counted(len(shown), len(everything), "artifacts")} · <a href="repodata.json">repodata.json</a>'
+        f'<p class="q">{_counted(len(shown), total, "artifacts")} · <a href="repodata.json">repodata.json</a>'
         ' · <a href="run_exports.json">run_exports.json</a></p>\n'
         "<table>\n<tr><th>Artifact</th><th>Size</th><th>Indexed (UTC)</th><th>SHA-256</th></tr>\n"
         f"{''.join(rows)}</table>\n"

@@ -108,6 +108,12 @@ class RepodataForm:
             b"}}}" if tar_bz2.count else b"}}" if conda.count else b"}",
         )
 
+    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+        """Return the records of a section."""
+        if section in FLAT_SECTIONS:
+            return dict(document[section])
+        return dict(document.get("v3", {}).get(section.removeprefix("v3."), {}))
+
     def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that is neither an entry nor made of entries."""
         info = {key: value for key, value in skeleton["info"].items() if key != "repodata_revisions"}

@@ -36,7 +36,7 @@ def apply_to_run_exports(document: RunExports, shards: Mapping[PackageName, Shar
             }
             for section in FLAT_SECTIONS
         }
-    except (KeyError, AttributeError, InvalidNameError) as error:
+    except (KeyError, TypeError, AttributeError, InvalidNameError) as error:
         raise InvalidDocumentError(f"not a run_exports document: {error!r}") from error
     for shard in shards.values():
         if shard is None:
@@ -65,6 +65,10 @@ class RunExportsForm:
     def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - nothing hangs on them
         """Return what stands around the sections."""
         return b'{"info":' + encode_json(rest["info"]) + b',"packages":{', b'},"packages.conda":{', b"}}"
+
+    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+        """Return the entries of a section."""
+        return dict(document[section])
 
     def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return all that is no entry."""
