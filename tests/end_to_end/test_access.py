@@ -1,0 +1,60 @@
+"""Changes of access reach the deployed edge within a minute, without a deployment; identity tokens work there."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.emulated.commands import run_tool
+from scripts.emulated.viewer import Viewer, make_basic
+from tests.access import AUDIENCE, ISSUER, KEY, make_claims, make_identity
+from tests.end_to_end.conftest import Channel, wait_until
+
+pytestmark = pytest.mark.emulator
+
+# There is nothing in these channels: who may read gets 404, others 401.
+GUARDED = "/identity-only/noarch/x"
+SHOWN = "/shown-for-a-while/noarch/x"
+
+
+def make_fresh_identity(repository: str = "acme/app") -> str:
+    now = int(time.time())
+    return make_identity(make_claims(iat=now, nbf=now, exp=now + 600, repository=repository))
+
+
+def test_access__changes_take_effect_within_a_minute(channel: Channel, tmp_path: Path) -> None:
+    environment = channel.stack.environment
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "RSA", "kid": KEY.kid, "n": KEY.n, "e": KEY.e}]}))
+    viewer = Viewer(url=channel.stack.edge_url)
+    bearer = {"Authorization": f"Bearer {make_fresh_identity()}"}
+
+    def statuses() -> tuple[int, int]:
+        return viewer.ask(GUARDED, headers=bearer).status, viewer.ask(SHOWN).status
+
+    assert statuses() == (401, 401)
+    options = [
+        "--audience",
+        AUDIENCE,
+        "--claim",
+        "repository=acme/*",
+        "--channel",
+        "identity-only",
+        "--jwks",
+        str(keys),
+    ]
+    run_tool("fairway", "issuer", "add", ISSUER, *options, environment=environment)
+    run_tool("fairway", "channel", "set-public", "shown-for-a-while", environment=environment)
+    wait_until(lambda: statuses() == (404, 404), "an issuer and a public channel are known")
+
+    assert viewer.ask(GUARDED, headers=make_basic(make_fresh_identity())).status == 404
+    assert viewer.ask("/another/noarch/x", headers=bearer).status == 403
+    stranger = {"Authorization": f"Bearer {make_fresh_identity('evil/app')}"}
+    assert viewer.ask(GUARDED, headers=stranger).status == 403
+    forged = {"Authorization": bearer["Authorization"][:-4] + "AAAA"}
+    assert viewer.ask(GUARDED, headers=forged).status == 401
+
+    run_tool("fairway", "issuer", "remove", ISSUER, environment=environment)
+    run_tool("fairway", "channel", "set-private", "shown-for-a-while", environment=environment)
+    wait_until(lambda: statuses() == (401, 401), "both are forgotten")
