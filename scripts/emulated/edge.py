@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 HOST = "127.0.0.1"
-_CONCURRENT_INVOCATIONS = 8  # each needs a process of the emulator
+_CONCURRENT_INVOCATIONS = 16  # each needs a process of the emulator
 _CONNECTIONS = 64
 _CHUNK_BYTES = 64 * 1024
 _DESCRIBING = HOP_BY_HOP | {"content-length", "content-type", "content-encoding", "date", "server"}  # one answer alone
