@@ -93,7 +93,7 @@ class Looker:
             sidecar = True
         if not sidecar:
             return [Present(info=info, card=found)]
-        refused, sha256 = self._look_at_signatures(key)
+        refused, sha256 = self._look_at_signatures(key, known=found.attestations_sha256)
         return [*refused, Present(info=info, card=replace(found, attestations_sha256=sha256))]
 
     def _make_card(self, key: ArtifactKey, info: ObjectInfo, card: Card | None, *, mutable: bool) -> Card:
@@ -137,7 +137,7 @@ class Looker:
             raise result
         return result
 
-    def _look_at_signatures(self, key: ArtifactKey) -> tuple[list[Finding], str | None]:
+    def _look_at_signatures(self, key: ArtifactKey, *, known: str | None) -> tuple[list[Finding], str | None]:
         """Check the sidecar and keep an immutable copy of it, before any record names it (CEP 50)."""
         name = f"{key}{SIGNATURES_SUFFIX}"
         info = self._storage.head(name)
@@ -149,7 +149,8 @@ class Looker:
         except RefusedError as error:
             return [Refused(info=info, error=error)], None
         sha256 = hashlib.sha256(body).hexdigest()
-        self._storage.put(f"{name}.{sha256}", body, headers=_SIGNATURES_HEADERS)
+        if sha256 != known:
+            self._storage.put(f"{name}.{sha256}", body, headers=_SIGNATURES_HEADERS)
         return [], sha256
 
 

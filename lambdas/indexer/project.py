@@ -7,7 +7,6 @@ longer known, everything is made again from the tree.
 """
 
 import bz2
-import hashlib
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,10 @@ from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, Subdir, SubdirPath
+from lambdas.channel.names import Channel, PackageName, Subdir, SubdirPath
+from lambdas.indexer import channel as channel_files
 from lambdas.indexer.commit import Branch, Commit, fetch_cards, fetch_commit, fetch_shards
-from lambdas.indexer.encoding import FLAT_LEVEL, PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
+from lambdas.indexer.encoding import FLAT_LEVEL, compress, decode_json, decompress, encode_json
 from lambdas.indexer.flat import (
     LARGE_BYTES,
     TABLES,
@@ -32,17 +32,9 @@ from lambdas.indexer.flat import (
 )
 from lambdas.indexer.frames import JOINT
 from lambdas.indexer.parallel import in_parallel
-from lambdas.indexer.projections.channeldata import (
-    apply_to_part,
-    format_channeldata,
-    make_entry,
-    make_part,
-    merge_parts,
-)
 from lambdas.indexer.projections.current_repodata import make_current_repodata
-from lambdas.indexer.projections.feed import format_feed
 from lambdas.indexer.projections.newest import Row, apply_to_newest, find_newest, iter_rows
-from lambdas.indexer.projections.pages import MAX_ROWS, format_channel_page, format_subdir_page
+from lambdas.indexer.projections.pages import MAX_ROWS, format_subdir_page
 from lambdas.indexer.projections.repodata import (
     RepodataForm,
     apply_to_removed,
@@ -72,7 +64,6 @@ from lambdas.indexer.segments import (
 )
 from lambdas.indexer.storage import (
     CACHE_CONTROL_METADATA,
-    CACHE_CONTROL_PRIVATE,
     ContentHeaders,
     IfAbsent,
     IfMatch,
@@ -83,9 +74,6 @@ from lambdas.indexer.tree import SHARD_INDEX, Cards, Shard, ShardIndex, diff_ind
 
 COMMIT: Final = "fairway-commit"
 COMMIT_VERSION: Final = "fairway-commit-version"
-PARTS: Final = "fairway-parts"
-PARTS_COLLECTION: Final = "channeldata"
-PART: Final = "part.json.zst"
 TABLES_COLLECTION: Final = "tables"
 
 REPODATA: Final = "repodata.json"
@@ -100,7 +88,6 @@ _CONTENT_TYPES: Final = {
     ".zst": "application/zstd",
     ".bz2": "application/x-bzip2",
     ".html": "text/html; charset=utf-8",
-    ".xml": "application/rss+xml; charset=utf-8",
 }
 
 
@@ -160,6 +147,7 @@ class SubdirProjector:
     """Write everything again, whatever is there."""
 
     def __post_init__(self) -> None:
+        self.has_written = False
         self._shards: dict[PackageName, Shard] = {name: branch.shard for name, branch in self.branches.items()}
         self._cards: dict[PackageName, Cards] = {name: branch.cards for name, branch in self.branches.items()}
         self._old_indexes: dict[str, ShardIndex | None] = {}
@@ -171,17 +159,17 @@ class SubdirProjector:
             ConflictError: another writer was quicker: read the commit again, and project again.
         """
         found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
-        part = self.storage.head(self.path.private_key(PARTS_COLLECTION, PART))
         self._require_current()
         try:
             self._project_documents(found)
         except VanishedError as error:
             raise ConflictError(f"a file of {self.path} was replaced while it was read") from error
-        self._project_part(part)
 
     def _project_documents(self, found: Mapping[str, ObjectInfo | None]) -> None:
         kinds = [_REPODATA, _RUN_EXPORTS, *([] if self.commit.index.patches_sha256 is None else [_FROM_PACKAGES])]
         updates = {kind: update for kind in kinds if (update := self._update(kind, found)) is not None}
+        if _REPODATA in updates and self.commit.index.patches_sha256 is None:
+            self._end_from_packages()
         tables = self._put_tables(updates)
         # Law 1: compressed before plain, repodata before what is made of it.
         for kind, update in updates.items():
@@ -189,8 +177,6 @@ class SubdirProjector:
                 self._put_document(kind.name, update.plain, found)
             else:
                 self._put_edition(kind, update, found, tables)
-        if self.commit.index.patches_sha256 is None:
-            self._end_from_packages()
         if (repodata := updates.get(_REPODATA)) is not None:
             if self._is_behind(found, SUBDIR_PAGE):
                 self._put(SUBDIR_PAGE, self._format_page(repodata), found)
@@ -383,6 +369,7 @@ class SubdirProjector:
                 headers=_headers(".zst"),
                 metadata=metadata,
             )
+            self.has_written = True
         if self._is_behind(found, name):
             write_plain(
                 self.storage,
@@ -394,6 +381,7 @@ class SubdirProjector:
                 headers=_headers(name),
                 metadata=metadata,
             )
+            self.has_written = True
 
     def _find_table(
         self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, packed: ObjectInfo | None
@@ -456,33 +444,18 @@ class SubdirProjector:
         return {name: self._cards.get(name, {}) for name in wanted if name in self.commit.index.shards}
 
     def _end_from_packages(self) -> None:
-        """Take the unpatched view away when patches end."""
-        for index in self._old_indexes.values():
-            if index is None or index.patches_sha256 is not None:
-                self._delete_document(FROM_PACKAGES)
-                return
+        """Take the unpatched view away when patches end.
+
+        That comes before repodata.json shows it: afterwards nothing would tell that they have ended.
+        """
+        shown = self._old_indexes.values()
+        if not shown or any(index is None or index.patches_sha256 is not None for index in shown):
+            self._delete_document(FROM_PACKAGES)
 
     def _delete_document(self, name: str) -> None:
         for info in self._look(self._variants(name)).values():
             if info is not None:  # without its version: the one before must not come back
                 self.storage.delete(replace(info, version=None))
-
-    def _project_part(self, info: ObjectInfo | None) -> None:
-        """Keep what this subdir says of its names, for the channel's documents."""
-        key = self.path.private_key(PARTS_COLLECTION, PART)
-        if info is not None and info.metadata.get(COMMIT) == self.commit.sha256 and not self.from_scratch:
-            return
-        shown = self._read_shown(key, packed=True)
-        part, names = shown or (make_part(self.path.subdir), frozenset(self.commit.index.shards))
-        shards = self._fetch_shards(names)
-        cards = self._fetch_cards(names)
-        entries = {
-            name: None if shard is None else make_entry(self.path.subdir, shard, cards[name])
-            for name, shard in shards.items()
-        }
-        body = compress(encode_json(apply_to_part(part, entries)), level=PRIVATE_LEVEL)
-        headers = ContentHeaders(content_type=_CONTENT_TYPES[".zst"], cache_control=CACHE_CONTROL_PRIVATE)
-        self.storage.put(key, body, headers=headers, metadata=self._metadata(), condition=_unchanged(info))
 
     def _put_document(self, name: str, plain: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         for variant in self._variants(name):
@@ -497,6 +470,7 @@ class SubdirProjector:
             metadata=self._metadata(),
             condition=_unchanged(found[name]),
         )
+        self.has_written = True
 
     def _metadata(self) -> dict[str, str]:
         version = {} if self.commit.version is None else {COMMIT_VERSION: self.commit.version}
@@ -523,45 +497,12 @@ def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
 
 
 def project_channel(storage: ObjectStorage, channel: Channel, outputs: Outputs) -> None:
-    """Bring channeldata.json, rss.xml and index.html of a channel up to date with its parts.
+    """Bring channeldata.json, rss.xml and index.html of a channel up to date with its subdirs.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
     """
-    prefix = f"{PRIVATE_PREFIX}{PARTS_COLLECTION}/{channel}/"
-    names = ("channeldata.json", "rss.xml", "index.html")
-    # What is replaced is looked at before the parts: who lists parts later, writes later or loses.
-    found = dict(zip(names, in_parallel(lambda name: storage.head(f"{channel}/{name}"), names), strict=True))
-    listed = list(storage.list_objects(prefix))
-    digest = hashlib.sha256(repr([(info.key, info.etag) for info in listed]).encode()).hexdigest()
-    behind = [name for name, info in found.items() if info is None or info.metadata.get(PARTS) != digest]
-    if not behind:
-        return
-    merged = merge_parts(_read_parts(storage, listed))
-    make: dict[str, Callable[[], bytes]] = {
-        "channeldata.json": lambda: encode_json(format_channeldata(merged)) + b"\n",  # as conda-index ends it
-        "rss.xml": lambda: format_feed(channel, merged, url=outputs.url),
-        "index.html": lambda: format_channel_page(channel, merged, url=outputs.url),
-    }
-    for name in behind:
-        storage.put(
-            f"{channel}/{name}",
-            make[name](),
-            headers=_headers(name),
-            metadata={PARTS: digest},
-            condition=_unchanged(found[name]),
-        )
-
-
-def _read_parts(storage: ObjectStorage, listed: Iterable[ObjectInfo]) -> list[dict[str, Any]]:
-    def read(info: ObjectInfo) -> dict[str, Any]:
-        stored = storage.get(info.key)
-        if stored is None or stored.info.etag != info.etag:
-            raise ConflictError(f"{info.key!r} was replaced meanwhile")
-        part: dict[str, Any] = decode_json(decompress(stored.body, what=info.key), what=info.key)
-        return part
-
-    return in_parallel(read, listed)
+    channel_files.project_channel(storage, channel, url=outputs.url)
 
 
 def _encode_variant(plain: bytes, name: str) -> bytes:

@@ -17,9 +17,11 @@ from typing import Final, Literal, NewType
 from lambdas.channel.errors import (
     ConflictError,
     FairwayError,
+    InvalidDocumentError,
     InvalidNameError,
     RefusedError,
     TransientError,
+    UnavailableError,
     VanishedError,
 )
 from lambdas.channel.names import (
@@ -46,7 +48,7 @@ from lambdas.indexer.commit import (
 from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.project import Outputs, SubdirProjector, project_channel
+from lambdas.indexer.project import PART, PARTS_COLLECTION, Outputs, SubdirProjector, project_channel
 from lambdas.indexer.record import Record
 from lambdas.indexer.refusals import Announcer, Refusal, set_aside
 from lambdas.indexer.storage import ObjectStorage
@@ -125,7 +127,8 @@ class _Run:
     from_scratch: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, FairwayError] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)
+    dropped: set[tuple[str, str | None]] = field(default_factory=set)
+    """``(key, ETag or None)``: what caches were told to forget, and what took its place."""
     branches: dict[PackageName, Branch] = field(default_factory=dict)
     commits: int = 0
     conflicts: int = 0
@@ -174,8 +177,6 @@ class Indexer:
         if path.subdir != NOARCH:
             self._ensure_noarch(path.channel)
         self._retrying(lambda: project_channel(self._storage, path.channel, self._policy.outputs))
-        if run.replaced:
-            self._announcer.drop_cached(sorted(run.replaced))
         return Report(
             outcomes=tuple(run.outcomes.values()),
             failures=run.failures,
@@ -221,8 +222,7 @@ class Indexer:
         keys = {filename: parse_artifact_key(path.key(filename)) for filename in touched.filenames}
         names = {key.distribution.name for key in keys.values()}
         if patches_sha256 != base.index.patches_sha256:
-            old = fetch_patches(self._storage, path, base.index.patches_sha256)
-            names |= _names_of(path, old.filenames | patches.filenames) & base.index.shards.keys()
+            names |= self._find_patched(path, base, patches)
         if run.from_scratch:
             names |= base.index.shards.keys()
         before, lost = self._fetch_cards(path, base, names)
@@ -231,6 +231,15 @@ class Indexer:
         # Artifacts whose cards are lost are read again with the others.
         keys |= {filename: parse_artifact_key(path.key(filename)) for filename in lost}
         after, changed = self._look(path, keys, before, touched.sidecars, run)
+        if unknown := {keys[filename].distribution.name for filename in lost if path.key(filename) in run.failures}:
+            # The record of such an artifact is as readers see it, patches applied: no base for anything.
+            failure = next(run.failures[path.key(filename)] for filename in lost if path.key(filename) in run.failures)
+            if patches_sha256 != base.index.patches_sha256:
+                raise failure
+            for filename in [one for one, key in keys.items() if key.distribution.name in unknown]:
+                run.failures[path.key(filename)] = failure
+                changed.pop(filename, None)
+            after = {name: cards for name, cards in after.items() if name not in unknown}
         branches = _make_branches(after, patches)
         commit = self._commit(
             path, base, before, branches, patches_sha256=patches_sha256, from_scratch=run.from_scratch
@@ -256,7 +265,11 @@ class Indexer:
             sha256 = hashlib.sha256(stored.body).hexdigest()
             if sha256 == base.index.patches_sha256:
                 run.outcomes.setdefault(key, Outcome(key=key, status="unchanged"))
-                return fetch_patches(self._storage, path, sha256), sha256
+                try:
+                    return fetch_patches(self._storage, path, sha256), sha256
+                except InvalidDocumentError:  # ours is lost: keep theirs
+                    put_patches(self._storage, path, sha256, stored.body)
+                    return parse_patches(stored.body), sha256
             try:
                 patches = parse_patches(stored.body)
             except RefusedError as error:
@@ -270,6 +283,14 @@ class Indexer:
             run.outcomes[key] = Outcome(key=key, status="indexed")
             return patches, sha256
         raise VanishedError(f"{key!r} kept changing")
+
+    def _find_patched(self, path: SubdirPath, base: Commit, patches: PatchInstructions) -> set[PackageName]:
+        """Return the names whose records may change when these patches replace those in force."""
+        try:
+            old = fetch_patches(self._storage, path, base.index.patches_sha256)
+        except InvalidDocumentError:  # nobody knows any more what they changed
+            return set(base.index.shards)
+        return _names_of(path, old.filenames | patches.filenames) & base.index.shards.keys()
 
     def _fetch_cards(
         self, path: SubdirPath, base: Commit, names: Iterable[PackageName]
@@ -302,13 +323,19 @@ class Indexer:
                 card = replace(card, etag="")  # as if it had never been read
             try:
                 return self._look_until_good(key, card, run, mutable=mutable, sidecar=filename in sidecars)
-            except TransientError as error:
+            except FairwayError as error:
                 return error
+            except Exception as error:  # noqa: BLE001 - a bug that one artifact meets may not stop the others (law 3)
+                failure = UnavailableError(f"could not look at {str(key)!r}: {error!r}")
+                failure.__cause__ = error
+                return failure
 
         after = {name: dict(cards) for name, cards in before.items()}
         changed: dict[str, str | None] = {}
         filenames = sorted(keys)
-        for filename, found in zip(filenames, in_parallel(look, filenames), strict=True):
+        findings = dict(zip(filenames, in_parallel(look, filenames), strict=True))
+        findings |= self._drop_cached(keys, before, findings, run)
+        for filename, found in findings.items():
             key = str(keys[filename])
             cards = after[keys[filename].distribution.name]
             old = cards.get(filename)
@@ -326,10 +353,39 @@ class Indexer:
             if found.card != old:
                 cards[filename] = found.card
                 changed[filename] = found.info.etag
-                if old is not None and old.etag and old.sha256 != found.card.sha256:
-                    run.replaced.add(key)
             _note(run, key, "unchanged" if found.card == old else "indexed")
         return after, changed
+
+    def _drop_cached(
+        self,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        findings: Mapping[str, Absent | Present | FairwayError],
+        run: _Run,
+    ) -> dict[str, FairwayError]:
+        """Make caches forget artifacts that went or were replaced; they keep them for a year.
+
+        That comes before the commit: afterwards nothing would show any more that it is still to do.
+        Return what could not be done, by filename, to be tried again.
+        """
+        stale: dict[tuple[str, str | None], str] = {}
+        for filename, found in findings.items():
+            old = before[keys[filename].distribution.name].get(filename)
+            if old is None or isinstance(found, FairwayError):
+                continue
+            if isinstance(found, Absent):
+                stale[str(keys[filename]), None] = filename
+            elif found.card.sha256 != old.sha256:
+                stale[str(keys[filename]), found.info.etag] = filename
+        fresh = stale.keys() - run.dropped
+        if not fresh:
+            return {}
+        try:
+            self._announcer.drop_cached(sorted({key for key, _ in fresh}))
+        except FairwayError as error:
+            return {stale[identity]: error for identity in fresh}
+        run.dropped |= fresh
+        return {}
 
     def _look_until_good(
         self, key: ArtifactKey, card: Card | None, run: _Run, *, mutable: bool, sidecar: bool
@@ -346,7 +402,7 @@ class Indexer:
                     refusal = set_aside(self._storage, self._announcer, finding.info, finding.error)
                     run.outcomes[refusal.key] = Outcome(key=refusal.key, status="refused", refusal=refusal)
             last = findings[-1]
-            if not isinstance(last, Refused):
+            if not isinstance(last, Refused) and len(findings) == 1:
                 return last
         raise VanishedError(f"{str(key)!r} kept changing")
 
@@ -406,32 +462,47 @@ class Indexer:
 
         Whoever swaps last projects. Should they die, their messages come again, and with them the
         projections; the daily reconciliation does the same.
-        """
-        projector = SubdirProjector(
-            storage=self._storage,
-            path=path,
-            commit=commit,
-            outputs=self._policy.outputs,
-            from_scratch=run.from_scratch,
-            branches={
-                name: branch for name, branch in run.branches.items() if commit.index.shards.get(name) == branch.sha256
-            },
-        )
 
-        def project() -> None:
+        Raises:
+            ConflictError: others were quicker each time.
+        """
+        current = commit
+        for round_number in range(MAX_ROUNDS):
+            projector = SubdirProjector(
+                storage=self._storage,
+                path=path,
+                commit=current,
+                outputs=self._policy.outputs,
+                from_scratch=run.from_scratch,
+                branches={
+                    name: branch
+                    for name, branch in run.branches.items()
+                    if current.index.shards.get(name) == branch.sha256
+                },
+            )
+            lost = False
             try:
                 projector.project()
             except ConflictError:
-                current = self._storage.head(path.key(SHARD_INDEX))
-                if current is not None and current.etag == commit.etag:
-                    raise  # somebody behind us wrote in between: once more
-
-        self._retrying(project)
+                lost = True
+            info = self._storage.head(path.key(SHARD_INDEX))
+            is_latest = info is not None and info.etag == current.etag
+            if is_latest and not lost:
+                return
+            if not is_latest and not projector.has_written:
+                return
+            self._pause(round_number)
+            if not is_latest:
+                # What we wrote may have gone over what the later one wrote: an ETag says which bytes are
+                # there, and the same bytes come back when a change is taken back. So look once more.
+                current = fetch_commit(self._storage, path)
+        raise ConflictError(f"{path} kept changing during {MAX_ROUNDS} rounds")
 
     def _ensure_noarch(self, channel: Channel) -> None:
         """Law 13: the noarch subdir exists from the first upload to a channel on."""
         path = SubdirPath(channel=channel, subdir=NOARCH)
-        if self._storage.head(path.key(SHARD_INDEX)) is not None:
+        # The part is written last: where it is, all else was written before.
+        if self._storage.head(path.private_key(PARTS_COLLECTION, PART)) is not None:
             return
         run = _Run(looker=Looker(self._storage))
         commit = self._settle(path, Touched(), run)

@@ -82,6 +82,9 @@ def set_aside(storage: ObjectStorage, announcer: Announcer, info: ObjectInfo, er
     storage.copy(info, refusal.object_key, metadata={})
     storage.put(refusal.reason_key, encode_json(asdict(refusal)), headers=_REASON_HEADERS)
     announcer.announce_refusal(refusal)
+    # Caches are told twice: what they fetch between the two is forgotten too, and should we stop after
+    # the deletion, when nothing shows any more that they are to be told, they were told just before.
+    announcer.drop_cached([info.key])
     storage.delete(info)
     announcer.drop_cached([info.key])
     return refusal

@@ -5,8 +5,9 @@ import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from lambdas.channel.names import Channel, SubdirPath, parse_subdir_path
+from lambdas.channel.names import SubdirPath, parse_subdir_path
 from lambdas.indexer.encoding import decompress
 from lambdas.indexer.events import find_subdir, plan_work
 from lambdas.indexer.project import Outputs
@@ -56,18 +57,18 @@ class World:
         """Do what the queue's handler does with the keys of one batch."""
         return index_keys(self.indexer(), keys)
 
-    def index_json(self, path: SubdirPath, name: str = "repodata.json") -> dict[str, dict[str, dict[str, object]]]:
-        document: dict[str, dict[str, dict[str, object]]] = json.loads(self.storage.body(path.key(name)))
-        return document
+    def index_json(self, path: SubdirPath, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
+        return json.loads(self.storage.body(path.key(name)))
 
     def listed(self, path: SubdirPath) -> set[str]:
         """The filenames that repodata.json lists."""
         document = self.index_json(path)
         return {*document["packages"], *document["packages.conda"]}
 
-    def record(self, path: SubdirPath, filename: str) -> dict[str, object]:
+    def record(self, path: SubdirPath, filename: str) -> dict[str, Any]:
         document = self.index_json(path)
-        return ({**document["packages"], **document["packages.conda"]})[filename]
+        record: dict[str, Any] = {**document["packages"], **document["packages.conda"]}[filename]
+        return record
 
 
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
@@ -196,7 +197,3 @@ def check_encodings(storage: MemoryStorage) -> None:
     for key, body in snapshot.items():
         if key.endswith(".json.zst"):
             assert zstd.decompress(body) == snapshot[key.removesuffix(".zst")], key
-
-
-def channel_of(path: SubdirPath) -> Channel:
-    return path.channel

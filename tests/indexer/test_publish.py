@@ -1,0 +1,992 @@
+"""What becomes of uploads: every law, seen from outside, over a storage in memory."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    FairwayError,
+    InvalidDocumentError,
+    RefusedError,
+    UnavailableError,
+    VanishedError,
+)
+from lambdas.channel.names import parse_subdir_path
+from lambdas.indexer.project import Outputs
+from lambdas.indexer.publish import Policy, Touched
+from lambdas.indexer.refusals import list_refusals
+from lambdas.indexer.storage import (
+    CACHE_CONTROL_IMMUTABLE,
+    CACHE_CONTROL_METADATA,
+    CACHE_CONTROL_PRIVATE,
+    ContentHeaders,
+)
+from lambdas.indexer.tree import decode_cards, decode_index, decode_shard
+from tests.builders import conda_package, tar_bz2_package
+from tests.indexer.world import (
+    LINUX,
+    NOARCH,
+    PATCHES,
+    URL,
+    World,
+    assert_same_as_from_nothing,
+    check_encodings,
+    check_readable,
+    package,
+    public_view,
+    shards_of,
+)
+
+FOO = "foo-1.0-0.conda"
+FOO_KEY = NOARCH.key(FOO)
+SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+MUTABLE = Policy(mutable_channels=("team",), outputs=Outputs(url=URL))
+EVERYTHING = Policy(outputs=Outputs(current_repodata=True, bz2=True, url=URL))
+FILES = ("repodata.json", "repodata.json.zst", "run_exports.json", "run_exports.json.zst", "index.html")
+CHANNEL_FILES = ("team/channeldata.json", "team/rss.xml", "team/index.html")
+FROM_PACKAGES = ("repodata_from_packages.json", "repodata_from_packages.json.zst")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def statuses(world: World, *keys: str) -> dict[str, str]:
+    return {outcome.key: outcome.status for report in world.index(*keys) for outcome in report.outcomes}
+
+
+def rejected(world: World) -> dict[str, str]:
+    """Code by key of what was set aside."""
+    return {refusal.key: refusal.code for refusal in list_refusals(world.storage)}
+
+
+def private_keys(world: World) -> list[str]:
+    return [key for key in world.storage.list_keys() if key.startswith(".fairway/")]
+
+
+def patch(world: World, path: Any = NOARCH, **document: Any) -> str:  # noqa: ANN401 - JSON
+    key: str = path.key(PATCHES)
+    world.storage.upload(key, json.dumps(document).encode())
+    return key
+
+
+# Laws 1 and 13: what appears, and in which order
+
+
+def test_index__first_upload(world: World) -> None:
+    world.publish(NOARCH, package())
+    assert world.listed(NOARCH) == {FOO}
+    check_readable(world.storage)
+    check_encodings(world.storage)
+    assert {NOARCH.key(name) for name in FILES} | {*CHANNEL_FILES} <= set(world.storage.list_keys())
+
+
+def test_index__first_upload_to_another_subdir_makes_noarch_too(world: World) -> None:
+    world.publish(LINUX, package(path=LINUX))
+    assert world.listed(NOARCH) == set()
+    assert {NOARCH.key(name) for name in (*FILES, "repodata_shards.msgpack.zst")} <= set(world.storage.list_keys())
+    assert decode_index(world.storage.body(NOARCH.key("repodata_shards.msgpack.zst"))).shards == {}
+    assert json.loads(world.storage.body("team/channeldata.json"))["subdirs"] == ["linux-64", "noarch"]
+
+
+def test_index__refused_first_upload_makes_noarch_too(world: World) -> None:
+    world.publish(LINUX, (FOO, b"no archive"))
+    assert world.listed(NOARCH) == set()
+    assert not any("linux-64" in key for key in world.storage.list_keys() if not key.startswith(".fairway/"))
+
+
+def test_index__nothing_that_readers_see_names_what_is_not_there_yet(world: World) -> None:
+    """Law 1, at every single request."""
+    for one in (package(), package(name="bar"), package(version="2.0")):
+        world.upload(NOARCH, one)
+    world.storage.fault = lambda kind, key, moment: check_readable(replace(world.storage, fault=None))
+    world.index(NOARCH.key(FOO), NOARCH.key("bar-1.0-0.conda"))
+    world.index(NOARCH.key("foo-2.0-0.conda"))
+    assert world.listed(NOARCH) == {FOO, "bar-1.0-0.conda", "foo-2.0-0.conda"}
+
+
+def test_index__order_of_writes(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.upload(NOARCH, package(version="2.0"))
+    world.storage.log.clear()
+    world.index(NOARCH.key("foo-2.0-0.conda"))
+    written = [key for kind, key in world.storage.log if kind == "put"]
+    ranks = [rank_of(key) for key in written]
+    assert ranks == sorted(ranks), written
+
+
+def rank_of(key: str) -> int:
+    """Law 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the rest."""
+    if "/cards/" in key or "/shards/" in key:
+        return 0
+    for rank, name in enumerate(("repodata_shards.msgpack.zst", "repodata.json.zst", "repodata.json"), start=1):
+        if key.endswith(f"/{name}"):
+            return rank
+    return 4 if key.count("/") > 1 else 5
+
+
+# Costs
+
+
+def count(world: World, *keys: str) -> Counter[str]:
+    world.storage.requests.clear()
+    world.index(*keys)
+    return Counter(world.storage.requests)
+
+
+def test_index__writes_of_one_publish(world: World) -> None:
+    world.publish(NOARCH, package(), package(name="bar"))
+    key = world.upload(NOARCH, package(version="2.0"))
+    world.storage.log.clear()
+    requests = count(world, key)
+    assert sorted(shorten(key) for kind, key in world.storage.log if kind == "put") == [
+        ".fairway/cards/team/noarch/HASH.json.zst",
+        ".fairway/channeldata/team/noarch/part.json.zst",
+        "team/channeldata.json",
+        "team/index.html",
+        "team/noarch/index.html",
+        "team/noarch/repodata.json",
+        "team/noarch/repodata.json.zst",
+        "team/noarch/repodata_shards.msgpack.zst",
+        "team/noarch/run_exports.json",
+        "team/noarch/run_exports.json.zst",
+        "team/noarch/shards/HASH.msgpack.zst",
+        "team/rss.xml",
+    ]
+    assert (requests["put"], requests["list"]) == (12, 1)
+
+
+def shorten(key: str) -> str:
+    folder, _, name = key.rpartition("/")
+    return f"{folder}/HASH{name[64:]}" if len(name) > 64 else key
+
+
+def test_index__a_batch_costs_one_commit(world: World) -> None:
+    keys = [world.upload(NOARCH, package(name=f"p{number}")) for number in range(10)]
+    (report,) = world.index(*keys)
+    assert report.commits == 1
+    assert sum(kind == "put" and key == NOARCH.key("repodata.json") for kind, key in world.storage.log) == 1
+
+
+def test_index__requests_do_not_grow_with_the_channel(world: World) -> None:
+    world.publish(NOARCH, *(package(name=f"p{number}") for number in range(5)))
+    few = count(world, world.upload(NOARCH, package(version="2.0")))
+    world.publish(NOARCH, *(package(name=f"q{number}") for number in range(40)))
+    many = count(world, world.upload(NOARCH, package(name="p1", version="3.0")))
+    few.subtract(many)
+    assert min(few.values()) >= -3, few
+    assert max(few.values()) <= 0, few
+
+
+def test_index__artifact_is_read_once(world: World) -> None:
+    key = world.upload(NOARCH, package())
+    world.index(key)
+    assert world.storage.log.count(("get", key)) == 1
+
+
+def test_index__duplicate_event_writes_nothing(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
+    keys = [FOO_KEY, f"{FOO_KEY}.sigs", NOARCH.key(PATCHES)]
+    world.index(*keys)
+    before = world.storage.snapshot(private=True)
+    requests = count(world, *keys, *keys)
+    assert requests["put"] + requests["copy"] + requests["delete"] == 0
+    assert world.storage.snapshot(private=True) == before
+    assert set(statuses(world, *keys).values()) == {"unchanged"}
+
+
+def test_index__duplicate_event_of_an_artifact_reads_it_not(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.log.clear()
+    world.index(FOO_KEY)
+    assert ("get", FOO_KEY) not in world.storage.log
+
+
+def test_index__untouched_subdir_is_not_written(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.publish(LINUX, package(path=LINUX))
+    world.storage.log.clear()
+    world.publish(LINUX, package(version="2.0", path=LINUX))
+    assert not [key for kind, key in world.storage.log if kind != "head" and key.startswith("team/noarch/")]
+
+
+def test_index__other_channels_are_not_touched(world: World) -> None:
+    other = parse_subdir_path("other/noarch")
+    world.publish(NOARCH, package())
+    before = world.storage.snapshot(private=True)
+    world.storage.log.clear()
+    world.publish(other, package())
+    assert not [key for _, key in world.storage.log if "team" in key]
+    assert {key: body for key, body in world.storage.snapshot(private=True).items() if "other/" not in key} == before
+
+
+# Law 2: bytes never change under a name
+
+
+def test_index__same_bytes_again(world: World) -> None:
+    world.publish(NOARCH, package())
+    before = world.storage.snapshot()
+    world.storage.clock_ms += 3_600_000
+    assert statuses(world, world.upload(NOARCH, package())) == {FOO_KEY: "unchanged"}
+    assert world.storage.snapshot() == before
+
+
+def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None:
+    first = package()
+    world.publish(NOARCH, first)
+    before = public_view(world.storage)
+    report = world.publish(NOARCH, package(depends=["evil"]))
+    assert [(outcome.key, outcome.status) for outcome in report.outcomes] == [(FOO_KEY, "refused")]
+    assert rejected(world) == {FOO_KEY: "filename-taken"}
+    assert world.storage.body(FOO_KEY) == first[1]
+    assert public_view(world.storage) == before
+    assert set(world.announcer.dropped) == {FOO_KEY}
+    assert [refusal.code for refusal in world.announcer.refusals] == ["filename-taken"]
+
+
+def test_index__several_other_bytes_piled_up(world: World) -> None:
+    first = package()
+    world.publish(NOARCH, first)
+    for number in range(3):
+        world.upload(NOARCH, package(depends=[f"evil{number}"]))
+    world.index(FOO_KEY)
+    assert world.storage.body(FOO_KEY) == first[1]
+    assert len(list(list_refusals(world.storage))) == 3
+    check_readable(world.storage)
+
+
+def test_index__deleted_and_other_bytes(world: World) -> None:
+    """Whoever deletes an artifact has given its name back."""
+    world.publish(NOARCH, package())
+    world.storage.remove(FOO_KEY)
+    world.index(FOO_KEY)
+    world.publish(NOARCH, package(depends=["bar"]))
+    assert world.record(NOARCH, FOO)["depends"] == ["bar"]
+    assert rejected(world) == {}
+
+
+def test_index__mutable_channel(world: World) -> None:
+    world = World(policy=MUTABLE)
+    world.publish(NOARCH, package())
+    second = package(depends=["bar"])
+    report = world.publish(NOARCH, second)
+    assert [outcome.status for outcome in report.outcomes] == ["indexed"]
+    assert world.record(NOARCH, FOO)["depends"] == ["bar"]
+    assert rejected(world) == {}
+    assert world.announcer.dropped == [FOO_KEY]
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage, MUTABLE)
+
+
+def test_index__mutable_channel_with_a_bad_replacement(world: World) -> None:
+    world = World(policy=MUTABLE)
+    first = package()
+    world.publish(NOARCH, first)
+    world.publish(NOARCH, (FOO, b"no archive"))
+    assert world.storage.body(FOO_KEY) == first[1]
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage, MUTABLE)
+
+
+# Law 3: a bad artifact harms nobody else
+
+BAD = [
+    (FOO, b""),
+    (FOO, b"no archive"),
+    (FOO, conda_package(name="bar")[1]),
+    (FOO, conda_package(version="2.0")[1]),
+    (FOO, conda_package(subdir="linux-64")[1]),
+    (FOO, conda_package()[1][:-30]),
+    (FOO, conda_package(index_extra={"sha256": "0" * 64})[1]),
+    (FOO, conda_package(index_extra={"depends": "bar"})[1]),
+    ("foo-1.0-0.tar.bz2", tar_bz2_package(name="bar")[1]),
+    ("foo-1.0-0.tar.bz2", b"BZh9"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
+def test_index__bad_artifact_among_good_ones(world: World, bad: tuple[str, bytes]) -> None:
+    report = world.publish(NOARCH, package(name="a"), bad, package(name="z"))
+    assert world.listed(NOARCH) == {"a-1.0-0.conda", "z-1.0-0.conda"}
+    assert {outcome.status for outcome in report.outcomes} == {"indexed", "refused"}
+    assert not report.failures
+    key = NOARCH.key(bad[0])
+    assert key not in world.storage.list_keys()
+    (refusal,) = list_refusals(world.storage)
+    assert refusal.key == key
+    assert refusal.message
+    assert world.storage.body(refusal.object_key) == bad[1]
+    assert world.announcer.refusals == [refusal]
+    assert set(world.announcer.dropped) == {key}
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__bad_ones_of_every_kind_in_one_batch(world: World) -> None:
+    names = [f"bad{number}-1.0-0.conda" for number in range(5)]
+    world.publish(NOARCH, package(), *((name, b"no archive") for name in names))
+    assert world.listed(NOARCH) == {FOO}
+    assert set(rejected(world)) == {NOARCH.key(name) for name in names}
+
+
+def test_index__same_bad_bytes_twice_lie_in_one_place(world: World) -> None:
+    world.publish(NOARCH, (FOO, b"no archive"))
+    world.publish(NOARCH, (FOO, b"no archive"))
+    world.publish(NOARCH, (FOO, b"no archive either"))
+    assert len(list(list_refusals(world.storage))) == 2
+
+
+def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
+    key = world.upload(NOARCH, (FOO, b"no archive"))
+    world.storage.remove(key)
+    assert statuses(world, key) == {key: "unchanged"}
+    assert rejected(world) == {}
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError("cold"), UnavailableError("slow"), VanishedError("gone")])
+def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> None:
+    """An object that we may not read (a cold storage class, a key of KMS) holds up nobody else."""
+
+    def fault(kind: str, key: str, moment: str) -> None:
+        if (kind, key, moment) == ("get", FOO_KEY, "before"):
+            raise error
+
+    world.storage.fault = fault
+    keys = [world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar"))]
+    (report,) = world.index(*keys)
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    assert report.failures == {FOO_KEY: error}
+    world.storage.fault = None
+    world.index(FOO_KEY)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lambdas.indexer.artifact import read_artifact
+
+    def fail_for_foo(source: Any, distribution: Any) -> Any:  # noqa: ANN401 - as there
+        if distribution.name == "foo":
+            raise ZeroDivisionError("a bug")
+        return read_artifact(source, distribution)
+
+    monkeypatch.setattr("lambdas.indexer.look.read_artifact", fail_for_foo)
+    keys = [world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar"))]
+    (report,) = world.index(*keys)
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    assert list(report.failures) == [FOO_KEY]
+
+
+def test_refuse__misplaced_key(world: World) -> None:
+    world.storage.upload("team/foo-1.0-0.conda", b"anything")
+    refusal = world.indexer().refuse("team/foo-1.0-0.conda", RefusedError("invalid-key", "no", hint="upload elsewhere"))
+    assert refusal is not None
+    assert (refusal.code, refusal.hint) == ("invalid-key", "upload elsewhere")
+    assert [key for key in world.storage.list_keys() if not key.startswith(".fairway/")] == []
+    assert world.storage.body(refusal.object_key) == b"anything"
+    assert set(world.announcer.dropped) == {"team/foo-1.0-0.conda"}
+
+
+def test_refuse__nothing_there(world: World) -> None:
+    assert world.indexer().refuse("team/foo-1.0-0.conda", RefusedError("invalid-key", "no")) is None
+    assert world.storage.list_keys() == []
+
+
+# Law 4: the record
+
+
+def test_index__record_is_what_the_artifact_says(world: World) -> None:
+    world.storage.clock_ms = 1_790_000_000_000
+    world.publish(NOARCH, package(depends=["bar >=1"], index_extra={"x-unknown": {"a": [1]}}))
+    record = world.record(NOARCH, FOO)
+    assert record["depends"] == ["bar >=1"]
+    assert record["x-unknown"] == {"a": [1]}
+    assert record["indexed_timestamp"] == 1_790_000_000_000
+    assert record["size"] == len(world.storage.body(FOO_KEY))
+
+
+def test_index__indexed_timestamp_is_kept_for_ever(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.clock_ms += 86_400_000
+    world.publish(NOARCH, package(), package(version="2.0"))
+    assert world.record(NOARCH, FOO)["indexed_timestamp"] == 1_790_000_000_000
+    assert world.record(NOARCH, "foo-2.0-0.conda")["indexed_timestamp"] == 1_790_086_400_000
+
+
+def test_index__both_archives_of_one_build(world: World) -> None:
+    world.publish(NOARCH, package(), tar_bz2_package())
+    assert world.listed(NOARCH) == {FOO, "foo-1.0-0.tar.bz2"}
+
+
+def test_index__run_exports(world: World) -> None:
+    world.publish(NOARCH, package(run_exports=["foo >=1"]), package(name="bar"))
+    assert world.index_json(NOARCH, "run_exports.json")["packages.conda"] == {
+        FOO: {"run_exports": {"weak": ["foo >=1"]}},
+        "bar-1.0-0.conda": {"run_exports": {}},
+    }
+    assert "run_exports" not in world.record(NOARCH, FOO)
+
+
+def test_index__channeldata(world: World) -> None:
+    world.publish(NOARCH, package(about={"summary": "Noarch"}))
+    world.publish(LINUX, package(version="2.0", path=LINUX, about={"summary": "Linux"}))
+    foo = json.loads(world.storage.body("team/channeldata.json"))["packages"]["foo"]
+    assert (foo["summary"], foo["version"], foo["subdirs"]) == ("Linux", "2.0", ["linux-64", "noarch"])
+    assert world.storage.body("team/channeldata.json").endswith(b"\n")
+
+
+# Removal
+
+
+def test_index__removed(world: World) -> None:
+    world.publish(NOARCH, package(), package(name="bar"))
+    world.storage.remove(FOO_KEY)
+    assert statuses(world, FOO_KEY) == {FOO_KEY: "removed"}
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__the_last_one_removed(world: World) -> None:
+    world.publish(LINUX, package(path=LINUX))
+    world.storage.remove(LINUX.key(FOO))
+    world.index(LINUX.key(FOO))
+    assert world.listed(LINUX) == set()
+    assert shards_of(world.storage, LINUX) == []
+    assert json.loads(world.storage.body("team/channeldata.json"))["packages"] == {}
+
+
+def test_index__removed_before_it_was_looked_at(world: World) -> None:
+    key = world.upload(NOARCH, package())
+    world.storage.remove(key)
+    assert statuses(world, key) == {key: "unchanged"}
+    assert world.listed(NOARCH) == set()
+
+
+def test_index__version_restored(world: World) -> None:
+    """A delete marker that is deleted brings the artifact back."""
+    world.publish(NOARCH, package(), package(name="bar"))
+    before = public_view(world.storage)
+    world.storage.remove(FOO_KEY)
+    world.index(FOO_KEY)
+    world.storage.versions[FOO_KEY].pop()
+    assert statuses(world, FOO_KEY) == {FOO_KEY: "indexed"}
+    assert public_view(world.storage) == before
+
+
+def test_index__removal_of_what_was_never_there(world: World) -> None:
+    assert statuses(world, FOO_KEY) == {FOO_KEY: "unchanged"}
+
+
+def test_index__cached_copy_of_what_was_removed_is_dropped(world: World) -> None:
+    """It is cached for a year; the name may come back with other bytes."""
+    world.publish(NOARCH, package())
+    world.storage.remove(FOO_KEY)
+    world.index(FOO_KEY)
+    assert world.announcer.dropped == [FOO_KEY]
+
+
+# Signatures
+
+
+def test_index__signatures(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.index(f"{FOO_KEY}.sigs")
+    attestation = world.record(NOARCH, FOO)["attestations_sha256"]
+    assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == SIGNATURES
+    assert world.storage.headers(f"{FOO_KEY}.sigs.{attestation}") == ContentHeaders(
+        content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE
+    )
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__signatures_before_their_artifact(world: World) -> None:
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    assert statuses(world, f"{FOO_KEY}.sigs") == {FOO_KEY: "unchanged"}
+    world.publish(NOARCH, package())
+    assert "attestations_sha256" in world.record(NOARCH, FOO)
+
+
+def test_index__signatures_appended(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(f"{FOO_KEY}.sigs", b"[]")
+    world.index(f"{FOO_KEY}.sigs")
+    first = world.record(NOARCH, FOO)["attestations_sha256"]
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.index(f"{FOO_KEY}.sigs")
+    second = world.record(NOARCH, FOO)["attestations_sha256"]
+    assert first != second
+    assert {f"{FOO_KEY}.sigs.{first}", f"{FOO_KEY}.sigs.{second}"} <= set(world.storage.list_keys())
+
+
+def test_index__signatures_taken_away(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.index(f"{FOO_KEY}.sigs")
+    world.storage.remove(f"{FOO_KEY}.sigs")
+    world.index(f"{FOO_KEY}.sigs")
+    assert "attestations_sha256" not in world.record(NOARCH, FOO)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__bad_signatures(world: World) -> None:
+    world.storage.upload(f"{FOO_KEY}.sigs", b"{}")
+    world.publish(NOARCH, package())
+    assert world.listed(NOARCH) == {FOO}
+    assert "attestations_sha256" not in world.record(NOARCH, FOO)
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-malformed"}
+    assert f"{FOO_KEY}.sigs" not in world.storage.list_keys()
+
+
+def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> None:
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    world.storage.upload(f"{FOO_KEY}.sigs", b"no json")
+    world.index(f"{FOO_KEY}.sigs")
+    assert public_view(world.storage) == before
+    assert world.storage.body(f"{FOO_KEY}.sigs") == SIGNATURES
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+
+
+# Patches
+
+
+def test_index__patches(world: World) -> None:
+    world.publish(NOARCH, package(depends=["a"]), package(name="bar"))
+    key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
+    assert statuses(world, key) == {key: "indexed"}
+    assert world.record(NOARCH, FOO)["depends"] == ["b"]
+    unpatched = world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"]
+    assert unpatched[FOO]["depends"] == ["a"]
+    assert set(unpatched) == {FOO, "bar-1.0-0.conda"}
+    check_readable(world.storage)
+    check_encodings(world.storage)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__patches_hold_for_what_comes_later(world: World) -> None:
+    world.publish(NOARCH, package(name="bar"))
+    world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
+    world.publish(NOARCH, package(depends=["a"]), package(name="baz"))
+    assert world.record(NOARCH, FOO)["depends"] == ["b"]
+    assert set(world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"]) == world.listed(NOARCH)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__patches_replaced(world: World) -> None:
+    world.publish(NOARCH, package(depends=["a"]), package(name="bar"))
+    world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
+    world.index(patch(world, **{"packages.conda": {"bar-1.0-0.conda": {"license": "MIT"}}}))
+    assert world.record(NOARCH, FOO)["depends"] == ["a"]
+    assert world.record(NOARCH, "bar-1.0-0.conda")["license"] == "MIT"
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__patches_removed(world: World) -> None:
+    world.publish(NOARCH, package(depends=["a"]))
+    before = public_view(world.storage)
+    for _ in range(2):  # the second time there are older versions of what is taken away
+        world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
+        world.publish(NOARCH, package())
+        world.storage.remove(NOARCH.key(PATCHES))
+        assert statuses(world, NOARCH.key(PATCHES)) == {NOARCH.key(PATCHES): "removed"}
+        assert not {NOARCH.key(name) for name in FROM_PACKAGES} & set(world.storage.list_keys())
+        assert public_view(world.storage) == before
+
+
+def test_index__unpatched_view_written_twice_and_taken_away(world: World) -> None:
+    world.publish(NOARCH, package(depends=["a"]))
+    key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
+    world.index(key)
+    world.publish(NOARCH, package(name="bar"))
+    world.storage.remove(key)
+    world.index(key)
+    assert not {NOARCH.key(name) for name in FROM_PACKAGES} & set(world.storage.list_keys())
+
+
+def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> None:
+    world.publish(NOARCH, package(depends=["a"]))
+    key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
+    world.index(key)
+    before = public_view(world.storage)
+    world.storage.upload(key, b"{")
+    world.storage.upload(key, b'{"packages": {"foo-1.0-0.tar.bz2": {"sha256": "0"}}}')
+    assert statuses(world, key) == {key: "refused"}
+    assert public_view(world.storage) == before
+    assert {refusal.code for refusal in list_refusals(world.storage)} == {"patches-not-json", "patches-protected-field"}
+
+
+def test_index__bad_patches_with_none_in_force(world: World) -> None:
+    world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    key = patch(world, patch_instructions_version=9)
+    world.index(key, world.upload(NOARCH, package()))
+    assert public_view(world.storage) == before
+    assert rejected(world) == {key: "patches-version"}
+
+
+@pytest.mark.parametrize("value", [b"NaN", b"1e999", b"99999999999999999999", b'"\\ud800"', b"[" * 70 + b"]" * 70])
+def test_index__patches_that_no_file_could_carry(world: World, value: bytes) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(NOARCH.key(PATCHES), b'{"packages.conda": {"foo-1.0-0.conda": {"x": ' + value + b"}}}")
+    world.index(NOARCH.key(PATCHES), world.upload(NOARCH, package(name="bar")))
+    assert world.listed(NOARCH) == {FOO, "bar-1.0-0.conda"}
+    assert rejected(world) == {NOARCH.key(PATCHES): "patches-not-json"}
+
+
+def test_index__yanked_and_back(world: World) -> None:
+    world.publish(NOARCH, package(), package(version="2.0"), package(name="bar"))
+    before = public_view(world.storage)
+    key = patch(world, remove=[FOO, "bar-1.0-0.conda"])
+    world.index(key)
+    assert world.listed(NOARCH) == {"foo-2.0-0.conda"}
+    assert world.index_json(NOARCH)["removed"] == ["bar-1.0-0.conda", FOO]
+    assert {FOO_KEY, NOARCH.key("bar-1.0-0.conda")} <= set(world.storage.list_keys()), "for lock files"
+    assert "bar" not in json.loads(world.storage.body("team/channeldata.json"))["packages"]
+    assert_same_as_from_nothing(world.storage)
+    world.storage.remove(key)
+    world.index(key)
+    assert public_view(world.storage) == before
+
+
+def test_index__yanked_name_gets_another_version(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.index(patch(world, remove=[FOO]))
+    world.publish(NOARCH, package(version="2.0"))
+    assert world.listed(NOARCH) == {"foo-2.0-0.conda"}
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__yanked_artifact_is_deleted(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.index(patch(world, remove=[FOO]))
+    world.storage.remove(FOO_KEY)
+    world.index(FOO_KEY)
+    assert world.index_json(NOARCH)["removed"] == []
+    assert_same_as_from_nothing(world.storage, times=False)
+
+
+def test_index__yanked_artifact_is_overwritten(world: World) -> None:
+    first = package()
+    world.publish(NOARCH, first)
+    world.index(patch(world, remove=[FOO]))
+    world.publish(NOARCH, package(depends=["evil"]))
+    assert world.storage.body(FOO_KEY) == first[1]
+
+
+def test_index__run_exports_patched_and_taken_away(world: World) -> None:
+    world.publish(NOARCH, package(run_exports=["foo"]))
+    for value, expected in (({"strong": ["x"]}, {"weak": ["foo"], "strong": ["x"]}), (None, {})):
+        world.index(patch(world, patch_instructions_version=2, **{"packages.conda": {FOO: {"run_exports": value}}}))
+        shown = world.index_json(NOARCH, "run_exports.json")["packages.conda"][FOO]["run_exports"]
+        assert shown == expected
+    assert_same_as_from_nothing(world.storage)
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_index__patches_in_force_that_were_lost(world: World, *, patched: bool) -> None:
+    """Uploading them again, or others, mends it."""
+    world.publish(NOARCH, package(depends=["a"]))
+    key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
+    world.index(key)
+    for lost in [one for one in private_keys(world) if "/patches/" in one]:
+        world.storage.remove(lost)
+    with pytest.raises(InvalidDocumentError):
+        world.index(world.upload(NOARCH, package(name="bar")))
+    if not patched:
+        world.storage.remove(key)
+    world.index(key, NOARCH.key("bar-1.0-0.conda"))
+    assert world.record(NOARCH, FOO)["depends"] == (["b"] if patched else ["a"])
+    assert_same_as_from_nothing(world.storage)
+    world.publish(NOARCH, package(name="baz"))
+
+
+# What got lost, or was written by others
+
+
+def test_index__lost_cards_are_made_again(world: World) -> None:
+    world.publish(
+        NOARCH, package(about={"summary": "s"}, run_exports=["x"]), package(version="2.0"), package(name="bar")
+    )
+    world.storage.clock_ms += 1000
+    world.index(patch(world, remove=["foo-2.0-0.conda"], **{"packages.conda": {FOO: {"depends": ["b"]}}}))
+    before, cards = public_view(world.storage), cards_of(world)
+    for key in [one for one in private_keys(world) if "/cards/" in one]:
+        world.storage.remove(key)
+    world.index(FOO_KEY)
+    assert public_view(world.storage) == before
+    world.index(NOARCH.key("bar-1.0-0.conda"))
+    assert cards_of(world) == cards
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__broken_cards_are_made_again(world: World) -> None:
+    world.publish(NOARCH, package())
+    (key,) = [one for one in private_keys(world) if "/cards/" in one]
+    good = world.storage.body(key)
+    world.storage.upload(key, b"broken")
+    world.index(FOO_KEY)
+    assert world.storage.body(key) == good
+
+
+def test_index__lost_cards_of_an_artifact_that_can_not_be_read_now(world: World) -> None:
+    """What readers see is patched: it may not become the base that patches apply to."""
+    world.publish(NOARCH, package(depends=["a"]), package(version="2.0"))
+    world.index(patch(world, revoke=[FOO]))
+    before, cards = public_view(world.storage), cards_of(world)
+    for key in [one for one in private_keys(world) if "/cards/" in one]:
+        world.storage.remove(key)
+
+    def fault(kind: str, key: str, moment: str) -> None:
+        if (kind, key, moment) == ("get", FOO_KEY, "before"):
+            raise UnavailableError("slow")
+
+    world.storage.fault = fault
+    bar = world.upload(NOARCH, package(name="bar"))
+    (report,) = world.index(NOARCH.key("foo-2.0-0.conda"), bar)
+    assert set(report.failures) == {FOO_KEY, NOARCH.key("foo-2.0-0.conda")}
+    assert world.listed(NOARCH) == {FOO, "foo-2.0-0.conda", "bar-1.0-0.conda"}
+    world.storage.remove(bar)
+    world.storage.fault = None
+    world.index(NOARCH.key("foo-2.0-0.conda"), bar)
+    assert public_view(world.storage) == before
+    assert cards_of(world) == cards
+
+
+def test_index__lost_cards_of_an_artifact_that_was_removed_meanwhile(world: World) -> None:
+    world.publish(NOARCH, package(), package(version="2.0"))
+    for key in [one for one in private_keys(world) if "/cards/" in one]:
+        world.storage.remove(key)
+    world.storage.remove(FOO_KEY)
+    world.index(NOARCH.key("foo-2.0-0.conda"))
+    assert world.listed(NOARCH) == {"foo-2.0-0.conda"}
+    assert_same_as_from_nothing(world.storage)
+
+
+def cards_of(world: World) -> dict[str, Any]:
+    """The cards behind the current commit."""
+    index = decode_index(world.storage.body(NOARCH.key("repodata_shards.msgpack.zst")))
+    return {
+        name: decode_cards(world.storage.body(f".fairway/cards/team/noarch/{sha256}.json.zst"))
+        for name, sha256 in index.shards.items()
+    }
+
+
+@pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"broken", b'{"packages": {"evil-1-0.conda": {}}}'])
+def test_index__foreign_file_under_our_name(world: World, name: str, body: bytes) -> None:
+    world.publish(NOARCH, package())
+    key = NOARCH.key(name).replace("noarch/../", "")
+    world.storage.upload(key, body)
+    world.index(FOO_KEY)
+    assert_same_as_from_nothing(world.storage)
+    world.storage.upload(key, body)
+    world.publish(NOARCH, package(name="bar"))
+    assert_same_as_from_nothing(world.storage)
+
+
+@pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
+def test_index__file_that_was_deleted(world: World, name: str) -> None:
+    world.publish(NOARCH, package())
+    world.storage.remove(NOARCH.key(name).replace("noarch/../", ""))
+    world.index(FOO_KEY)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__part_that_was_broken(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(".fairway/channeldata/team/noarch/part.json.zst", b"broken")
+    world.index(FOO_KEY)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -> None:
+    """Law 7."""
+    world.publish(NOARCH, package())
+    key = NOARCH.key("repodata_shards.msgpack.zst")
+    world.storage.upload(key, b"broken")
+    with pytest.raises(InvalidDocumentError):
+        world.index(world.upload(NOARCH, package(name="bar")))
+    assert world.storage.body(key) == b"broken"
+
+
+@pytest.mark.parametrize("error", [UnavailableError("500"), AccessDeniedError("403")])
+def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: FairwayError) -> None:
+    """Law 7."""
+    world.publish(NOARCH, package())
+    before = world.storage.snapshot()
+
+    def fault(kind: str, key: str, moment: str) -> None:
+        if key == NOARCH.key("repodata_shards.msgpack.zst") and kind in {"get", "head"}:
+            raise error
+
+    world.storage.fault = fault
+    key = world.upload(NOARCH, package(name="bar"))
+    with pytest.raises(type(error)):
+        world.index(key)
+    world.storage.remove(key)
+    assert world.storage.snapshot() == before
+
+
+def test_index__old_shard_index_that_expired(world: World) -> None:
+    """Where nobody knows any more what a file shows, it is made again."""
+    world.publish(NOARCH, package())
+    world.storage.fault = stop_at("put", NOARCH.key("repodata.json.zst"))
+    with pytest.raises(UnavailableError):
+        world.publish(NOARCH, package(name="bar"))
+    world.storage.fault = None
+    key = NOARCH.key("repodata_shards.msgpack.zst")
+    world.storage.versions[key] = world.storage.versions[key][-1:]
+    world.index(NOARCH.key("bar-1.0-0.conda"))
+    assert_same_as_from_nothing(world.storage)
+
+
+def stop_at(kind: str, key: str) -> Any:  # noqa: ANN401 - a fault
+    def fault(this_kind: str, this_key: str, moment: str) -> None:
+        if (this_kind, this_key, moment) == (kind, key, "before"):
+            raise UnavailableError("stopped")
+
+    return fault
+
+
+def test_index__several_missed_commits_are_caught_up_at_once(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.storage.fault = stop_at("put", NOARCH.key("repodata.json.zst"))
+    for number in range(3):
+        with pytest.raises(UnavailableError):
+            world.publish(NOARCH, package(name=f"p{number}"))
+    world.storage.remove(FOO_KEY)
+    world.storage.fault = None
+    world.index(FOO_KEY)
+    assert world.listed(NOARCH) == {f"p{number}-1.0-0.conda" for number in range(3)}
+    assert_same_as_from_nothing(world.storage)
+
+
+# Law 12, law 11: headers and files
+
+
+def test_index__headers_of_every_output() -> None:
+    world = World(policy=EVERYTHING)
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
+    world.index(world.upload(NOARCH, package()), NOARCH.key(PATCHES))
+    world.publish(NOARCH, ("bad-1-0.conda", b"bad"))
+    seen = set()
+    for key in world.storage.list_keys():
+        if key in {FOO_KEY, f"{FOO_KEY}.sigs", NOARCH.key(PATCHES)} or key.endswith("/object"):
+            continue
+        headers = world.storage.headers(key)
+        name = key.rpartition("/")[2]
+        private = key.startswith(".fairway/")
+        immutable = "/shards/" in key or ".sigs." in name
+        expected = (
+            CACHE_CONTROL_PRIVATE if private else CACHE_CONTROL_IMMUTABLE if immutable else CACHE_CONTROL_METADATA
+        )
+        assert headers.cache_control == expected, key
+        assert headers.content_type == content_type_of(name), key
+        seen.add(name)
+    for plain in ("repodata.json", "repodata_from_packages.json", "current_repodata.json", "run_exports.json"):
+        assert {plain, f"{plain}.zst", f"{plain}.bz2"} <= seen
+
+
+def content_type_of(name: str) -> str:
+    if ".sigs." in name:
+        return "application/json"
+    return {
+        "json": "application/json",
+        "zst": "application/zstd",
+        "bz2": "application/x-bzip2",
+        "html": "text/html; charset=utf-8",
+        "xml": "application/rss+xml; charset=utf-8",
+    }[name.rpartition(".")[2]]
+
+
+def test_index__optional_outputs_follow() -> None:
+    world = World(policy=EVERYTHING)
+    world.publish(NOARCH, package())
+    world.publish(NOARCH, package(version="2.0"))
+    assert set(world.index_json(NOARCH, "current_repodata.json")["packages.conda"]) == {"foo-2.0-0.conda"}
+    assert_same_as_from_nothing(world.storage, EVERYTHING)
+
+
+def test_index__optional_outputs_switched_on_later(world: World) -> None:
+    world.publish(NOARCH, package())
+    world.policy = EVERYTHING
+    world.index(FOO_KEY)
+    assert_same_as_from_nothing(world.storage, EVERYTHING)
+
+
+# Order independence
+
+
+UPLOADS = [
+    (NOARCH, package(about={"summary": "one"})),
+    (NOARCH, package(version="2.0", run_exports=["x"], about={"summary": "two"})),
+    (NOARCH, tar_bz2_package()),
+    (NOARCH, package(name="bar", index_extra={"schema_version": 3})),
+    (LINUX, package(path=LINUX, about={"home": "h"})),
+    (LINUX, package(name="baz", path=LINUX)),
+    (NOARCH, ("foo-1.0-0.conda.sigs", SIGNATURES)),
+    (NOARCH, (PATCHES, b'{"packages": {"foo-1.0-0.tar.bz2": {"license": "MIT"}}, "remove": ["foo-2.0-0.conda"]}')),
+    (NOARCH, ("bad-1.0-0.conda", b"bad")),
+]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(len(UPLOADS))), st.lists(st.integers(0, len(UPLOADS)), max_size=4))
+def test_index__order_and_batches_do_not_matter(order: list[int], cuts: list[int]) -> None:
+    worlds = []
+    for sequence, ends in ((list(range(len(UPLOADS))), []), (order, sorted(cuts))):
+        world = World()
+        start = 0
+        for stop in [*ends, len(sequence)]:
+            keys = []
+            for number in sequence[start:stop]:
+                path, upload = UPLOADS[number]
+                keys.append(world.upload(path, upload, last_modified_ms=1_790_000_000_000 + number))
+            world.index(*keys)
+            start = stop
+        worlds.append(public_view(world.storage))
+    assert worlds[0] == worlds[1]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from([key for path, (name, _) in UPLOADS for key in [path.key(name)]]), min_size=1))
+def test_index__replays_write_nothing(keys: list[str]) -> None:
+    world = World()
+    world.index(*(world.upload(path, upload) for path, upload in UPLOADS))
+    before = world.storage.snapshot(private=True)
+    requests = count(world, *keys)
+    assert requests["put"] + requests["copy"] + requests["delete"] == 0
+    assert world.storage.snapshot(private=True) == before
+
+
+def test_index__what_nobody_touched(world: World) -> None:
+    """Nothing to look at is no reason to write anything but the skeleton."""
+    world.indexer().index(NOARCH, Touched())
+    before = world.storage.snapshot(private=True)
+    requests = count(world)
+    world.indexer().index(NOARCH, Touched())
+    assert requests["put"] == 0
+    assert world.storage.snapshot(private=True) == before
+
+
+def test_index__shards_are_named_by_their_bytes(world: World) -> None:
+    world.publish(NOARCH, package(), package(name="bar"))
+    (foo,) = [shard for shard in shards_of(world.storage, NOARCH) if FOO in shard.packages_conda]
+    assert decode_shard(world.storage.body(shard_key_of(world, "foo"))) == foo
+
+
+def shard_key_of(world: World, name: str) -> str:
+    index = decode_index(world.storage.body(NOARCH.key("repodata_shards.msgpack.zst")))
+    return NOARCH.key(f"shards/{dict(index.shards)[name]}.msgpack.zst")  # type: ignore[index]  # a name
