@@ -31,7 +31,7 @@ from lambdas.channel.names import (
 )
 
 NOTIFIED_SUFFIXES = (*EXTENSIONS, SIGNATURES_SUFFIX, PATCH_INSTRUCTIONS)
-NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 
 _READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
