@@ -126,7 +126,7 @@ def test_notifications__name_every_suffix_and_event_once(plain: Synthesis) -> No
     found = {(each["Event"], each["Filter"]["S3Key"]["Rules"][0]["Value"]) for each in configurations}
     assert found == {
         (event, suffix)
-        for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+        for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
         for suffix in (".conda", ".tar.bz2", ".sigs", "patch_instructions.json")
     }
     assert len(found) == len(configurations)
