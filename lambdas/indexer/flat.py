@@ -8,7 +8,7 @@ again from the file.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
@@ -40,6 +40,8 @@ TABLES: Final = "fairway-tables"
 """The attribute by which a file names its table: ``SHA256 VERSION``."""
 LARGE_BYTES: Final = 24 * 1024 * 1024
 """A plain document of this size is kept in segments; docs/performance.md has the measurements."""
+LARGE_CHANNELDATA_BYTES: Final = 8 * 1024 * 1024
+"""The same for a document that is not compressed, whose segments are smaller."""
 WHOLE_BYTES: Final = 8 * 1024 * 1024
 """A file up to this size is written whole, in one request instead of five."""
 
@@ -54,6 +56,8 @@ class Tables:
     """``{name of the document: table}``, as JSON has it."""
     newest: Sequence[Sequence[Any]] = ()
     """Rows of what was indexed last, for pages."""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """Which commits are shown, where it is not one alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +70,7 @@ class Source:
 
 def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
     """Store tables; return how files name them."""
-    body = compress(encode_json({"tables": tables.tables, "newest": tables.newest}), level=PRIVATE_LEVEL)
+    body = compress(encode_json(asdict(tables)), level=PRIVATE_LEVEL)
     info = storage.put(key, body, headers=_TABLES_HEADERS)
     return f"{hashlib.sha256(body).hexdigest()} {info.version or ''}".strip()
 
@@ -80,8 +84,8 @@ def fetch_tables(storage: ObjectStorage, key: str, info: ObjectInfo) -> Tables |
         if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
             try:
                 document = decode_json(decompress(stored.body, what=key), what=key)
-                return Tables(tables=document["tables"], newest=document["newest"])
-            except (InvalidDocumentError, KeyError, TypeError):
+                return Tables(**document)
+            except (InvalidDocumentError, TypeError):
                 return None
         if not version:
             break
@@ -183,6 +187,50 @@ def write_plain(
         headers=headers,
         metadata=metadata,
     )
+
+
+def read_single(storage: ObjectStorage, source: Source, piece: Piece) -> bytes:
+    """Read a piece of a file that is kept plain alone."""
+    at = 0
+    for number, one in enumerate(source.table.pieces()):
+        at += len(JOINT) if number else 0
+        if one.digest == piece.digest:
+            return storage.read_range(source.info, at, at + one.text_bytes)
+        at += one.text_bytes
+    raise InvalidDocumentError("a piece is nowhere to be found")
+
+
+def write_single(
+    storage: ObjectStorage,
+    key: str,
+    edition: Edition,
+    *,
+    base: ObjectInfo | None,
+    source: Source | None,
+    headers: ContentHeaders,
+    metadata: Mapping[str, str],
+) -> ObjectInfo:
+    """Write a file that is kept plain alone; ``source`` is ``base`` with its table, where that is known.
+
+    Raises:
+        ConflictError: ``base`` is no longer the current version.
+    """
+    pieces = edition.table.pieces()
+
+    def read(first: int, last: int) -> bytes:
+        body: list[bytes] = []
+        for at, piece in enumerate(pieces[first:last], start=first):
+            text = edition.fresh.get(piece.digest)
+            if text is None:
+                if source is None:
+                    raise InvalidDocumentError("a piece is nowhere to be found")
+                text = read_single(storage, source, piece)
+            body.append((JOINT if at else b"") + text)
+        return b"".join(body)
+
+    old = _plain_spans(source.table) if source is not None else []
+    spans = _plain_spans(edition.table)
+    return _write(storage, key, old, spans, read, base=base, headers=headers, metadata=metadata)
 
 
 def _write(

@@ -178,11 +178,11 @@ class SubdirProjector:
             else:
                 self._put_edition(kind, update, found, tables)
         if (repodata := updates.get(_REPODATA)) is not None:
-            if self._is_behind(found, SUBDIR_PAGE):
-                self._put(SUBDIR_PAGE, self._format_page(repodata), found)
             if self.outputs.current_repodata:
                 document = repodata.document or self._read_document(repodata)
                 self._put_document(CURRENT_REPODATA, encode_json(make_current_repodata(document)), found)
+            if self._is_behind(found, SUBDIR_PAGE):  # last: where it is, all else was written before
+                self._put(SUBDIR_PAGE, self._format_page(repodata), found)
 
     def _require_current(self) -> None:
         """Look at the pointer after what is to be replaced, never before.

@@ -48,7 +48,7 @@ from lambdas.indexer.commit import (
 from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.project import PART, PARTS_COLLECTION, Outputs, SubdirProjector, project_channel
+from lambdas.indexer.project import SUBDIR_PAGE, Outputs, SubdirProjector, project_channel
 from lambdas.indexer.record import Record
 from lambdas.indexer.refusals import Announcer, Refusal, set_aside
 from lambdas.indexer.storage import ObjectStorage
@@ -501,8 +501,8 @@ class Indexer:
     def _ensure_noarch(self, channel: Channel) -> None:
         """Law 13: the noarch subdir exists from the first upload to a channel on."""
         path = SubdirPath(channel=channel, subdir=NOARCH)
-        # The part is written last: where it is, all else was written before.
-        if self._storage.head(path.private_key(PARTS_COLLECTION, PART)) is not None:
+        # The page is written last: where it is, all else was written before.
+        if self._storage.head(path.key(SUBDIR_PAGE)) is not None:
             return
         run = _Run(looker=Looker(self._storage))
         commit = self._settle(path, Touched(), run)

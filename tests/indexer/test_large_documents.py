@@ -148,7 +148,7 @@ def test_project__tables_are_lost(monkeypatch: pytest.MonkeyPatch, forget: str) 
     before = len(world.storage.log)
     world.publish(NOARCH, package("pkg0020", "2.0"))
     shards_read = [key for kind, key in world.storage.log[before:] if kind == "get" and "/shards/" in key]
-    assert not shards_read  # made again from the file, not from the tree
+    assert len(shards_read) <= 1  # the channel's files want one; the others are made again from the file
     check(world, monkeypatch)
 
 

@@ -1,19 +1,21 @@
 """channeldata.json: what a channel says of each package name, over all subdirs. Pure.
 
-It is made in two steps, so that two subdirs never race for one document: each subdir keeps a *part*
-(one entry per name, made from the name's cards alone), and the channel's document is the merge of
-the parts. Both steps give the same bytes in whatever order artifacts arrived.
+It is made in two steps: a *part* says what one subdir says of some names, made of their shards and
+cards alone, and the channel's document is the merge of the parts. Both steps give the same bytes in
+whatever order artifacts arrived.
 
 Source: CEP 38 (channel-wide metadata); conda-index's ``_update_channeldata`` is the reference.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, Subdir
+from lambdas.indexer.encoding import encode_json
 from lambdas.indexer.projections.versions import VersionKey
 from lambdas.indexer.record import Record
+from lambdas.indexer.segments import Summary
 from lambdas.indexer.tree import Card, Cards, Shard, iter_records
 
 ChannelPart = dict[str, Any]
@@ -100,11 +102,41 @@ def format_channeldata(merged: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document as published: CEP 38's fields alone."""
     return {
         **merged,
-        "packages": {
-            name: {key: value for key, value in entry.items() if key != "newest"}
-            for name, entry in merged["packages"].items()
-        },
+        "packages": {name: format_entry(entry) for name, entry in merged["packages"].items()},
     }
+
+
+def format_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is published of one name."""
+    return {key: value for key, value in entry.items() if key != "newest"}
+
+
+class ChanneldataForm:
+    """The form of a large document: every key stands where it stands in a small one."""
+
+    sections = ("packages",)
+    segment_bytes = 256 * 1024
+    is_packed = False
+
+    def find_name(self, key: str) -> str:
+        """Return the name, which is the key."""
+        return key
+
+    def find_time(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, whose time nobody asks for
+        """Return 0."""
+        return 0
+
+    def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - nothing hangs on them
+        """Return what stands around the names."""
+        return b'{"channeldata_version":1,"packages":{', b'},"subdirs":' + encode_json(rest["subdirs"]) + b"}\n"
+
+    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+        """Return the entries by name."""
+        return dict(document[section])
+
+    def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that is no entry."""
+        return {"subdirs": skeleton["subdirs"]}
 
 
 def _merge_entries(ours: dict[str, Any] | None, theirs: Mapping[str, Any], subdir: Subdir) -> dict[str, Any]:

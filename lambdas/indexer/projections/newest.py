@@ -1,7 +1,7 @@
-"""The artifacts of a subdir that were indexed last, kept by change. Pure.
+"""What was indexed last, kept by change: the artifacts of a subdir, the names of a channel. Pure.
 
-A page shows a bounded number of them. Twice as many are kept, so that artifacts can go away for a
-long time before all have to be looked at again.
+A page shows a bounded number of rows. Twice as many are kept, so that many can go away before
+everything has to be looked at again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +17,12 @@ KEPT_ROWS: Final = 2 * MAX_ROWS
 
 Row = Sequence[Any]
 """``[filename, size, indexed_timestamp, sha256]``"""
+
+Entry = Mapping[str, Any]
+"""What channeldata.json says of a name, with ``newest``."""
+NameRow = tuple[str, Entry]
+"""A name, and of its entry what pages show."""
+_SHOWN: Final = ("newest", "subdirs", "summary", "version")
 
 
 def find_newest(records: Iterable[tuple[str, Record]]) -> list[Row]:
@@ -47,6 +53,33 @@ def iter_rows(rows: Iterable[Row]) -> Iterator[tuple[str, Record]]:
     """Yield rows as a page wants them: ``(filename, record)``."""
     for filename, size, time, sha256 in rows:
         yield filename, {"size": size, "indexed_timestamp": time, "sha256": sha256}
+
+
+def find_newest_names(entries: Iterable[tuple[str, Entry]]) -> list[NameRow]:
+    """Return the names with the newest artifacts, newest first."""
+    return nsmallest(KEPT_ROWS, (_make_name_row(name, entry) for name, entry in entries), key=_order_of_name)
+
+
+def apply_to_newest_names(rows: Sequence[NameRow], entries: Mapping[str, Entry | None], *, total: int) -> list[NameRow]:
+    """Return the newest names after the entries of some were replaced; ``total`` as in ``apply_to_newest``."""
+    new = [_make_name_row(name, entry) for name, entry in entries.items() if entry is not None]
+    if len(rows) < total:
+        oldest = _time_of_name(rows[-1]) if rows else 0
+        new = [row for row in new if rows and _time_of_name(row) > oldest]
+    kept = [row for row in rows if row[0] not in entries]
+    return sorted([*kept, *new], key=_order_of_name)[:KEPT_ROWS]
+
+
+def _make_name_row(name: str, entry: Entry) -> NameRow:
+    return name, {field: entry[field] for field in _SHOWN if entry.get(field)}
+
+
+def _order_of_name(row: NameRow) -> tuple[int, str]:
+    return -_time_of_name(row), row[0]
+
+
+def _time_of_name(row: NameRow) -> int:
+    return int(row[1]["newest"]["indexed_timestamp"])
 
 
 def _make_row(filename: str, record: Record) -> Row:

@@ -29,12 +29,13 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIBI: Final = 1024
 
 
-def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str) -> bytes:
+def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str, total: int | None = None) -> bytes:
     """Return the page of a channel: its subdirs and its names, newest first where there are too many.
 
-    ``merged`` comes from ``channeldata.merge_parts``.
+    ``merged`` comes from ``channeldata.merge_parts``; ``total`` says how many names there are where it
+    has but the newest.
     """
-    total = len(merged["packages"])
+    total = len(merged["packages"]) if total is None else total
     shown = newest_packages(merged, MAX_ROWS)
     if len(shown) == total:
         shown.sort()
