@@ -61,7 +61,7 @@ def demo(*, as_json: bool) -> None:
     """  # noqa: D301 - click's mark for text that it shall not wrap
     with _spoken_errors():
         require_loopback_environment(os.environ)
-        run_demo(Transcript(as_json=as_json), setup_seconds=_find_setup_seconds())
+        run_demo(Transcript(as_json=as_json, before_seconds=_find_setup_seconds()))
 
 
 @main.command()

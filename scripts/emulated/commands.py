@@ -54,8 +54,9 @@ def create_token(name: str, channels: str, *, environment: Mapping[str, str]) ->
 
 def build_packages(folder: Path, *, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """Build the demo's packages; each is ``{path, subdir, tool, seconds}``."""
+    here = {**environment, "XDG_CACHE_HOME": str(folder / "cache")}  # not the user's
     built: list[dict[str, Any]] = json.loads(
-        run_tool("python", "-m", "scripts.emulated.packages", str(folder), environment=environment)
+        run_tool("python", "-m", "scripts.emulated.packages", str(folder), environment=here)
     )
     return built
 

@@ -26,12 +26,12 @@ class DemoError(FairwayError):
     """Something was not as it should be."""
 
 
-def run_demo(transcript: Transcript, *, setup_seconds: float) -> None:
+def run_demo(transcript: Transcript) -> None:
     """Do all of it and tell it; raises if anything is not so."""
     with tempfile.TemporaryDirectory(prefix="fairway-demo-") as name, transcript.judged():
         folder = Path(name)
         transcript.begin("Set up the checkout: locked, with hashes")
-        transcript.tell(_describe_tools(), setup_seconds)
+        transcript.tell(_describe_tools(), transcript.before_seconds)
         with running_stack(folder / "state", announce=transcript.announce) as stack:
             viewer = _show_token(stack, transcript)
             artifacts = _show_building(stack, folder / "built", transcript)

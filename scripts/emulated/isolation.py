@@ -101,6 +101,5 @@ def make_environment(parent: Mapping[str, str], *, endpoint: str, root: Path, te
         "PATH": f"{root / '.venv' / 'bin'}:{parent.get('PATH', '/usr/bin:/bin')}",
         "PYTHONUNBUFFERED": "1",
         "RATTLER_CACHE_DIR": str(caches / "rattler"),
-        "XDG_CACHE_HOME": str(caches),
         "TMPDIR": str(temporary),
     }

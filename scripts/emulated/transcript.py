@@ -16,6 +16,7 @@ class Transcript:
     """Steps with facts; for people as they happen, for programs at the end."""
 
     as_json: bool = False
+    before_seconds: float = 0.0  # what was done before, and counts
     _steps: list[dict[str, object]] = field(default_factory=list)
     _facts: list[dict[str, object]] = field(default_factory=list)
     _started: float = field(default_factory=time.monotonic)
@@ -62,7 +63,7 @@ class Transcript:
             error = str(failure)
             raise
         finally:
-            took = time.monotonic() - self._started
+            took = self.before_seconds + time.monotonic() - self._started
             if self.as_json:
                 verdict = {"ok": error is None, "seconds": round(took, 3), "error": error, "steps": self._steps}
                 print(json.dumps(verdict, indent=2), flush=True)
