@@ -81,6 +81,15 @@ class MemoryStorage:
         assert current.headers is not None
         return current.headers
 
+    def fork(self) -> "MemoryStorage":
+        """Another storage that holds the same, and goes its own way from here."""
+        with self._lock:
+            other = MemoryStorage(
+                clock_ms=self.clock_ms, versions={key: list(versions) for key, versions in self.versions.items()}
+            )
+            other._serial = itertools.count(next(self._serial))
+            return other
+
     def snapshot(self, *, private: bool = False) -> dict[str, bytes]:
         return {key: self.body(key) for key in self.list_keys() if private or not key.startswith(".fairway/")}
 

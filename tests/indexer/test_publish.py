@@ -148,7 +148,7 @@ def test_index__writes_of_one_publish(world: World) -> None:
     requests = count(world, key)
     assert sorted(shorten(key) for kind, key in world.storage.log if kind == "put") == [
         ".fairway/cards/team/noarch/HASH.json.zst",
-        ".fairway/channeldata/team/noarch/part.json.zst",
+        ".fairway/channeldata/team/state.json.zst",
         "team/channeldata.json",
         "team/index.html",
         "team/noarch/index.html",
@@ -216,7 +216,8 @@ def test_index__untouched_subdir_is_not_written(world: World) -> None:
     world.publish(LINUX, package(path=LINUX))
     world.storage.log.clear()
     world.publish(LINUX, package(version="2.0", path=LINUX))
-    assert not [key for kind, key in world.storage.log if kind != "head" and key.startswith("team/noarch/")]
+    written = [key for kind, key in world.storage.log if kind in {"put", "copy", "delete"}]
+    assert not [key for key in written if key.startswith("team/noarch/")]
 
 
 def test_index__other_channels_are_not_touched(world: World) -> None:
@@ -803,11 +804,13 @@ def test_index__file_that_was_deleted(world: World, name: str) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__part_that_was_broken(world: World) -> None:
+def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(".fairway/channeldata/team/noarch/part.json.zst", b"broken")
-    world.index(FOO_KEY)
-    assert_same_as_from_nothing(world.storage)
+    (state,) = [key for key in private_keys(world) if key.startswith(".fairway/channeldata/")]
+    for _ in range(2):
+        world.storage.upload(state, b"broken")
+        world.publish(NOARCH, package(name="bar"))
+        assert_same_as_from_nothing(world.storage)
 
 
 def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -> None:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from lambdas.channel.names import SubdirPath, parse_subdir_path
 from lambdas.indexer.encoding import decompress
@@ -71,6 +71,22 @@ class World:
         return record
 
 
+class InlinePool:
+    """Threads that run one after another: the same requests in the same order each time."""
+
+    def __init__(self, _threads: int) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def map(self, function: Callable[..., object], *items: Sequence[object]) -> Iterator[object]:
+        return map(function, *items)
+
+
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
     return [indexer.index(path, touched) for path, touched in plan_work(keys).subdirs.items()]
 
@@ -100,6 +116,21 @@ def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY) -> Memor
     return fresh.storage
 
 
+class Reference:
+    """Indexes built from nothing, each built once."""
+
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self._policy = policy
+        self._built: dict[tuple[object, ...], MemoryStorage] = {}
+
+    def build(self, storage: MemoryStorage) -> MemoryStorage:
+        infos = [storage.head(key) for key in sources(storage)]
+        identity = tuple((info.key, info.etag, info.last_modified_ms) for info in infos if info is not None)
+        if identity not in self._built:
+            self._built[identity] = build_from_nothing(storage, self._policy)
+        return self._built[identity]
+
+
 def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, bytes]:
     """What readers can reach; superseded shards and superseded copies of signatures are left out.
 
@@ -124,8 +155,11 @@ def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, byte
 
 
 def assert_same_as_from_nothing(storage: MemoryStorage, policy: Policy = POLICY, *, times: bool = True) -> None:
-    ours = public_view(storage, times=times)
-    theirs = public_view(build_from_nothing(storage, policy), times=times)
+    assert_same(storage, build_from_nothing(storage, policy), times=times)
+
+
+def assert_same(storage: MemoryStorage, other: MemoryStorage, *, times: bool = True) -> None:
+    ours, theirs = public_view(storage, times=times), public_view(other, times=times)
     assert sorted(ours) == sorted(theirs)
     for key in ours:
         if ours[key] != theirs[key]:
