@@ -42,6 +42,7 @@ class ChannelStack(cdk.Stack):
         self.publishing = Publishing(self, "Publishing", configuration=configuration, storage=self.storage)
         self.storage.allow_indexing(self.indexing.role)
         self.storage.allow_keykeeping(self.keykeeping.role)
+        self.keykeeping.run_at_deployment(self.storage)
         self.storage.notify(self.indexing.queue)
         if configuration.require_if_none_match:
             self.storage.forbid_overwriting(but=self.indexing.role)

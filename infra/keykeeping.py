@@ -1,7 +1,8 @@
 """Keykeeping: the scheduled function that refreshes issuers' public keys in the access document.
 
-Owns its schedule and what it is given. What it may do in the bucket is said in storage.py. Its first
-run also writes an empty access document where there is none: without one, the authorizer answers 503.
+Owns its schedule and what it is given. What it may do in the bucket is said in storage.py. Each deployment
+runs it once, to write an empty access document where there is none: without one, the authorizer
+answers 503.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from constructs import Construct
+from constructs import Construct, IConstruct
 
 from infra import bundling
 from infra.acknowledging import acknowledge_rules
@@ -44,7 +45,7 @@ class Keykeeping(Construct):
             "Keykeeper",
             description="Fairway: refreshes the keys by which identity tokens are checked",
             code=lambda_.Code.from_asset(str(bundling.build_keykeeper(carried))),
-            handler="lambdas.keykeeper.handler.handle_schedule",
+            handler="lambdas.keykeeper.handler.handle_event",
             runtime=find_runtime(configuration),
             architecture=find_architecture(configuration),
             role=self.role,
@@ -62,3 +63,13 @@ class Keykeeping(Construct):
             schedule=events.Schedule.rate(EVERY),
             targets=[targets.LambdaFunction(self.keykeeper, retry_attempts=0)],  # the next hour tries again
         )
+
+    def run_at_deployment(self, *after: IConstruct) -> None:
+        """Have CloudFormation call the keykeeper once all of these are there."""
+        first_run = cdk.CustomResource(
+            self,
+            "AccessDocument",
+            service_token=self.keykeeper.function_arn,
+            resource_type="Custom::FairwayAccessDocument",
+        )
+        first_run.node.add_dependency(self.role, *after)

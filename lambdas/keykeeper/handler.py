@@ -1,4 +1,4 @@
-"""The scheduled function: refreshes issuers' keys in the access document, and creates it if need be.
+"""The keykeeper: refreshes issuers' keys in the access document, and creates it if need be.
 
 An issuer that can't be reached keeps its keys; the invocation then fails in the end, so that the
 function's error metric tells. The edge believes keys for a week after they were last confirmed.
@@ -10,10 +10,12 @@ import json
 import os
 import sys
 import time
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, cast
 
 from lambdas.channel.access import AccessDocument
 from lambdas.channel.errors import AccessDeniedError, ConflictError, UnavailableError
+from lambdas.keykeeper.deployment import is_deployment, send_answer, settle_deployment
 from lambdas.keykeeper.jwks import fetch_keys
 from lambdas.keykeeper.refresh import FetchKeys, apply_fetched_keys, fetch_all_keys
 
@@ -70,14 +72,17 @@ def refresh_keys(store: DocumentStore, fetch: FetchKeys, *, now: int) -> dict[st
     return {"created": False, "issuers": len(fetched.keys)}
 
 
-def handle_schedule(_event: object, _context: object) -> dict[str, Any]:
-    """Run by EventBridge: the entry point."""
+def handle_event(event: object, _context: object) -> dict[str, Any]:
+    """Run by EventBridge every hour, and by CloudFormation at each deployment: the entry point."""
     import boto3  # noqa: PLC0415 - tests of the rest do without
     from botocore.config import Config  # noqa: PLC0415 - likewise
 
     from lambdas.keykeeper.document import S3Document  # noqa: PLC0415 - likewise
 
     client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=10, retries={"max_attempts": 3}))
-    result = refresh_keys(S3Document(os.environ["FAIRWAY_BUCKET"], client), fetch_keys, now=int(time.time()))
+    store = S3Document(os.environ["FAIRWAY_BUCKET"], client)
+    if is_deployment(event):
+        return settle_deployment(cast("Mapping[str, Any]", event), store.create, send_answer)
+    result = refresh_keys(store, fetch_keys, now=int(time.time()))
     sys.stdout.write(json.dumps({"level": "INFO", "code": "keys-refreshed", **result}) + "\n")
     return result

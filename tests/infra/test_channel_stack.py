@@ -21,7 +21,7 @@ BUCKET = "arn:aws:s3:::fairway-team-123456789012-us-east-1"
 INDEXER = "lambdas.indexer.handler.handle_queue"
 RECONCILER = "lambdas.indexer.handler.handle_schedule"
 AUTHORIZER = "lambdas.authorizer.handler.handle_viewer_request"
-KEYKEEPER = "lambdas.keykeeper.handler.handle_schedule"
+KEYKEEPER = "lambdas.keykeeper.handler.handle_event"
 
 
 def bucket_statements(synthesis: Synthesis) -> list[dict[str, Any]]:
@@ -359,6 +359,19 @@ def test_authorizer__reads_one_object_and_logs(full: Synthesis) -> None:
     (logging,) = [each for each in statements if each["Action"] != "s3:GetObject"]
     assert set(logging["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
     assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/authorizer:*"
+
+
+def test_keykeeper__writes_an_access_document_before_the_deployment_ends(plain: Synthesis) -> None:
+    first_run = plain.only("Custom::FairwayAccessDocument")
+    role = plain.role_of(KEYKEEPER)
+    grants = {
+        policy["Id"]
+        for policy in plain.resources("AWS::IAM::Policy")
+        if {"Ref": role["Id"]} in policy["Properties"]["Roles"]
+    }
+    assert grants
+    assert grants <= set(first_run["DependsOn"])
+    assert plain.only("AWS::S3::Bucket")["Id"] in first_run["DependsOn"]
 
 
 def test_keykeeper__reads_and_replaces_one_object(full: Synthesis) -> None:

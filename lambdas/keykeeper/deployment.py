@@ -1,0 +1,65 @@
+"""Answers CloudFormation, so that the keykeeper's first run is part of the deployment.
+
+Without an access document the authorizer answers 503; a deployment therefore ends with one in place.
+
+Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
+
+PHYSICAL_ID: Final = "access-document"
+TIMEOUT_SECONDS: Final = 30
+
+Send = Callable[[str, bytes], None]
+
+
+def is_deployment(event: object) -> bool:
+    """Tell whether CloudFormation asks."""
+    return isinstance(event, Mapping) and "RequestType" in event and "ResponseURL" in event
+
+
+def settle_deployment(event: Mapping[str, Any], create: Callable[[], None], send: Send) -> dict[str, Any]:
+    """Create the document where there is none, and answer; a deletion leaves it alone.
+
+    Whatever happens is answered: CloudFormation would wait for an hour otherwise.
+    """
+    reason = ""
+    if event["RequestType"] != "Delete":
+        try:
+            with contextlib.suppress(ConflictError):  # there is one
+                create()
+        except FairwayError as error:
+            reason = str(error)
+    answer = {
+        "Status": "FAILED" if reason else "SUCCESS",
+        "Reason": reason,
+        "PhysicalResourceId": PHYSICAL_ID,
+        "StackId": event["StackId"],
+        "RequestId": event["RequestId"],
+        "LogicalResourceId": event["LogicalResourceId"],
+    }
+    send(str(event["ResponseURL"]), json.dumps(answer).encode())
+    return answer
+
+
+def send_answer(url: str, body: bytes) -> None:
+    """PUT the answer to the address that CloudFormation has signed.
+
+    Raises:
+        UnavailableError: it did not take it.
+    """
+    # An empty type: it is part of what was signed.
+    request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 - CloudFormation's own address
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310 - as above
+            pass
+    except OSError as error:
+        raise UnavailableError(f"CloudFormation did not take the answer: {error}") from error
