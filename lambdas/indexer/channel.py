@@ -66,6 +66,7 @@ _CONTENT_TYPES: Final = {
     FEED: "application/rss+xml; charset=utf-8",
     PAGE: "text/html; charset=utf-8",
 }
+FILES: Final = tuple(_CONTENT_TYPES)
 _FORM: Final = ChanneldataForm()
 _NAMES: Final = 256  # that are read at a time where all are read
 _Entry = dict[str, Any]
@@ -78,20 +79,20 @@ def project_channel(storage: ObjectStorage, channel: Channel, *, url: str) -> No
         ConflictError: another writer was quicker: do it again.
     """
     # What is replaced is looked at before the commits: who reads commits later, writes later or loses.
-    names = tuple(_CONTENT_TYPES)
-    found = dict(zip(names, in_parallel(lambda name: storage.head(f"{channel}/{name}"), names), strict=True))
+    found = dict(zip(FILES, in_parallel(lambda name: storage.head(f"{channel}/{name}"), FILES), strict=True))
     paths = list(_list_subdirs(storage, channel))
-    heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
-    etags: dict[str, str | None] = {
-        path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None
-    }
+    etags = _fetch_etags(storage, paths)
     if _find_behind(found, _hash_shown(etags)):
         try:
-            _ChannelProjector(storage=storage, channel=channel, url=url, found=found).project(
+            ChannelProjector(storage=storage, channel=channel, url=url, found=found).project(
                 [path for path in paths if path.subdir in etags]
             )
         except VanishedError as error:
             raise ConflictError(f"a file of {channel} was replaced while it was read") from error
+        # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
+        # and the same bytes come back when a change is taken back. So whoever wrote looks once more.
+        if _fetch_etags(storage, paths) != etags:
+            raise ConflictError(f"a subdir of {channel} has a newer commit")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -111,7 +112,9 @@ class _Document:
 
 
 @dataclass(kw_only=True)
-class _ChannelProjector:
+class ChannelProjector:
+    """Brings the files of one channel to the commits of its subdirs."""
+
     storage: ObjectStorage
     channel: Channel
     url: str
@@ -119,6 +122,11 @@ class _ChannelProjector:
     commits: dict[SubdirPath, Commit] = field(default_factory=dict)
 
     def project(self, paths: Sequence[SubdirPath]) -> None:
+        """Write what does not show the commits yet.
+
+        Raises:
+            ConflictError: another writer was quicker: do it again.
+        """
         commits = in_parallel(lambda path: fetch_commit(self.storage, path), paths)
         self.commits = dict(zip(paths, commits, strict=True))
         shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
@@ -298,6 +306,12 @@ class _ChannelProjector:
 
     def _state_key(self) -> str:
         return f"{PRIVATE_PREFIX}{STATE_COLLECTION}/{self.channel}/state.json.zst"
+
+
+def _fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirPath]) -> dict[str, str | None]:
+    """Return which commit each subdir has, by ETag; subdirs without one are left out."""
+    heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
+    return {path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None}
 
 
 def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirPath]:

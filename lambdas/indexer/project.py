@@ -17,7 +17,7 @@ from lambdas.channel.errors import ConflictError, InvalidDocumentError, Vanished
 from lambdas.channel.names import Channel, PackageName, Subdir, SubdirPath
 from lambdas.indexer import channel as channel_files
 from lambdas.indexer.commit import Branch, Commit, fetch_cards, fetch_commit, fetch_shards
-from lambdas.indexer.encoding import FLAT_LEVEL, compress, decode_json, decompress, encode_json
+from lambdas.indexer.encoding import FLAT_LEVEL, compress, decode_json, encode_json
 from lambdas.indexer.flat import (
     LARGE_BYTES,
     TABLES,
@@ -233,7 +233,7 @@ class SubdirProjector:
                 if (update := self._update_large(kind, packed)) is not None:
                     return update
             elif plain is not None and TABLES not in plain.metadata:
-                shown = self._read_shown(self.path.key(kind.name))
+                shown = self._read_shown(self.path.key(kind.name), plain)
                 if shown is not None:
                     document, names = shown
                     return _make_update(kind, kind.apply(document, self._fetch(kind, names)) if names else document)
@@ -397,21 +397,26 @@ class SubdirProjector:
         except (InvalidDocumentError, KeyError):
             return None
 
-    def _read_shown(self, key: str, *, packed: bool = False) -> tuple[dict[str, Any], frozenset[PackageName]] | None:
+    def _read_shown(self, key: str, found: ObjectInfo) -> tuple[dict[str, Any], frozenset[PackageName]] | None:
         """Read a document and tell which names differ between what it shows and the commit.
 
-        None where it is missing, broken, or shows a commit that nobody knows any more.
+        None where it is broken, or shows a commit that nobody knows any more.
+
+        Raises:
+            ConflictError: it is not what was found.
         """
         if self.from_scratch:
             return None
         stored = self.storage.get(key)
-        if stored is None or COMMIT not in stored.info.metadata:
+        if stored is None or stored.info.etag != found.etag:
+            raise ConflictError(f"{key!r} was replaced meanwhile")
+        if COMMIT not in stored.info.metadata:
             return None
         index = self._fetch_index_shown(stored.info)
         if index is None:
             return None
         try:
-            document = decode_json(decompress(stored.body, what=key) if packed else stored.body, what=key)
+            document = decode_json(stored.body, what=key)
         except InvalidDocumentError:
             return None
         names = diff_indexes(index, self.commit.index).names
@@ -456,6 +461,7 @@ class SubdirProjector:
         for info in self._look(self._variants(name)).values():
             if info is not None:  # without its version: the one before must not come back
                 self.storage.delete(replace(info, version=None))
+                self.has_written = True
 
     def _put_document(self, name: str, plain: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         for variant in self._variants(name):

@@ -197,6 +197,7 @@ class Indexer:
         """
         pending = touched
         for round_number in range(MAX_ROUNDS):
+            commits = run.commits
             try:
                 commit, changed = self._settle_once(path, pending, run)
             except TransientError as error:
@@ -206,9 +207,11 @@ class Indexer:
                 self._pause(round_number)
                 continue
             moved = self._look_again(path, changed)
-            if not moved:
+            beside = run.commits > commits and (pending.patches or bool(pending.sidecars))
+            if not moved and not beside:
                 return commit
-            pending = Touched(artifacts=moved)
+            # Patches and signatures are looked at again by another round, until one changes nothing.
+            pending = replace(pending, artifacts=moved) if beside else Touched(artifacts=moved)
         raise ConflictError(f"{path} kept changing during {MAX_ROUNDS} rounds")
 
     def _settle_once(self, path: SubdirPath, touched: Touched, run: _Run) -> tuple[Commit, dict[str, str | None]]:
