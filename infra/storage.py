@@ -58,8 +58,9 @@ _INDEX_KEYS = (
     f"{REJECTED_PREFIX}*",
 )
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
-_UPLOADED_KEYS = (*(f"*/*/*{extension}" for extension in EXTENSIONS), "*/*/*.sigs", f"*/*/{PATCH_INSTRUCTIONS}")
-_PERISHABLE_KEYS = ("*/*/shards/*", f"{PRIVATE_PREFIX}cards/*", f"{REJECTED_PREFIX}*")
+# At any depth: what is named like an artifact is set aside wherever it was uploaded to.
+_UPLOADED_KEYS = tuple(f"*{suffix}" for suffix in NOTIFIED_SUFFIXES)
+_PERISHABLE_KEYS = ("*/*/shards/*", "*/*/repodata_from_packages.json*", f"{PRIVATE_PREFIX}cards/*", f"{REJECTED_PREFIX}*")
 
 # A role's own policies may have 10,240 characters; the rest is for reading and for denials.
 _MAX_UPLOAD_CHARS = 7000

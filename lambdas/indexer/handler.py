@@ -1,10 +1,11 @@
 """The indexer's entry points: a batch from the queue, and the daily schedule. Thin: wires and reports."""
 
+import contextlib
 import functools
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import boto3
@@ -16,7 +17,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import FairwayError
+from lambdas.channel.errors import FairwayError, UnavailableError
 from lambdas.channel.names import parse_channel
 from lambdas.indexer.announce import AwsAnnouncer
 from lambdas.indexer.events import find_subdir, make_misplaced, parse_notification, plan_work
@@ -68,6 +69,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
+    _count("Messages", len(event["Records"]))
     batch = _Batch(event)
     # Artifacts are grouped by subdir over the whole batch, so that each subdir is swapped once;
     # then each message learns what became of its keys.
@@ -121,32 +123,41 @@ class _Batch:
         keys = [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
         work = plan_work(keys)
         for key, misplaced in work.misplaced.items():
-            try:
+            with self._guarded([key]):
                 if (refusal := indexer().refuse(key, make_misplaced(misplaced))) is not None:
                     _count("RefusedUploads", 1)
                     logger.warning("refused", key=key, code=refusal.code, reason=refusal.message)
-            except FairwayError as failure:
-                self._failures[key] = failure
         for path, touched in work.subdirs.items():
-            try:
+            with self._guarded([key for key in keys if find_subdir(key) == path]):
                 with tracer.provider.in_subsegment("## index"):
                     report = indexer().index(path, touched)
-            except FairwayError as failure:
-                logger.exception("subdir not finished", subdir=str(path))
-                self._failures |= {key: failure for key in keys if find_subdir(key) == path}
-                continue
-            self._failures |= report.failures
-            self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
-            _tell(str(path), report)
+                self._failures |= report.failures
+                self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
+                _tell(str(path), report)
+
+    @contextlib.contextmanager
+    def _guarded(self, keys: Iterable[str]) -> Iterator[None]:
+        """Have the messages of these keys come again where something fails; all others are settled (law 3)."""
+        try:
+            yield
+        except FairwayError as failure:
+            self._failures |= dict.fromkeys(keys, failure)
+        except Exception as error:  # noqa: BLE001 - a bug that one subdir meets may not stop the others
+            unforeseen = UnavailableError(f"something unforeseen: {error!r}")
+            unforeseen.__cause__ = error
+            self._failures |= dict.fromkeys(keys, unforeseen)
 
     def settle(self, record: SQSRecord) -> None:
         """Raise where a message is to come again."""
         keys = self._keys[record.message_id]
         if isinstance(keys, FairwayError):
+            logger.error("message not understood", message_id=record.message_id, exc_info=keys)
             raise keys
         for key in keys:
             if key in self._failures:
-                raise self._failures[key]
+                failure = self._failures[key]
+                logger.error("to be tried again", key=key, exc_info=failure)
+                raise failure
 
 
 def _tell(path: str, report: Report) -> None:

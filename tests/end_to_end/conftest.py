@@ -68,12 +68,12 @@ class Channel:
         return sorted((entry["Key"], entry["VersionId"]) for entry in entries)
 
 
-def wait_until(condition: Any, what: str) -> None:  # noqa: ANN401 - a callable
+def wait_until(condition: Any, what: str, *, seconds: float = VISIBLE_SECONDS) -> None:  # noqa: ANN401 - a callable
     """Return once the condition holds; fail if it doesn't in time."""
-    deadline = time.monotonic() + VISIBLE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"not so after {VISIBLE_SECONDS} s: {what}")
+            pytest.fail(f"not so after {seconds} s: {what}")
         time.sleep(0.05)
 
 

@@ -1,6 +1,7 @@
 """What uploads, deletions and bad uploads lead to, on the deployed stack."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,16 @@ def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
     assert channel.everything.ask(f"/taken/noarch/{name}").body == first
 
 
-@pytest.mark.parametrize("key", ["a/b/c/foo-1.0-0.conda", "Team/noarch/foo-1.0-0.conda", "team/Noarch/foo-1.0-0.conda"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "foo-1.0-0.conda",
+        "noarch/foo-1.0-0.conda",
+        "a/b/c/foo-1.0-0.conda",
+        "Team/noarch/foo-1.0-0.conda",
+        "team/Noarch/foo-1.0-0.conda",
+    ],
+)
 def test_refuse__keys_at_the_wrong_place(channel: Channel, key: str) -> None:
     _, content = conda_package()
     channel.put(key, content)
@@ -126,6 +136,52 @@ def test_status__of_an_upload(channel: Channel, tmp_path: Path) -> None:
     answer = json.loads(run_tool("fairway", "status", key, "--wait", "--json", environment=channel.stack.environment))
     assert answer["state"] == "indexed"
     assert name in channel.list_index("watching/noarch")
+
+
+def test_patches__in_force_and_taken_away(channel: Channel) -> None:
+    name, content = conda_package(name="patched", depends=["old"])
+    key, instructions = f"patching/noarch/{name}", "patching/noarch/patch_instructions.json"
+    channel.publish(key, content)
+
+    def depends() -> list[str]:
+        found: list[str] = channel.everything.ask("/patching/noarch/repodata.json").json()["packages.conda"][name][
+            "depends"
+        ]
+        return found
+
+    channel.put(instructions, json.dumps({"packages.conda": {name: {"depends": ["new"]}}}).encode())
+    wait_until(lambda: depends() == ["new"], "the patch is in force")
+    wait_until_idle(channel)
+    unpatched = channel.everything.ask("/patching/noarch/repodata_from_packages.json").json()
+    assert unpatched["packages.conda"][name]["depends"] == ["old"]
+    channel.s3.delete_object(Bucket=channel.bucket, Key=instructions)
+    wait_until(lambda: depends() == ["old"], "the patch is undone")
+    wait_until_idle(channel)
+    assert channel.everything.ask("/patching/noarch/repodata_from_packages.json").status == 404
+
+
+def test_publish__twenty_at_once_lose_nothing(channel: Channel) -> None:
+    """20 publishers, 25 packages each, into one subdir."""
+    packages = [
+        [
+            conda_package(name=f"p{(one + number) % 35}", version=f"{one}.{number}", subdir="linux-64")
+            for number in range(25)
+        ]
+        for one in range(20)
+    ]
+
+    def publish(several: list[tuple[str, bytes]]) -> None:
+        for name, content in several:
+            channel.put(f"crowd/linux-64/{name}", content)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(publish, packages))
+    expected = {name for several in packages for name, _ in several}
+    wait_until(lambda: channel.list_index("crowd/linux-64") == expected, "all 500 are listed", seconds=150)
+    wait_until_idle(channel)
+    assert channel.versions(".fairway/rejected/crowd/") == []
+    found = run_tool("fairway", "verify", "--deep", "--json", "crowd", environment=channel.stack.environment)
+    assert json.loads(found)["clean"]
 
 
 def wait_until_idle(channel: Channel) -> None:
