@@ -59,7 +59,7 @@ class ChannelStack(cdk.Stack):
             "AuthorizerMonitoring",
             configuration=configuration,
             alarms=alarms,
-            log_group=self.delivery.authorizer_log,
+            log_group=self.delivery.functions.log,
         )
         if configuration.region == EDGE_REGION:
             watch_edge(self, configuration=configuration, alarms=alarms, distribution_id=distribution_id)
@@ -86,7 +86,7 @@ class ChannelStack(cdk.Stack):
             "DeadLetterQueueUrl": (indexing.dead_letters.queue_url, "what could not be indexed"),
             "IndexerFunctionName": (indexing.indexer.function_name, "the indexer"),
             "ReconcilerFunctionName": (indexing.reconciler.function_name, "the daily repair"),
-            "AuthorizerVersionArn": (delivery.authorizer.edge_arn, "the authorizer that decides now"),
+            "AuthorizerVersionArn": (delivery.functions.authorizer.edge_arn, "the authorizer that decides now"),
             "CreateTokenCommand": (f"fairway token create me --channel '*' --bucket {bucket}", "a token to read with"),
             "PublishCommand": (f"aws s3 cp{no_overwrite} PACKAGE.conda s3://{bucket}/CHANNEL/noarch/", "publish"),
             "InstallCommand": (f"conda install -c {delivery.channel_url}/t/TOKEN/CHANNEL PACKAGE", "install"),

@@ -176,7 +176,7 @@ class EdgeMonitoring(Construct):
 
 
 class AuthorizerMonitoring(Construct):
-    """What the authorizer says of itself in one region: that it failed, or can't read the access document."""
+    """What the edge's functions say of themselves in one region: a failure, or an unreadable access document."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class AuthorizerMonitoring(Construct):
             "AuthorizerFailures",
             cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=_FIVE_MINUTES, statistic="Sum"),
             above=0,
-            what="the authorizer failed, or can't read or understand the access document",
+            what="a function at the edge failed, or can't read or understand the access document",
         )
 
 

@@ -1,19 +1,17 @@
 """The Lambda@Edge function: answers each viewer request.
 
-Nothing is logged about a request. What is logged are failures, one JSON object per line; the
-``code`` is what metric filters look for.
+Nothing is logged about a request. What is logged are failures.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from lambdas.authorizer.answers import RETRY_AFTER_SECONDS, answer_request, respond
+from lambdas.authorizer.log import report
 from lambdas.authorizer.rules import RulesKeeper
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.authorizer.source import S3Source
@@ -21,11 +19,6 @@ from lambdas.authorizer.source import S3Source
 _SETTINGS_FILE: Final = __file__.rpartition("/lambdas/")[0] + "/settings.json"
 
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
-
-
-def report(code: str, message: str) -> None:
-    """Write one line of log."""
-    sys.stdout.write(json.dumps({"level": "ERROR", "code": code, "message": message}) + "\n")
 
 
 def build_keeper(settings: AuthorizerSettings) -> RulesKeeper:

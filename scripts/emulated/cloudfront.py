@@ -1,8 +1,8 @@
-"""What CloudFront does to a viewer's request before the origin sees it.
+"""What CloudFront does to a viewer's request before the origin sees it, and to the origin's response.
 
-Pure: which cache behaviour a path belongs to, the event that a viewer-request function gets, what
-it may return, and the pages that CloudFront answers with when something is wrong. Moves no bytes:
-that is the edge's.
+Pure: which cache behaviour a path belongs to, the events that viewer-request and origin-response
+functions get, what they may return, and the pages that CloudFront answers with when something is
+wrong. Moves no bytes: that is the edge's.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+# Of the origin's response, what a function is not shown and may not add, and what it may only read.
+_HIDDEN = frozenset({"connection", "expect", "keep-alive", "trailer", "upgrade", "x-cache", "x-forwarded-proto"})
+_HIDDEN_PREFIXES = ("proxy-", "x-accel-", "x-amz-cf-", "x-amzn-", "x-edge-")
+_READ_ONLY = frozenset({"transfer-encoding", "via"})
 _FORBIDDEN_IN_GENERATED = HOP_BY_HOP | {"content-length", "via", "expect", "x-cache", "x-forwarded-proto"}
 _UNRESERVED = re.compile(r"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9Aa]|5[Ff]|6[1-9A-Fa-f]|7[0-9Aa]|7[Ee])")
 
@@ -44,7 +48,7 @@ class Behaviour:
 
     pattern: re.Pattern[str]
     methods: frozenset[str]
-    function_arn: str | None  # the version that runs at viewer-request
+    functions: Mapping[str, str]  # {event type: the function version that runs then}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +60,15 @@ class ViewerRequest:
     querystring: str
     headers: tuple[tuple[str, str], ...]
     client_ip: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OriginResponse:
+    """What the origin answered, all but its body, or what the function made of it."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,14 +88,10 @@ def parse_behaviours(config: Mapping[str, Any]) -> tuple[Behaviour, ...]:
         Behaviour(
             pattern=_compile_pattern(item.get("PathPattern", "*")),
             methods=frozenset(item.get("AllowedMethods", {}).get("Items", ["GET", "HEAD"])),
-            function_arn=next(
-                (
-                    association["LambdaFunctionARN"]
-                    for association in item.get("LambdaFunctionAssociations", {}).get("Items", [])
-                    if association["EventType"] == "viewer-request"
-                ),
-                None,
-            ),
+            functions={
+                association["EventType"]: association["LambdaFunctionARN"]
+                for association in item.get("LambdaFunctionAssociations", {}).get("Items", [])
+            },
         )
         for item in [*ordered, config["DefaultCacheBehavior"]]
     )
@@ -109,32 +118,33 @@ def find_behaviour(behaviours: Sequence[Behaviour], uri: str) -> Behaviour:
 
 def format_event(request: ViewerRequest, *, distribution_id: str, domain: str, request_id: str) -> dict[str, Any]:
     """Return the event that Lambda@Edge hands to a viewer-request function."""
-    headers: dict[str, list[dict[str, str]]] = {}
-    for name, value in request.headers:
-        if name.lower() != "host":
-            headers.setdefault(name.lower(), []).append({"key": name, "value": value})
-    headers["host"] = [{"key": "Host", "value": domain}]
-    return {
-        "Records": [
-            {
-                "cf": {
-                    "config": {
-                        "distributionDomainName": domain,
-                        "distributionId": distribution_id,
-                        "eventType": "viewer-request",
-                        "requestId": request_id,
-                    },
-                    "request": {
-                        "clientIp": request.client_ip,
-                        "headers": headers,
-                        "method": request.method,
-                        "querystring": request.querystring,
-                        "uri": request.uri,
-                    },
-                }
-            }
-        ]
-    }
+    config = {"distributionDomainName": domain, "distributionId": distribution_id, "requestId": request_id}
+    return _format_record({**config, "eventType": "viewer-request"}, request=_format_request(request, host=domain))
+
+
+def format_response_event(
+    response: OriginResponse,
+    request: ViewerRequest,
+    *,
+    origin: str,
+    distribution_id: str,
+    domain: str,
+    request_id: str,
+) -> dict[str, Any]:
+    """Return the event that Lambda@Edge hands to an origin-response function.
+
+    ``request`` is what the origin was asked, at the host name ``origin``.
+    """
+    config = {"distributionDomainName": domain, "distributionId": distribution_id, "requestId": request_id}
+    return _format_record(
+        {**config, "eventType": "origin-response"},
+        request=_format_request(request, host=origin),
+        response={
+            "headers": _format_headers([header for header in response.headers if not _is_hidden(header[0])]),
+            "status": str(response.status),
+            "statusDescription": response.reason,
+        },
+    )
 
 
 def parse_result(result: object, sent: ViewerRequest) -> ViewerRequest | GeneratedResponse:
@@ -151,6 +161,30 @@ def parse_result(result: object, sent: ViewerRequest) -> ViewerRequest | Generat
         return _parse_request(result, sent)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidResultError(f"the function returned an object of the wrong shape: {error!r}") from error
+
+
+def parse_response_result(result: object, sent: OriginResponse) -> OriginResponse:
+    """Understand what an origin-response function returned: the response with other headers.
+
+    Raises:
+        InvalidResultError: CloudFront would answer 502 to it; or it has another status or a body,
+            which CloudFront would take and this edge does not.
+    """
+    if not isinstance(result, dict):
+        raise InvalidResultError("the function returned no object")
+    try:
+        headers = _parse_headers(result.get("headers", {}))
+        if int(result["status"]) != sent.status or "body" in result:
+            raise InvalidResultError("the function replaced the status or the body")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidResultError(f"the function returned an object of the wrong shape: {error!r}") from error
+    if _find_read_only(headers) != _find_read_only(sent.headers):
+        raise InvalidResultError("the function added, deleted or changed a read-only header")
+    hidden = sorted({name.lower() for name, _ in headers if _is_hidden(name)})
+    if hidden:
+        raise InvalidResultError(f"the function set headers that it may not: {hidden}")
+    kept = [header for header in sent.headers if _is_hidden(header[0])]
+    return OriginResponse(status=sent.status, reason=sent.reason, headers=(*headers, *kept))
 
 
 def make_error(status: int, explanation: str, cause: str) -> GeneratedResponse:
@@ -182,6 +216,37 @@ def _compile_pattern(pattern: str) -> re.Pattern[str]:
     path = "/" + pattern.removeprefix("/") if pattern != "*" else "*"
     wildcards = {"*": ".*", "?": "."}
     return re.compile("".join(wildcards.get(character) or re.escape(character) for character in path), re.DOTALL)
+
+
+def _format_record(config: Mapping[str, str], **parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"Records": [{"cf": {"config": dict(config), **parts}}]}
+
+
+def _format_request(request: ViewerRequest, *, host: str) -> dict[str, Any]:
+    headers = _format_headers([header for header in request.headers if header[0].lower() != "host"])
+    return {
+        "clientIp": request.client_ip,
+        "headers": {**headers, "host": [{"key": "Host", "value": host}]},
+        "method": request.method,
+        "querystring": request.querystring,
+        "uri": request.uri,
+    }
+
+
+def _format_headers(headers: Iterable[tuple[str, str]]) -> dict[str, list[dict[str, str]]]:
+    """Group headers as ``{lower-case name: [{key, value}]}``."""
+    grouped: dict[str, list[dict[str, str]]] = {}
+    for name, value in headers:
+        grouped.setdefault(name.lower(), []).append({"key": name, "value": value})
+    return grouped
+
+
+def _is_hidden(name: str) -> bool:
+    return name.lower() in _HIDDEN or name.lower().startswith(_HIDDEN_PREFIXES)
+
+
+def _find_read_only(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return sorted((name.lower(), value) for name, value in headers if name.lower() in _READ_ONLY)
 
 
 def _parse_request(result: Mapping[str, Any], sent: ViewerRequest) -> ViewerRequest:

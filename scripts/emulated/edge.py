@@ -3,7 +3,9 @@
 For each request it finds the cache behaviour as CloudFront does, runs the function *version* that
 the deployed distribution names there through the Lambda API, and hands the request that the
 function returned on to the emulated distribution, which checks origin access and adds the response
-headers. Nothing is cached: each request is a viewer request and an origin request at once.
+headers. Where the behaviour has an origin-response function, that version may then change headers
+of what came back; the body streams past it. Nothing is cached: each request is a viewer request
+and an origin request at once.
 
 It makes up for what the emulator does otherwise than AWS:
 
@@ -14,7 +16,8 @@ It makes up for what the emulator does otherwise than AWS:
 - It looks at some paths before it looks at the Host. A second slash in front keeps its other
   interfaces out of reach; the emulated distribution drops all slashes in front.
 
-Not here: viewer-response and origin functions, which Fairway doesn't use.
+Not here: viewer-response and origin-request functions, and origin-response functions that replace
+a status or a body. Fairway uses none.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ import asyncio
 import json
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_plus
 
 import aiohttp
@@ -44,12 +47,15 @@ from scripts.emulated.cloudfront import (
     Behaviour,
     GeneratedResponse,
     InvalidResultError,
+    OriginResponse,
     ViewerRequest,
     find_behaviour,
     format_event,
+    format_response_event,
     make_error,
     may_list,
     parse_behaviours,
+    parse_response_result,
     parse_result,
 )
 from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY, require_loopback
@@ -62,7 +68,10 @@ HOST = "127.0.0.1"
 _CONCURRENT_INVOCATIONS = 16  # each needs a process of the emulator
 _CONNECTIONS = 64
 _CHUNK_BYTES = 64 * 1024
+_NO_SUCH_KEY = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
 _DESCRIBING = HOP_BY_HOP | {"content-length", "content-type", "content-encoding", "date", "server"}  # one answer alone
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +80,7 @@ class Distribution:
 
     id: str
     domain: str
+    origin: str  # the bucket's domain name
     behaviours: tuple[Behaviour, ...]
     root_object: str
     bucket: str
@@ -83,11 +93,13 @@ def fetch_distribution(session: boto3.Session, distribution_id: str, *, endpoint
         "Distribution"
     ]
     config = distribution["DistributionConfig"]
-    bucket = config["Origins"]["Items"][0]["DomainName"].partition(".s3.")[0]
+    origin = config["Origins"]["Items"][0]["DomainName"]
+    bucket = origin.partition(".s3.")[0]
     policy = json.loads(session.client("s3", endpoint_url=endpoint).get_bucket_policy(Bucket=bucket)["Policy"])
     return Distribution(
         id=distribution_id,
         domain=distribution["DomainName"],
+        origin=origin,
         behaviours=parse_behaviours(config),
         root_object=config.get("DefaultRootObject", ""),
         bucket=bucket,
@@ -123,21 +135,47 @@ class Edge:
             headers=_read_headers(incoming),
             client_ip=incoming.remote or HOST,
         )
-        if behaviour.function_arn is not None:
-            result = await self._run_function(behaviour.function_arn, request)
-            if isinstance(result, GeneratedResponse):
-                return _format_response(result)
-            request = result
-        return await self._pass_on(incoming, request)
+        asked = await self._run_viewer_request(behaviour, request)
+        if isinstance(asked, GeneratedResponse):
+            return _format_response(asked)
+        return await self._pass_on(incoming, asked, behaviour)
 
-    async def _run_function(self, arn: str, request: ViewerRequest) -> ViewerRequest | GeneratedResponse:
-        """Invoke the function as CloudFront does; its failures become CloudFront's answers."""
+    async def _run_viewer_request(
+        self, behaviour: Behaviour, request: ViewerRequest
+    ) -> ViewerRequest | GeneratedResponse:
+        """Return the request as the behaviour's function leaves it, or the response that it makes."""
+        arn = behaviour.functions.get("viewer-request")
+        if arn is None:
+            return request
         event = format_event(
             request,
             distribution_id=self.distribution.id,
             domain=self.distribution.domain,
             request_id=uuid.uuid4().hex,
         )
+        return await self._run_function(arn, event, lambda result: parse_result(result, request))
+
+    async def _run_origin_response(
+        self, behaviour: Behaviour, request: ViewerRequest, response: OriginResponse
+    ) -> OriginResponse | GeneratedResponse:
+        """Return the origin's response with the headers that the behaviour's function leaves, or an error."""
+        arn = behaviour.functions.get("origin-response")
+        if arn is None:
+            return response
+        event = format_response_event(
+            response,
+            request,
+            origin=self.distribution.origin,
+            distribution_id=self.distribution.id,
+            domain=self.distribution.domain,
+            request_id=uuid.uuid4().hex,
+        )
+        return await self._run_function(arn, event, lambda result: parse_response_result(result, response))
+
+    async def _run_function(
+        self, arn: str, event: dict[str, Any], parse: Callable[[object], T]
+    ) -> T | GeneratedResponse:
+        """Invoke a function as CloudFront does; its failures become CloudFront's answers."""
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._invoke, arn, event)
         except (BotoCoreError, ClientError) as error:
@@ -145,7 +183,7 @@ class Edge:
         if isinstance(answer, GeneratedResponse):
             return answer
         try:
-            return parse_result(answer, request)
+            return parse(answer)
         except InvalidResultError as error:
             return make_error(502, str(error), "LambdaValidationError")
 
@@ -157,14 +195,16 @@ class Edge:
             return make_error(503, f"The function failed: {payload.decode(errors='replace')}", "LambdaExecutionError")
         return json.loads(payload)
 
-    async def _pass_on(self, incoming: web.BaseRequest, request: ViewerRequest) -> web.StreamResponse:
+    async def _pass_on(
+        self, incoming: web.BaseRequest, request: ViewerRequest, behaviour: Behaviour
+    ) -> web.StreamResponse:
         """Let the emulated distribution answer, and stream what it says."""
         if request.uri == "/" and self.distribution.root_object:
             request = replace(request, uri=f"/{self.distribution.root_object}")
         elif request.uri == "/":
             return _format_response(make_error(500, "The function let '/' through: S3 would list the bucket.", "Error"))
         if request.uri.startswith("//"):
-            return _format_response(_make_not_found({}))
+            return await self._say_missing(request, behaviour, {})
         # The path must arrive byte for byte as the function gave it, hence a URL that says it is encoded.
         query = f"?{request.querystring}" if request.querystring else ""
         target = URL(f"{self.endpoint}/{request.uri.replace('+', '%20')}{query}", encoded=True)
@@ -181,11 +221,18 @@ class Edge:
             return _format_response(make_error(502, "The emulator does not answer.", "Error"))
         async with answer:
             if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
-                return _format_response(_make_not_found(answer.headers))
-            outgoing = web.StreamResponse(status=answer.status, reason=answer.reason)
-            outgoing.headers.extend(
-                (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
+                return await self._say_missing(request, behaviour, answer.headers)
+            response = OriginResponse(
+                status=answer.status,
+                reason=answer.reason or "",
+                headers=tuple(
+                    (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
+                ),
             )
+            left = await self._run_origin_response(behaviour, request, response)
+            if isinstance(left, GeneratedResponse):
+                return _format_response(left)
+            outgoing = web.StreamResponse(status=left.status, reason=left.reason, headers=CIMultiDict(left.headers))
             await outgoing.prepare(incoming)
             if request.method != "HEAD":
                 # A failure from here on closes the connection: the viewer sees that something is missing.
@@ -193,6 +240,17 @@ class Edge:
                     await outgoing.write(chunk)
             await outgoing.write_eof()
             return outgoing
+
+    async def _say_missing(
+        self, request: ViewerRequest, behaviour: Behaviour, policy: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Answer what S3 says of a key that isn't there, with the headers that the distribution adds to answers."""
+        added = [(name, value) for name, value in policy.items() if name.lower() not in _DESCRIBING]
+        response = OriginResponse(status=404, reason="Not Found", headers=(*added, ("Content-Type", "application/xml")))
+        left = await self._run_origin_response(behaviour, request, response)
+        if isinstance(left, OriginResponse):
+            left = GeneratedResponse(status=left.status, reason=left.reason, headers=left.headers, body=_NO_SUCH_KEY)
+        return _format_response(left)
 
     async def _is_missing(self, uri: str) -> bool:
         """Say whether S3 would have answered 404: the distribution may list, and nothing is there."""
@@ -207,13 +265,6 @@ class Edge:
         except ClientError as error:
             return error.response["ResponseMetadata"]["HTTPStatusCode"] == web.HTTPNotFound.status_code
         return False
-
-
-def _make_not_found(policy: Mapping[str, str]) -> GeneratedResponse:
-    """Return what S3 says of a key that isn't there, with the headers that the distribution adds to answers."""
-    body = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
-    added = [(name, value) for name, value in policy.items() if name.lower() not in _DESCRIBING]
-    return GeneratedResponse(status=404, headers=(*added, ("Content-Type", "application/xml")), body=body)
 
 
 def _read_headers(incoming: web.BaseRequest) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from lambdas.authorizer import handler as handler_module
-from lambdas.authorizer.handler import build_handler, handle_viewer_request, report
+from lambdas.authorizer.handler import build_handler, handle_viewer_request
+from lambdas.authorizer.log import report
 from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.channel.access import encode_access

@@ -9,12 +9,15 @@ from scripts.emulated.cloudfront import (
     MAX_GENERATED_BYTES,
     GeneratedResponse,
     InvalidResultError,
+    OriginResponse,
     ViewerRequest,
     find_behaviour,
     format_event,
+    format_response_event,
     make_error,
     may_list,
     parse_behaviours,
+    parse_response_result,
     parse_result,
 )
 
@@ -76,7 +79,7 @@ def request(uri: str = "/team/noarch/repodata.json", **changes: object) -> Viewe
     ],
 )
 def test_find_behaviour__by_path_pattern(uri: str, arn: str | None) -> None:
-    assert find_behaviour(parse_behaviours(CONFIG), uri).function_arn == arn
+    assert find_behaviour(parse_behaviours(CONFIG), uri).functions.get("viewer-request") == arn
 
 
 @given(st.text().map(lambda text: "/" + text))
@@ -195,6 +198,108 @@ def test_parse_result__generated_response_at_most_40_kb() -> None:
     assert isinstance(parse_result({"status": "200", "body": "x" * MAX_GENERATED_BYTES}, request()), GeneratedResponse)
     with pytest.raises(InvalidResultError, match="40960 are allowed"):
         parse_result({"status": "200", "body": "x" * (MAX_GENERATED_BYTES + 1)}, request())
+
+
+SENT = OriginResponse(
+    status=200,
+    reason="OK",
+    headers=(
+        ("ETag", '"1"'),
+        ("Via", "1.1 x"),
+        ("X-Two", "one"),
+        ("x-two", "two"),
+        ("X-Cache", "Miss from cloudfront"),
+    ),
+)
+
+
+def response_event() -> dict[str, Any]:
+    asked = request("/a%2Bb", headers=(("Host", "127.0.0.1:8080"), ("Range", "bytes=0-")))
+    return format_response_event(
+        SENT, asked, origin="b.s3.amazonaws.com", distribution_id="E1", domain="d1.cloudfront.net", request_id="r1"
+    )
+
+
+def test_format_response_event__shape() -> None:
+    assert response_event() == {
+        "Records": [
+            {
+                "cf": {
+                    "config": {
+                        "distributionDomainName": "d1.cloudfront.net",
+                        "distributionId": "E1",
+                        "eventType": "origin-response",
+                        "requestId": "r1",
+                    },
+                    "request": {
+                        "clientIp": "127.0.0.1",
+                        "headers": {
+                            "host": [{"key": "Host", "value": "b.s3.amazonaws.com"}],
+                            "range": [{"key": "Range", "value": "bytes=0-"}],
+                        },
+                        "method": "GET",
+                        "querystring": "",
+                        "uri": "/a%2Bb",
+                    },
+                    "response": {
+                        "headers": {
+                            "etag": [{"key": "ETag", "value": '"1"'}],
+                            "via": [{"key": "Via", "value": "1.1 x"}],
+                            "x-two": [{"key": "X-Two", "value": "one"}, {"key": "x-two", "value": "two"}],
+                        },
+                        "status": "200",
+                        "statusDescription": "OK",
+                    },
+                }
+            }
+        ]
+    }
+
+
+def test_parse_response_result__comes_back_as_sent() -> None:
+    back = parse_response_result(response_event()["Records"][0]["cf"]["response"], SENT)
+    assert (back.status, back.reason, sorted(back.headers)) == (SENT.status, SENT.reason, sorted(SENT.headers))
+
+
+def test_parse_response_result__headers_set_and_deleted() -> None:
+    headers = {"via": [{"key": "Via", "value": "1.1 x"}], "cache-control": [{"value": "no-store"}]}
+    back = parse_response_result({"status": "200", "headers": headers}, SENT)
+    assert back.headers == (
+        ("Via", "1.1 x"),
+        ("cache-control", "no-store"),
+        ("X-Cache", "Miss from cloudfront"),  # which the function never saw
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"headers": {}},  # Via is gone
+        {"headers": {"via": [{"value": "1.1 y"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "transfer-encoding": [{"value": "chunked"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "x-cache": [{"value": "Hit"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "x-amz-cf-id": [{"value": "1"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "X-Upper": [{"value": "1"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "x-a": [{"value": "1\r\nY: 2"}]}},
+        {"headers": {"via": [{"value": "1.1 x"}], "x-a": "1"}},
+        {"headers": None},
+        {"status": "999"},
+        {"status": "404"},
+        {"status": None},
+        {"body": ""},
+    ],
+)
+def test_parse_response_result__what_the_edge_refuses(changes: dict[str, Any]) -> None:
+    result = {"status": "200", "headers": {"via": [{"value": "1.1 x"}]}}
+    assert isinstance(parse_response_result(result, SENT), OriginResponse)
+    with pytest.raises(InvalidResultError):
+        parse_response_result(result | changes, SENT)
+
+
+@pytest.mark.parametrize("result", [None, [], "text", {}, {"headers": {"via": [{"value": "1.1 x"}]}}])
+def test_parse_response_result__wrong_shape(result: object) -> None:
+    with pytest.raises(InvalidResultError):
+        parse_response_result(result, SENT)
 
 
 def test_make_error__escapes() -> None:

@@ -26,7 +26,13 @@ CONFIG: dict[str, Any] = {
                 "LambdaFunctionAssociations": {
                     "Items": [{"LambdaFunctionARN": "arn:artifacts:7", "EventType": "viewer-request"}]
                 },
-            }
+            },
+            {
+                "PathPattern": "/marked/*",
+                "LambdaFunctionAssociations": {
+                    "Items": [{"LambdaFunctionARN": "arn:marking:5", "EventType": "origin-response"}]
+                },
+            },
         ]
     },
     "DefaultCacheBehavior": {
@@ -50,7 +56,8 @@ class FakeFunctions:
         event = json.loads(Payload)
         self.invoked.append((FunctionName, event))
         try:
-            result = self.function(event["Records"][0]["cf"]["request"])
+            record = event["Records"][0]["cf"]
+            result = self.function(record["response"] if "response" in record else record["request"])
         except ZeroDivisionError:
             return {"FunctionError": "Unhandled", "Payload": io.BytesIO(b'{"errorMessage": "<boom>"}')}
         return {"Payload": io.BytesIO(json.dumps(result).encode())}
@@ -119,6 +126,7 @@ def play(
                 distribution=Distribution(
                     id="E1",
                     domain="d1.cloudfront.net",
+                    origin="bucket.s3.us-east-1.amazonaws.com",
                     behaviours=parse_behaviours(CONFIG),
                     root_object=root_object,
                     bucket="bucket",
@@ -281,6 +289,69 @@ def test_serve__key_that_begins_with_a_slash_is_not_there() -> None:
         assert not world.emulator.arrived
 
     play(scene)
+
+
+def mark(response: dict[str, Any]) -> object:
+    """An origin-response function: it sets one header, and tells the status in another."""
+    marks = {"cache-control": [{"value": "no-store"}], "x-status": [{"value": response["status"]}]}
+    return response | {"headers": response["headers"] | marks}
+
+
+def test_serve__origin_response_function_changes_headers_and_the_body_streams_past() -> None:
+    async def scene(world: World) -> None:
+        for method, body in (("GET", CONTENT), ("HEAD", b"")):
+            answer = await world.ask("/marked/large+", method, Range="bytes=0-")
+            assert (answer.status, answer.body) == (200, body)
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-status"] == "200"
+            assert answer.headers["x-cache"] == "Miss from cloudfront"
+            assert answer.headers["content-length"] == str(len(CONTENT))
+        (arn, event), _ = world.functions.invoked
+        assert arn == "arn:marking:5"
+        record = event["Records"][0]["cf"]
+        assert record["config"]["eventType"] == "origin-response"
+        assert record["request"]["uri"] == "/marked/large+"
+        assert record["request"]["headers"]["host"] == [{"key": "Host", "value": "bucket.s3.us-east-1.amazonaws.com"}]
+        assert record["response"]["headers"]["cache-control"] == [{"key": "Cache-Control", "value": "max-age=30"}]
+        assert "body" not in record["response"]
+
+    play(scene, mark)
+
+
+def test_serve__origin_response_function_sees_errors_too() -> None:
+    async def scene(world: World) -> None:
+        for method in ("GET", "HEAD"):
+            missing = await world.ask("/marked/refused", method)
+            assert (missing.status, missing.headers["x-status"]) == (404, "404")
+            assert missing.headers["cache-control"] == "no-store"
+            assert missing.body.endswith(b"</Error>" if method == "GET" else b"")
+
+    async def scene_without(world: World) -> None:
+        refused = await world.ask("/marked/refused")
+        assert (refused.status, refused.headers["x-status"]) == (403, "403")
+        assert (refused.headers["cache-control"], refused.body) == ("no-store", b"AccessDenied")
+
+    play(scene, mark)
+    play(scene_without, mark, lists_bucket=False)
+
+
+@pytest.mark.parametrize(
+    ("function", "status", "cause"),
+    [
+        (lambda _: 1 / 0, 503, "LambdaExecutionError"),
+        (lambda _: None, 502, "LambdaValidationError"),
+        (lambda response: response | {"status": "418"}, 502, "LambdaValidationError"),
+    ],
+)
+def test_serve__origin_response_function_fails(
+    function: Callable[[dict[str, Any]], object], status: int, cause: str
+) -> None:
+    async def scene(world: World) -> None:
+        for path in ("/marked/large", "/marked/refused"):
+            answer = await world.ask(path)
+            assert (answer.status, answer.headers["x-cache"]) == (status, f"{cause} from cloudfront")
+
+    play(scene, function)
 
 
 def test_serve__emulator_gone() -> None:

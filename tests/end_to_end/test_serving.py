@@ -26,6 +26,7 @@ MISSING = (
     f"/{CHANNEL}/win-64/repodata_shards.msgpack.zst",
     f"/{CHANNEL}/win-64/",
 )
+IMMUTABLE = "public, max-age=31536000, immutable"
 INDEX_FILES = (
     "repodata.json",
     "repodata.json.zst",
@@ -213,13 +214,70 @@ def test_head__says_what_get_does(channel: Channel, artifacts: list[str]) -> Non
         assert int(head.headers["content-length"]) == len(got.body)
 
 
-def test_headers__cache_control(channel: Channel, artifacts: list[str]) -> None:
-    immutable = "public, max-age=31536000, immutable"
+def find_immutable(channel: Channel, artifacts: list[str]) -> list[str]:
+    """Paths of artifacts, uploaded with a plain ``aws s3 cp``, and of a shard."""
     shard = next(key for key, _ in channel.versions(f"{CHANNEL}/noarch/shards/"))
-    for path in (*(f"/{CHANNEL}/{path}" for path in artifacts), f"/{shard}"):
-        assert channel.reader.ask(path).headers["cache-control"] == immutable, path
+    return [*(f"/{CHANNEL}/{path}" for path in artifacts), f"/{shard}"]
+
+
+def test_headers__cache_control(channel: Channel, artifacts: list[str]) -> None:
+    for path in find_immutable(channel, artifacts):
+        for method in ("GET", "HEAD"):
+            assert channel.reader.ask(path, method).headers["cache-control"] == IMMUTABLE, path
     for path in (*(f"noarch/{name}" for name in INDEX_FILES), "channeldata.json", "rss.xml", "", "noarch/"):
         assert channel.reader.ask(f"/{CHANNEL}/{path}").headers["cache-control"] == "public, max-age=30", path
+
+
+def test_headers__cache_control_whatever_the_publisher_set(channel: Channel) -> None:
+    for cache_control in ("no-cache", "private, max-age=5"):
+        name, content = conda_package(name="own-header", version=str(len(cache_control)))
+        key = f"{CHANNEL}/noarch/{name}"
+        channel.s3.put_object(Bucket=channel.bucket, Key=key, Body=content, CacheControl=cache_control)
+        channel.wait_until_listed(key)
+        answer = channel.reader.ask(f"/{key}")
+        assert (answer.status, answer.headers["cache-control"]) == (200, IMMUTABLE)
+        assert answer.body == content
+
+
+def test_headers__cache_control_of_parts_and_of_what_has_not_changed(channel: Channel, artifacts: list[str]) -> None:
+    for path in find_immutable(channel, artifacts):
+        whole = channel.reader.ask(path)
+        for headers, status in (({"Range": "bytes=0-9"}, 206), ({"If-None-Match": whole.headers["etag"]}, 304)):
+            answer = channel.reader.ask(path, headers=headers)
+            assert (answer.status, answer.headers["cache-control"]) == (status, IMMUTABLE), path
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", MISSING)
+def test_headers__cache_control_of_what_is_missing(
+    channel: Channel, artifacts: list[str], path: str, method: str
+) -> None:
+    answer = channel.reader.ask(path, method)
+    assert answer.status == 404
+    if path.endswith((".conda", ".tar.bz2")) or "/shards/" in path:
+        assert answer.headers["cache-control"] == "no-store"
+    else:
+        assert "max-age" not in answer.headers.get("cache-control", "")
+
+
+def test_headers__cache_control_of_other_errors(channel: Channel, artifacts: list[str]) -> None:
+    for path in find_immutable(channel, artifacts):
+        beyond = channel.reader.ask(path, headers={"Range": "bytes=999999999-"})
+        assert (beyond.status, beyond.headers["cache-control"]) == (416, "no-store")
+        for viewer in (channel.stranger, channel.outsider):
+            assert viewer.ask(path).headers["cache-control"] == "no-store"
+
+
+def test_headers__cache_control_of_a_channel_called_shards(channel: Channel) -> None:
+    name, content = conda_package(name="in-shards")
+    channel.publish(f"shards/noarch/{name}", content)
+    # With a token in front, CloudFront's pattern for shards covers all of this channel.
+    prefix = f"/t/{channel.everything.token}/shards"
+    for path in ("/noarch/repodata.json", "/noarch/repodata_shards.msgpack.zst", "/noarch/", "/channeldata.json"):
+        answer = channel.stranger.ask(prefix + path)
+        assert (answer.status, answer.headers["cache-control"]) == (200, "public, max-age=30"), path
+    assert channel.stranger.ask(f"{prefix}/noarch/{name}").headers["cache-control"] == IMMUTABLE
+    assert channel.stranger.ask(f"{prefix}/win-64/repodata.json").headers["cache-control"] == "no-store"
 
 
 def test_headers__content_type_and_no_encoding(channel: Channel, artifacts: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What the synthesised stacks promise, whatever their resources are called."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ BUCKET = "arn:aws:s3:::fairway-team-123456789012-us-east-1"
 INDEXER = "lambdas.indexer.handler.handle_queue"
 RECONCILER = "lambdas.indexer.handler.handle_schedule"
 AUTHORIZER = "lambdas.authorizer.handler.handle_viewer_request"
+ORIGIN_RESPONSE = "lambdas.authorizer.origin_response.handle_origin_response"
 KEYKEEPER = "lambdas.keykeeper.handler.handle_event"
 
 
@@ -142,17 +144,17 @@ def test_notifications__wait_for_the_queues_policy(plain: Synthesis) -> None:
 
 
 def test_functions__run_the_same_python_on_arm_but_for_the_edge(plain: Synthesis) -> None:
-    for handler in (INDEXER, RECONCILER, AUTHORIZER, KEYKEEPER):
+    for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEYKEEPER):
         properties = plain.function(handler)["Properties"]
         assert properties["Runtime"] == "python3.13"
-        assert properties["Architectures"] == ["x86_64" if handler == AUTHORIZER else "arm64"]
+        assert properties["Architectures"] == ["x86_64" if handler in (AUTHORIZER, ORIGIN_RESPONSE) else "arm64"]
 
 
 def test_functions__log_to_groups_that_forget(full: Synthesis, abroad: Synthesis) -> None:
     for synthesis in (full, abroad):
         groups = synthesis.resources("AWS::Logs::LogGroup")
         assert {group["Properties"]["RetentionInDays"] for group in groups} == {90}
-        for handler in (INDEXER, RECONCILER, AUTHORIZER, KEYKEEPER):
+        for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEYKEEPER):
             function = synthesis.function(handler)
             group = function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
             assert group in {each["Id"] for each in groups if each["Stack"] == function["Stack"]}
@@ -512,11 +514,29 @@ def test_behaviours__all_ask_the_authorizer_first(which: str, request: pytest.Fi
     assert set(found) == {"*", "*.conda", "*.tar.bz2", "*/shards/*"}
     versions = set()
     for behaviour in found.values():
-        (association,) = behaviour["LambdaFunctionAssociations"]
-        assert association["EventType"] == "viewer-request"
-        versions.add(json.dumps(association["LambdaFunctionARN"]))
+        versions.add(json.dumps(functions_of(behaviour)["viewer-request"]))
         assert "FunctionAssociations" not in behaviour
     assert len(versions) == 1
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "abroad", "emulated"])
+def test_behaviours__of_artifacts_and_shards_mark_what_may_be_kept(which: str, request: pytest.FixtureRequest) -> None:
+    found = behaviours(request.getfixturevalue(which))
+    marks = {pattern: functions_of(behaviour).get("origin-response") for pattern, behaviour in found.items()}
+    assert marks.pop("*") is None
+    assert None not in marks.values()
+    assert len({json.dumps(version) for version in marks.values()}) == 1
+    assert marks["*.conda"] != functions_of(found["*.conda"])["viewer-request"]
+    for behaviour in found.values():
+        assert set(functions_of(behaviour)) <= {"viewer-request", "origin-response"}
+
+
+def functions_of(behaviour: dict[str, Any]) -> dict[str, Any]:
+    associations = behaviour["LambdaFunctionAssociations"]
+    assert not any(each.get("IncludeBody") for each in associations)
+    found = {each["EventType"]: each["LambdaFunctionARN"] for each in associations}
+    assert len(found) == len(associations)
+    return found
 
 
 def test_behaviours__take_get_and_head_over_https_alone(full: Synthesis) -> None:
@@ -575,20 +595,11 @@ def test_headers__are_safe_and_never_claim_an_encoding(full: Synthesis) -> None:
         assert "ncoding" not in json.dumps(config)
 
 
-@pytest.mark.parametrize("pattern", ["*.conda", "*.tar.bz2"])
-def test_headers__of_artifacts_say_immutable_unless_something_else_is_said(full: Synthesis, pattern: str) -> None:
-    reference = behaviours(full)[pattern]["ResponseHeadersPolicyId"]
-    policy = referred(full, reference, "AWS::CloudFront::ResponseHeadersPolicy")
-    assert policy["ResponseHeadersPolicyConfig"]["CustomHeadersConfig"]["Items"] == [
-        {"Header": "Cache-Control", "Override": False, "Value": "public, max-age=31536000, immutable"}
-    ]
-
-
-@pytest.mark.parametrize("pattern", ["*", "*/shards/*"])
-def test_headers__of_what_the_indexer_writes_leave_caching_to_it(full: Synthesis, pattern: str) -> None:
-    reference = behaviours(full)[pattern]["ResponseHeadersPolicyId"]
-    policy = referred(full, reference, "AWS::CloudFront::ResponseHeadersPolicy")
-    assert "CustomHeadersConfig" not in policy["ResponseHeadersPolicyConfig"]
+def test_headers__of_no_policy_say_how_long_an_answer_may_be_kept(full: Synthesis) -> None:
+    # A policy can't tell a file from an error: a 404 would be kept as long.
+    for policy in full.resources("AWS::CloudFront::ResponseHeadersPolicy"):
+        assert "ache-" not in json.dumps(policy["Properties"])
+        assert "CustomHeadersConfig" not in policy["Properties"]["ResponseHeadersPolicyConfig"]
 
 
 def test_distribution__signs_every_request_to_the_bucket(full: Synthesis) -> None:
@@ -617,7 +628,7 @@ def test_distribution__speaks_new_protocols(full: Synthesis) -> None:
     assert config["ViewerCertificate"]["SslSupportMethod"] == "sni-only"
 
 
-# The authorizer
+# The functions at the edge
 
 
 def test_authorizer__carries_its_settings(full: Synthesis) -> None:
@@ -636,17 +647,41 @@ def test_authorizer__of_the_emulator_reads_from_it(emulated: Synthesis) -> None:
     assert read_settings(emulated)["endpoint_url"] == "http://127.0.0.1:4566"
 
 
-def test_authorizer__stays_within_the_limits_of_viewer_requests(plain: Synthesis) -> None:
-    properties = plain.function(AUTHORIZER)["Properties"]
+@pytest.mark.parametrize("handler", [AUTHORIZER, ORIGIN_RESPONSE])
+def test_edge_functions__stay_within_the_limits_of_viewer_requests(plain: Synthesis, handler: str) -> None:
+    properties = plain.function(handler)["Properties"]
     assert properties["MemorySize"] == 128
     assert properties["Timeout"] == 5
     assert not {"Environment", "Layers", "VpcConfig", "DeadLetterConfig", "TracingConfig"} & set(properties)
 
 
-def test_authorizer__may_be_run_at_the_edge(full: Synthesis) -> None:
-    trust = full.role_of(AUTHORIZER)["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+@pytest.mark.parametrize("handler", [AUTHORIZER, ORIGIN_RESPONSE])
+def test_edge_functions__may_be_run_at_the_edge(full: Synthesis, handler: str) -> None:
+    trust = full.role_of(handler)["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     services = {service for each in trust for service in as_list(each["Principal"]["Service"])}
     assert services == {"lambda.amazonaws.com", "edgelambda.amazonaws.com"}
+
+
+def test_edge_functions__come_in_one_small_zip(full: Synthesis) -> None:
+    code = full.function(AUTHORIZER)["Properties"]["Code"]
+    assert full.function(ORIGIN_RESPONSE)["Properties"]["Code"] == code
+    path = full.folder / f"asset.{code['S3Key']}"
+    assert path.stat().st_size <= 64 * 1024
+    with zipfile.ZipFile(path) as archive:
+        assert {"lambdas/authorizer/handler.py", "lambdas/authorizer/origin_response.py"} <= set(archive.namelist())
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "abroad", "emulated"])
+def test_origin_response__may_log_and_nothing_else(which: str, request: pytest.FixtureRequest) -> None:
+    synthesis: Synthesis = request.getfixturevalue(which)
+    role = synthesis.role_of(ORIGIN_RESPONSE)
+    assert role["Id"] != synthesis.role_of(AUTHORIZER)["Id"]
+    (statement,) = synthesis.statements(role)
+    assert statement["Effect"] == "Allow"
+    assert statement["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
+    assert re.fullmatch(r"arn:aws:logs:\*:\d{12}:log-group:/fairway/[a-z]+/authorizer:\*", statement["Resource"])
+    for resource in (f"{BUCKET}/.fairway/access.json", f"{BUCKET}/team/noarch/tool-1-0.conda"):
+        assert not allows([statement], "s3:GetObject", resource)
 
 
 def read_settings(synthesis: Synthesis) -> dict[str, Any]:
@@ -659,7 +694,7 @@ def read_settings(synthesis: Synthesis) -> dict[str, Any]:
 # Another region
 
 
-def test_abroad__the_authorizer_is_where_cloudfront_takes_it_from(abroad: Synthesis) -> None:
+def test_abroad__the_functions_are_where_cloudfront_takes_them_from(abroad: Synthesis) -> None:
     manifest = json.loads((abroad.folder / "manifest.json").read_text())
     regions = {
         artifact["properties"].get("stackName", name): artifact["environment"].rsplit("/", 1)[1]
@@ -671,8 +706,10 @@ def test_abroad__the_authorizer_is_where_cloudfront_takes_it_from(abroad: Synthe
         "fairway-team-authorizer": "us-east-1",
         "fairway-team-edge": "us-east-1",
     }
-    assert abroad.function(AUTHORIZER)["Stack"] == "fairway-team-authorizer"
-    assert abroad.only("AWS::Lambda::Version")["Stack"] == "fairway-team-authorizer"
+    for handler in (AUTHORIZER, ORIGIN_RESPONSE):
+        assert abroad.function(handler)["Stack"] == "fairway-team-authorizer"
+    versions = abroad.resources("AWS::Lambda::Version")
+    assert [each["Stack"] for each in versions] == ["fairway-team-authorizer"] * 2
     for handler in (INDEXER, RECONCILER, KEYKEEPER):
         assert abroad.function(handler)["Stack"] == "fairway-team"
 

@@ -1,0 +1,158 @@
+"""The functions that CloudFront runs: the authorizer, and what says how long answers may be kept.
+
+Owns their roles, their log, and where they are: CloudFront takes functions from one region alone.
+When each runs is said in delivery.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudfront as cloudfront
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from infra import bundling
+from infra.acknowledging import acknowledge_patterns, acknowledge_rules, silence_redundant_dependencies
+from infra.config import EDGE_REGION, Configuration
+from infra.functions import find_architecture, find_runtime, make_log_group
+
+REFRESH_SECONDS = 30
+STALE_SECONDS = 900
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EdgeFunctions:
+    """Both functions, and what others need of them."""
+
+    authorizer: cloudfront.experimental.EdgeFunction
+    authorizer_role: iam.Role
+    origin_response: cloudfront.experimental.EdgeFunction
+    log: logs.LogGroup  # in the stack's own region
+
+
+def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeFunctions:
+    """Declare both functions, from one zip."""
+    home = _find_home(scope, configuration)
+    # A function at the edge logs in the region it happens to run in, to a group of this name. It may
+    # not create groups: those would keep everything for ever. So its log is kept where a group is declared.
+    name = configuration.authorizer_log_name
+    log_group = make_log_group(home, "AuthorizerLog", configuration, name=name)
+    log = log_group if home is scope else make_log_group(scope, "AuthorizerLog", configuration, name=name)
+    code = lambda_.Code.from_asset(str(bundling.build_authorizer(_describe_settings(configuration))))
+    authorizer_role = _make_role(home, "AuthorizerRole", configuration, "Fairway: the authorizer")
+    return EdgeFunctions(
+        authorizer=_make_function(
+            scope,
+            "Authorizer",
+            configuration,
+            description="Fairway: decides who may read what",
+            handler="lambdas.authorizer.handler.handle_viewer_request",
+            code=code,
+            role=authorizer_role,
+            log_group=log_group,
+        ),
+        authorizer_role=authorizer_role,
+        origin_response=_make_function(
+            scope,
+            "OriginResponse",
+            configuration,
+            description="Fairway: says how long artifacts and shards may be kept",
+            handler="lambdas.authorizer.origin_response.handle_origin_response",
+            code=code,
+            # Of its own: it may log, and that is all.
+            role=_make_role(home, "OriginResponseRole", configuration, "Fairway: sets Cache-Control"),
+            log_group=log_group,
+        ),
+        log=log,
+    )
+
+
+def _find_home(scope: Construct, configuration: Configuration) -> Construct:
+    """Return where the functions' own things go: here, or a stack in the edge's region."""
+    if configuration.region == EDGE_REGION:
+        return scope
+    # EdgeFunction finds the stack by this name and puts the functions into it.
+    stack = cdk.Stack(
+        cdk.Stage.of(scope),
+        _find_stack_id(configuration),
+        description="Fairway: the functions that CloudFront takes from this region alone",
+        env=cdk.Environment(account=configuration.account, region=EDGE_REGION),
+    )
+    silence_redundant_dependencies(stack)
+    return stack
+
+
+def _find_stack_id(configuration: Configuration) -> str:
+    return f"{configuration.stack_name}-authorizer"
+
+
+def _describe_settings(configuration: Configuration) -> dict[str, object]:
+    return {
+        "bucket": configuration.bucket_name,
+        "endpoint_url": configuration.endpoint_url,
+        "origin_domain": configuration.bucket_domain,
+        "public_channels": list(configuration.public_channels),
+        "refresh_seconds": REFRESH_SECONDS,
+        "region": configuration.region,
+        "stale_seconds": STALE_SECONDS,
+    }
+
+
+def _make_role(home: Construct, construct_id: str, configuration: Configuration, description: str) -> iam.Role:
+    """Declare the role of a function at the edge: so far it may write to the log."""
+    role = iam.Role(
+        home,
+        construct_id,
+        assumed_by=iam.CompositePrincipal(
+            iam.ServicePrincipal("lambda.amazonaws.com"), iam.ServicePrincipal("edgelambda.amazonaws.com")
+        ),
+        description=description,
+    )
+    streams = f"arn:aws:logs:*:{configuration.account}:log-group:{configuration.authorizer_log_name}:*"
+    role.add_to_policy(
+        iam.PolicyStatement(sid="Log", actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[streams])
+    )
+    acknowledge_patterns(role, [streams], "runs, and logs, in whichever region is near the reader")
+    return role
+
+
+def _make_function(
+    scope: Construct,
+    construct_id: str,
+    configuration: Configuration,
+    *,
+    description: str,
+    handler: str,
+    code: lambda_.Code,
+    role: iam.Role,
+    log_group: logs.LogGroup,
+) -> cloudfront.experimental.EdgeFunction:
+    function = cloudfront.experimental.EdgeFunction(
+        scope,
+        construct_id,
+        stack_id=_find_stack_id(configuration),
+        description=description,
+        code=code,
+        handler=handler,
+        runtime=find_runtime(configuration),
+        # Lambda@Edge has no arm64; an emulator runs it here.
+        architecture=find_architecture(configuration) if configuration.is_emulated else lambda_.Architecture.X86_64,
+        role=role,
+        memory_size=128,
+        timeout=cdk.Duration.seconds(5),
+        log_group=log_group,
+        logging_format=lambda_.LoggingFormat.JSON,
+        system_log_level_v2=lambda_.SystemLogLevel.WARN,  # not three lines for each request
+        # A version can't be deleted while CloudFront still has copies of it, which is for hours.
+        current_version_options=lambda_.VersionOptions(
+            removal_policy=cdk.RemovalPolicy.DESTROY if configuration.is_emulated else cdk.RemovalPolicy.RETAIN
+        ),
+    )
+    acknowledge_rules(
+        function.lambda_, {"AwsSolutions-L1": "the same Python as the indexer's: one version of the shared code"}
+    )
+    return function

@@ -1,0 +1,150 @@
+import copy
+import json
+from typing import Any
+
+import pytest
+
+from infra.delivery import ARTIFACT_PATTERNS, SHARD_PATTERNS
+from lambdas.authorizer.origin_response import (
+    IMMUTABLE,
+    apply_cache_control,
+    decide_cache_control,
+    handle_origin_response,
+)
+from lambdas.indexer.storage import CACHE_CONTROL_IMMUTABLE
+from scripts.emulated.cloudfront import OriginResponse, find_behaviour, parse_behaviours, parse_response_result
+from tests.access import make_event, make_request
+
+SHARD = f"/team/noarch/shards/{'0' * 64}.msgpack.zst"
+IMMUTABLE_URIS = ("/team/noarch/tool-1.0-0.conda", "/team/linux-64/tool-1.0%2Bcu1-0.tar.bz2", SHARD)
+# Of channels and files that CloudFront's patterns take for shards once a token is in front.
+OTHER_URIS = (
+    "/shards/noarch/repodata.json",
+    "/shards/noarch/repodata_shards.msgpack.zst",
+    "/shards/channeldata.json",
+    "/shards/index.html",
+    "/team/shards/index.html",
+    "/team/noarch/shards/index.html/more",
+    "/team/noarch/repodata.json",
+    "/team/noarch/shards",
+    "/",
+    "",
+)
+
+
+def make_response(status: str = "200", cache_control: str | None = None, **headers: str) -> dict[str, Any]:
+    """Return S3's response as CloudFront gives it to the function."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    if cache_control is not None:
+        named["Cache-Control"] = cache_control
+    return {
+        "headers": {name.lower(): [{"key": name, "value": value}] for name, value in named.items()},
+        "status": status,
+        "statusDescription": "whatever",
+    }
+
+
+def make_response_event(uri: str, response: object) -> dict[str, Any]:
+    event = make_event(make_request(uri))
+    event["Records"][0]["cf"]["config"]["eventType"] = "origin-response"
+    event["Records"][0]["cf"]["response"] = response
+    return event
+
+
+def find_cache_control(response: dict[str, Any]) -> list[str]:
+    return [header["value"] for header in response["headers"].get("cache-control", [])]
+
+
+@pytest.mark.parametrize("uri", IMMUTABLE_URIS)
+@pytest.mark.parametrize("status", ["200", "206", "304"])
+@pytest.mark.parametrize("published", [None, "no-cache", "private, max-age=60", IMMUTABLE])
+def test_handle_origin_response__what_is_there_is_immutable(uri: str, status: str, published: str | None) -> None:
+    answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
+    assert find_cache_control(answered) == [IMMUTABLE]
+    assert answered["status"] == status
+
+
+@pytest.mark.parametrize("uri", [*IMMUTABLE_URIS, *OTHER_URIS])
+@pytest.mark.parametrize(
+    "status", ["204", "301", "307", "400", "403", "404", "405", "412", "416", "500", "502", "503", "504", ""]
+)
+def test_handle_origin_response__errors_are_kept_by_nobody(uri: str, status: str) -> None:
+    for published in (None, IMMUTABLE):
+        answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
+        assert find_cache_control(answered) == ["no-store"]
+        assert answered["status"] == status
+
+
+@pytest.mark.parametrize("uri", OTHER_URIS)
+def test_handle_origin_response__what_comes_by_and_may_change_keeps_its_own(uri: str) -> None:
+    for published in (None, "public, max-age=30"):
+        response = make_response("200", published)
+        assert handle_origin_response(make_response_event(uri, response), None) == response
+
+
+def test_apply_cache_control__nothing_else_changes() -> None:
+    # A read-only header that is changed or missing, or a body, and CloudFront answers 502 or serves that body.
+    response = make_response("200", "no-cache", Via="1.1 x", Transfer_Encoding="chunked", ETag='"1"', Date="now")
+    before = copy.deepcopy(response)
+    changed = apply_cache_control(response, uri=SHARD)
+    assert response == before
+    del before["headers"]["cache-control"]
+    assert changed.pop("headers") == before.pop("headers") | {
+        "cache-control": [{"key": "Cache-Control", "value": IMMUTABLE}]
+    }
+    assert changed == before
+
+
+@pytest.mark.parametrize("status", ["200", "404"])
+def test_handle_origin_response__cloudfront_takes_what_it_returns(status: str) -> None:
+    response = make_response(status, "no-cache", Via="1.1 x", Transfer_Encoding="chunked")
+    sent = OriginResponse(
+        status=int(status), reason="", headers=(("Via", "1.1 x"), ("Transfer-Encoding", "chunked"), ("X-Cache", "Miss"))
+    )
+    taken = parse_response_result(handle_origin_response(make_response_event(SHARD, response), None), sent)
+    assert ("Cache-Control", IMMUTABLE if status == "200" else "no-store") in taken.headers
+
+
+@pytest.mark.parametrize(
+    ("response", "request_"),
+    [
+        ({}, {"uri": SHARD}),
+        ({"status": "404"}, {"uri": SHARD}),
+        ({"status": "404", "headers": None}, {"uri": SHARD}),
+        ({"status": "200", "headers": []}, {"uri": SHARD}),
+        (None, {"uri": SHARD}),
+        (make_response(), {}),
+        (make_response(), None),
+        (make_response(), {"uri": None}),
+    ],
+)
+def test_handle_origin_response__its_own_failure_leaves_the_response_as_it_was(
+    response: object, request_: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    event = make_response_event(SHARD, response)
+    event["Records"][0]["cf"]["request"] = request_
+    assert handle_origin_response(copy.deepcopy(event), None) == response
+    logged = json.loads(capsys.readouterr().out)
+    assert logged["code"] == "origin-response-failed"
+    assert "shards" not in logged["message"]  # the kind of the error alone
+
+
+def test_handle_origin_response__logs_nothing_about_requests(capsys: pytest.CaptureFixture[str]) -> None:
+    for status in ("200", "404", "503"):
+        handle_origin_response(make_response_event(SHARD, make_response(status)), None)
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_decide_cache_control__says_what_the_indexer_says_of_shards() -> None:
+    assert decide_cache_control("200", uri=SHARD) == CACHE_CONTROL_IMMUTABLE
+
+
+@pytest.mark.parametrize("uri", IMMUTABLE_URIS)
+def test_decide_cache_control__of_all_that_has_a_behaviour_of_its_own(uri: str) -> None:
+    patterns = (*ARTIFACT_PATTERNS, *SHARD_PATTERNS)
+    config = {"CacheBehaviors": {"Items": [{"PathPattern": pattern} for pattern in patterns]}}
+    behaviours = parse_behaviours({**config, "DefaultCacheBehavior": {}})
+    for prefix in ("", "/t/fw-token"):
+        assert find_behaviour(behaviours, prefix + uri) is not behaviours[-1]
+    assert decide_cache_control("200", uri=uri) == IMMUTABLE
