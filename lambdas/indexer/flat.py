@@ -8,7 +8,7 @@ again from the file.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
@@ -38,11 +38,11 @@ from lambdas.indexer.storage import (
 
 TABLES: Final = "fairway-tables"
 """The attribute by which a file names its table: ``SHA256 VERSION``."""
-LARGE_BYTES: Final = 24 * 1024 * 1024
+LARGE_BYTES: Final = 16 * 1024 * 1024
 """A plain document of this size is kept in segments; docs/performance.md has the measurements."""
 LARGE_CHANNELDATA_BYTES: Final = 8 * 1024 * 1024
 """The same for a document that is not compressed, whose segments are smaller."""
-WHOLE_BYTES: Final = 8 * 1024 * 1024
+WHOLE_BYTES: Final = 16 * 1024 * 1024
 """A file up to this size is written whole, in one request instead of five."""
 
 _TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=CACHE_CONTROL_PRIVATE)
@@ -70,7 +70,9 @@ class Source:
 
 def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
     """Store tables; return how files name them."""
-    body = compress(encode_json(asdict(tables)), level=PRIVATE_LEVEL)
+    body = compress(
+        encode_json({"tables": tables.tables, "newest": tables.newest, "shown": tables.shown}), level=PRIVATE_LEVEL
+    )
     info = storage.put(key, body, headers=_TABLES_HEADERS)
     return f"{hashlib.sha256(body).hexdigest()} {info.version or ''}".strip()
 

@@ -19,7 +19,7 @@ from lambdas.indexer.tree import FLAT_SECTIONS, Shard
 Repodata = dict[str, Any]
 
 V3_KINDS: Final = ("conda", "tar.bz2")
-SEGMENT_BYTES: Final = 5 * 256 * 1024  # docs/performance.md has the measurements
+SEGMENT_BYTES: Final = 1024 * 1024  # docs/performance.md has the measurements
 
 
 def make_repodata(subdir: Subdir) -> Repodata:

@@ -1,0 +1,1 @@
+"""What publishing costs: measured on the emulator, beside another indexer, and priced."""

@@ -1,0 +1,131 @@
+"""An S3 storage that counts: requests by kind, bytes in either direction, and when each write was done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import boto3
+from botocore.config import Config
+
+from lambdas.indexer.parallel import THREADS
+from lambdas.indexer.s3 import S3Storage
+from lambdas.indexer.storage import Condition, ContentHeaders, ObjectInfo, Part
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+WRITES = frozenset(
+    {
+        "CompleteMultipartUpload",
+        "CopyObject",
+        "CreateMultipartUpload",
+        "PutObject",
+        "UploadPart",
+        "UploadPartCopy",
+    }
+)
+"""Billed as PUT, COPY, POST or LIST."""
+_COPIES: Final = ("UploadPartCopy", "CompleteMultipartUpload")
+
+
+@dataclass(kw_only=True)
+class Meter:
+    """What went over the wire."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    read_bytes: int = 0
+    written_bytes: int = 0
+    copying_s: float = 0.0
+    """How long S3 took to copy from one object to the next: while at least one such request was under way."""
+    written: dict[str, float] = field(default_factory=dict)
+    """``{key: when its last write was done}``"""
+
+    @property
+    def writes(self) -> int:
+        """The number of write requests."""
+        return sum(count for kind, count in self.requests.items() if kind in WRITES)
+
+    def reset(self) -> None:
+        """Begin again."""
+        self.requests.clear()
+        self.written.clear()
+        self.read_bytes = self.written_bytes = 0
+        self.copying_s = 0.0
+
+
+def make_client() -> S3Client:
+    """Return a client as the handler has it; where to is in the environment."""
+    config = Config(max_pool_connections=2 * THREADS, retries={"mode": "standard", "max_attempts": 5})
+    return boto3.client("s3", config=config)
+
+
+class MeteredStorage(S3Storage):
+    """The indexer's own storage, watched."""
+
+    def __init__(self, bucket: str, meter: Meter) -> None:
+        client = make_client()
+        super().__init__(bucket, client)
+        self._meter = meter
+        self._lock = threading.Lock()
+        self._copies = 0
+        self._copying_since = 0.0
+        for kind in _COPIES:
+            client.meta.events.register_first(f"before-call.s3.{kind}", self._begin_copy)
+            client.meta.events.register(f"after-call.s3.{kind}", self._end_copy)
+            client.meta.events.register(f"after-call-error.s3.{kind}", self._end_copy)
+        client.meta.events.register("before-send.s3", self._note_request)
+        client.meta.events.register("response-received.s3", self._note_answer)
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Write, and note when it was done."""
+        info = super().put(key, body, headers=headers, metadata=metadata, condition=condition)
+        self._meter.written[key] = time.perf_counter()
+        return info
+
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Splice, and note when it was done."""
+        info = super().splice(key, parts, base=base, headers=headers, metadata=metadata)
+        self._meter.written[key] = time.perf_counter()
+        return info
+
+    def _begin_copy(self, **_: object) -> None:
+        with self._lock:
+            if not self._copies:
+                self._copying_since = time.perf_counter()
+            self._copies += 1
+
+    def _end_copy(self, **_: object) -> None:
+        with self._lock:
+            self._copies -= 1
+            if not self._copies:
+                self._meter.copying_s += time.perf_counter() - self._copying_since
+
+    def _note_request(self, event_name: str, request: Any, **_: object) -> None:  # noqa: ANN401 - botocore's
+        self._meter.requests[event_name.rpartition(".")[2]] += 1
+        if request.method in {"PUT", "POST"}:
+            self._meter.written_bytes += int(request.headers.get("Content-Length") or 0)
+
+    def _note_answer(self, parsed_response: Mapping[str, Any] | None = None, **_: object) -> None:
+        if parsed_response and "Body" in parsed_response:
+            self._meter.read_bytes += int(parsed_response.get("ContentLength") or 0)

@@ -1,0 +1,71 @@
+"""Publishes artifacts one after the other, in a process of its own, and says what each cost.
+
+Reads ``{"bucket", "channel", "subdir", "filenames"}`` from standard input, and writes one JSON list. The
+artifacts have been uploaded: what is measured is the indexer alone, warm.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from lambdas.channel.names import Channel, Subdir, SubdirPath
+from lambdas.indexer.project import Outputs
+from lambdas.indexer.publish import Indexer, Policy, Touched
+from lambdas.indexer.refusals import Refusal
+from lambdas.indexer.tree import SHARD_INDEX
+from scripts.benchmarks.meter import Meter, MeteredStorage
+
+
+class Silence:
+    """Announces nothing."""
+
+    def announce_refusal(self, refusal: Refusal) -> None:
+        """Fail: nothing that a benchmark publishes is to be refused."""
+        raise AssertionError(refusal)
+
+    def drop_cached(self, keys: list[str]) -> None:
+        """Do nothing."""
+
+
+def find_peak_bytes() -> int:
+    """Return the most memory that this process has had; getrusage would count its parent's, too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def measure(meter: Meter, indexer: Indexer, path: SubdirPath, filename: str) -> dict[str, object]:
+    """Index one artifact."""
+    meter.reset()
+    cpu, started = time.process_time(), time.perf_counter()
+    report = indexer.index(path, Touched(artifacts=frozenset({filename})))
+    wall = time.perf_counter() - started
+    return {
+        "wall_s": wall,
+        "copying_s": meter.copying_s,
+        "cpu_s": time.process_time() - cpu,
+        "peak_bytes": find_peak_bytes(),
+        "sharded_s": meter.written.get(path.key(SHARD_INDEX), started) - started,
+        "packed_s": meter.written.get(path.key("repodata.json.zst"), started) - started,
+        "flat_s": meter.written.get(path.key("repodata.json"), started) - started,
+        "requests": dict(meter.requests),
+        "writes": meter.writes,
+        "read_bytes": meter.read_bytes,
+        "written_bytes": meter.written_bytes,
+        "indexed": sum(outcome.status == "indexed" for outcome in report.outcomes),
+    }
+
+
+def main() -> None:
+    """Publish what standard input names."""
+    task = json.load(sys.stdin)
+    path = SubdirPath(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"]))
+    meter = Meter()
+    indexer = Indexer(MeteredStorage(task["bucket"], meter), Silence(), Policy(outputs=Outputs()))
+    json.dump([measure(meter, indexer, path, filename) for filename in task["filenames"]], sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
