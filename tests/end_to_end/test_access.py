@@ -11,7 +11,7 @@ from scripts.emulated.viewer import Viewer, make_basic
 from tests.access import AUDIENCE, ISSUER, KEY, make_claims, make_identity
 from tests.end_to_end.conftest import Channel, wait_until
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 # There is nothing in these channels: who may read gets 404, others 401.
 GUARDED = "/identity-only/noarch/x"

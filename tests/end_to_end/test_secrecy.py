@@ -13,7 +13,7 @@ from tests.end_to_end.conftest import CHANNEL, Channel
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
-pytestmark = pytest.mark.emulator
+pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 PATHS = (f"/{CHANNEL}/noarch/repodata.json", f"/{CHANNEL}", "/another/noarch/x", "/.fairway/access.json", "/%2e%2e/x")
 
