@@ -60,7 +60,15 @@ _INDEX_KEYS = (
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
 # At any depth: what is named like an artifact is set aside wherever it was uploaded to.
 _UPLOADED_KEYS = tuple(f"*{suffix}" for suffix in NOTIFIED_SUFFIXES)
-_PERISHABLE_KEYS = ("*/*/shards/*", "*/*/repodata_from_packages.json*", f"{PRIVATE_PREFIX}cards/*", f"{REJECTED_PREFIX}*")
+# Large flat files are deleted version by version: each is billed for as long as it is kept.
+_PERISHABLE_KEYS = (
+    "*/*/shards/*",
+    "*/*/repodata*.json*",
+    "*/*/run_exports.json*",
+    "*/channeldata.json",
+    f"{PRIVATE_PREFIX}cards/*",
+    f"{REJECTED_PREFIX}*",
+)
 
 # A role's own policies may have 10,240 characters; the rest is for reading and for denials.
 _MAX_UPLOAD_CHARS = 7000

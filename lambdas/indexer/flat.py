@@ -42,9 +42,10 @@ LARGE_BYTES: Final = 16 * 1024 * 1024
 """A plain document of this size is kept in segments; docs/performance.md has the measurements."""
 LARGE_CHANNELDATA_BYTES: Final = 8 * 1024 * 1024
 """The same for a document that is not compressed, whose segments are smaller."""
-WHOLE_BYTES: Final = 16 * 1024 * 1024
+WHOLE_BYTES: Final = 8 * 1024 * 1024
 """A file up to this size is written whole, in one request instead of five."""
 
+_GAP_BYTES: Final = 4096  # between two pieces that are read in one request: joints, and small ones in between
 _TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=CACHE_CONTROL_PRIVATE)
 
 
@@ -193,13 +194,7 @@ def write_plain(
 
 def read_single(storage: ObjectStorage, source: Source, piece: Piece) -> bytes:
     """Read a piece of a file that is kept plain alone."""
-    at = 0
-    for number, one in enumerate(source.table.pieces()):
-        at += len(JOINT) if number else 0
-        if one.digest == piece.digest:
-            return storage.read_range(source.info, at, at + one.text_bytes)
-        at += one.text_bytes
-    raise InvalidDocumentError("a piece is nowhere to be found")
+    return next(_read_spans(storage, source, {}, [piece]))
 
 
 def write_single(
@@ -220,15 +215,8 @@ def write_single(
     pieces = edition.table.pieces()
 
     def read(first: int, last: int) -> bytes:
-        body: list[bytes] = []
-        for at, piece in enumerate(pieces[first:last], start=first):
-            text = edition.fresh.get(piece.digest)
-            if text is None:
-                if source is None:
-                    raise InvalidDocumentError("a piece is nowhere to be found")
-                text = read_single(storage, source, piece)
-            body.append((JOINT if at else b"") + text)
-        return b"".join(body)
+        texts = _read_spans(storage, source, edition.fresh, pieces[first:last])
+        return b"".join((JOINT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
 
     old = _plain_spans(source.table) if source is not None else []
     spans = _plain_spans(edition.table)
@@ -260,7 +248,11 @@ def _write(
                 else:
                     yield read(part.first, part.last)
 
-        return storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
+        written = storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
+        if base is not None and base.version is not None:
+            # Each version is billed for as long as it is kept, and nobody asks for this one again.
+            storage.delete(base)
+        return written  # noqa: TRY300 - all of it may meet a version that is gone
     except VanishedError as error:
         raise ConflictError(f"what {key!r} is made of was replaced meanwhile") from error
 
@@ -268,20 +260,45 @@ def _write(
 def _read_blocks(
     storage: ObjectStorage, source: Source | None, fresh: Mapping[str, bytes], pieces: Iterable[Piece]
 ) -> Iterator[bytes]:
-    """Yield the blocks of some pieces, in order; what lies side by side is read in one request."""
-    offsets = _find_offsets(source.table) if source is not None else {}
-    waiting: list[Piece] = []
+    """Yield the blocks of some pieces, in order."""
+    known = [] if source is None else _packed_spans(source.table)[1:-1]
+    return _read(storage, source, fresh, pieces, _find_bodies(source, known, HEADER_BYTES, len(RESET_BLOCK)))
+
+
+def _read_spans(
+    storage: ObjectStorage, source: Source | None, fresh: Mapping[str, bytes], pieces: Iterable[Piece]
+) -> Iterator[bytes]:
+    """Yield the texts of some pieces of a plain file, in order."""
+    known = [] if source is None else _plain_spans(source.table)
+    return _read(storage, source, fresh, pieces, _find_bodies(source, known, 0, len(JOINT)))
+
+
+def _find_bodies(source: Source | None, spans: Sequence[Span], start: int, joint: int) -> dict[str, tuple[int, int]]:
+    """Return where each piece begins and ends in the file, without the joint before it."""
+    found: dict[str, tuple[int, int]] = {}
+    pieces = () if source is None else source.table.pieces()
+    for at, (piece, span) in enumerate(zip(pieces, spans, strict=True)):
+        found.setdefault(piece.digest, (start + (joint if at else 0), start + span.size))
+        start += span.size
+    return found
+
+
+def _read(
+    storage: ObjectStorage,
+    source: Source | None,
+    fresh: Mapping[str, bytes],
+    pieces: Iterable[Piece],
+    places: Mapping[str, tuple[int, int]],
+) -> Iterator[bytes]:
+    """Yield what is at hand as it is; what has to be read and lies side by side is read in one request."""
+    waiting: list[tuple[int, int]] = []
 
     def read_waiting() -> Iterator[bytes]:
-        if not waiting:
-            return
-        if source is None:
-            raise InvalidDocumentError("a piece is nowhere to be found")
-        start, stop = offsets[waiting[0].digest], offsets[waiting[-1].digest] + waiting[-1].block_bytes
-        body = storage.read_range(source.info, start, stop)
-        for piece in waiting:
-            at = offsets[piece.digest] - start
-            yield body[at : at + piece.block_bytes]
+        if waiting and source is not None:
+            start = waiting[0][0]
+            body = storage.read_range(source.info, start, waiting[-1][1])
+            for first, last in waiting:
+                yield body[first - start : last - start]
         waiting.clear()
 
     for piece in pieces:
@@ -289,25 +306,15 @@ def _read_blocks(
             yield from read_waiting()
             yield fresh[piece.digest]
             continue
-        if piece.digest not in offsets:
+        if piece.digest not in places:
             raise InvalidDocumentError("a piece is nowhere to be found")
-        if waiting and offsets[piece.digest] != offsets[waiting[-1].digest] + waiting[-1].block_bytes + len(
-            RESET_BLOCK
+        first, last = places[piece.digest]
+        if waiting and not (
+            waiting[-1][1] <= first <= waiting[-1][1] + _GAP_BYTES and last - waiting[0][0] < PART_BYTES
         ):
             yield from read_waiting()
-        waiting.append(piece)
+        waiting.append((first, last))
     yield from read_waiting()
-
-
-def _find_offsets(table: Table) -> dict[str, int]:
-    """Return where the blocks of each piece begin in the compressed file."""
-    offsets: dict[str, int] = {}
-    at = HEADER_BYTES
-    for number, piece in enumerate(table.pieces()):
-        at += len(RESET_BLOCK) if number else 0
-        offsets.setdefault(piece.digest, at)
-        at += piece.block_bytes
-    return offsets
 
 
 def _packed_spans(table: Table) -> list[Span]:

@@ -7,6 +7,8 @@ Source: the S3 API reference; https://docs.aws.amazon.com/AmazonS3/latest/usergu
 
 import base64
 import contextlib
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
@@ -36,6 +38,9 @@ MAX_SINGLE_COPY_BYTES: Final = 5 * 1024**3  # CopyObject's limit
 PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
 _CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _MD5_HEX_CHARS: Final = 32
+_MOST_REMEMBERED: Final = 6
+_WORTH_REMEMBERING_BYTES: Final = 64 * 1024
+_MOST_REMEMBERED_BYTES: Final = 4 * 1024 * 1024
 
 
 class S3Storage:
@@ -44,6 +49,8 @@ class S3Storage:
     def __init__(self, bucket: str, client: "S3Client") -> None:
         self.bucket = bucket
         self._client = client
+        self._remembered: OrderedDict[tuple[str, str], StoredObject] = OrderedDict()
+        self._lock = threading.Lock()
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
         """Look at an object: one HeadObject."""
@@ -59,7 +66,13 @@ class S3Storage:
         return _object_info(key, answer, size=answer["ContentLength"])
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
-        """Read an object: one GetObject."""
+        """Read an object: one GetObject, or none for a version that was read just before.
+
+        A version never changes. Projections ask for the commit that they show, which is the one that
+        the swap began with.
+        """
+        if version is not None and (remembered := self._recall(key, version)) is not None:
+            return remembered
         with _translated(key):
             try:
                 answer = self._client.get_object(
@@ -70,7 +83,23 @@ class S3Storage:
                     return None
                 raise
             body = answer["Body"].read()
-        return StoredObject(info=_object_info(key, answer, size=len(body)), body=body)
+        stored = StoredObject(info=_object_info(key, answer, size=len(body)), body=body)
+        self._remember(stored)
+        return stored
+
+    def _recall(self, key: str, version: str) -> StoredObject | None:
+        with self._lock:
+            return self._remembered.get((key, version))
+
+    def _remember(self, stored: StoredObject) -> None:
+        version = stored.info.version
+        if version is None or not _WORTH_REMEMBERING_BYTES <= len(stored.body) <= _MOST_REMEMBERED_BYTES:
+            return
+        with self._lock:
+            self._remembered[stored.info.key, version] = stored
+            self._remembered.move_to_end((stored.info.key, version))
+            while len(self._remembered) > _MOST_REMEMBERED:
+                self._remembered.popitem(last=False)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """Read a range: one GetObject with Range and If-Match: the ETag says which bytes, whatever the version."""

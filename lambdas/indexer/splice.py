@@ -15,6 +15,7 @@ from lambdas.indexer.storage import MAX_COPY_BYTES, MIN_PART_BYTES
 
 PART_BYTES: Final = 16 * 1024 * 1024
 """What travels is cut into parts of about this size, one or two of which are in memory."""
+_WORTH_A_REQUEST: Final = 5  # the last part may be small: a fifth of the least of the others is worth copying
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +92,7 @@ def _find_runs(offsets: dict[str, int], new: Sequence[Span]) -> list[_Run]:
 def _widen(runs: Sequence[_Run], new: Sequence[Span], least: int) -> list[_Run]:
     """Make each run but the last large enough for a part."""
     result: list[_Run] = []
-    for run in runs:
+    for number, run in enumerate(runs, start=1):
         previous = result[-1] if result else None
         if previous is not None and not previous.is_copy:
             # Take spans from this run until what travels before it is a part.
@@ -100,7 +101,8 @@ def _widen(runs: Sequence[_Run], new: Sequence[Span], least: int) -> list[_Run]:
                 previous.last = run.first
         if run.first == run.last:
             continue
-        if run.is_copy and _size(new, run.first, run.last) < least:  # too small to be copied
+        smallest = least // _WORTH_A_REQUEST if number == len(runs) else least
+        if run.is_copy and _size(new, run.first, run.last) < smallest:
             run.is_copy = False
             if previous is not None and not previous.is_copy:
                 previous.last = run.last
