@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import signal
 import uuid
@@ -213,15 +214,19 @@ class Edge:
         )
         headers.update({"Host": self.distribution.domain, "X-Forwarded-Proto": "https"})
         body = incoming.content if incoming.can_read_body else None
+        ask = functools.partial(
+            self.session.request, request.method, target, headers=headers, data=body, allow_redirects=False
+        )
         try:
-            answer = await self.session.request(
-                request.method, target, headers=headers, data=body, allow_redirects=False
-            )
+            answer = await ask()
+            if answer.status == web.HTTPForbidden.status_code:
+                answer.release()
+                if await self._is_missing(request.uri):
+                    return await self._say_missing(request, behaviour, answer.headers)
+                answer = await ask()  # it may have been put there after the first answer
         except (aiohttp.ClientError, TimeoutError):
             return _format_response(make_error(502, "The emulator does not answer.", "Error"))
         async with answer:
-            if answer.status == web.HTTPForbidden.status_code and await self._is_missing(request.uri):
-                return await self._say_missing(request, behaviour, answer.headers)
             response = OriginResponse(
                 status=answer.status,
                 reason=answer.reason or "",
