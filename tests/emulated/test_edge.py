@@ -74,14 +74,15 @@ class FakeStorage:
 
 @dataclass(kw_only=True)
 class FakeEmulator:
-    """The emulated distribution: tells what arrived; says 403 to "refused", much to "large"."""
+    """The emulated distribution: tells what arrived; says 403 to "refused", and first to "late"; much to "large"."""
 
     arrived: list[web.BaseRequest] = field(default_factory=list)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         self.arrived.append(request)
         headers = {"Cache-Control": "max-age=30", "X-Cache": "Miss from cloudfront", "Keep-Alive": "timeout=5"}
-        if "refused" in request.raw_path:
+        late = "late" in request.raw_path and len(self.arrived) == 1
+        if "refused" in request.raw_path or late:
             return web.Response(status=403, text="AccessDenied", headers=headers)
         if "large" not in request.raw_path:
             return web.Response(text=f"{request.method} {request.raw_path}", headers=headers)
@@ -250,6 +251,13 @@ def test_serve__urls_that_cloudfront_does_not_take(path: str, status: int) -> No
     async def scene(world: World) -> None:
         assert (await world.ask(path)).status == status
         assert not world.functions.invoked
+
+    play(scene)
+
+
+def test_serve__what_appears_between_two_looks_is_served() -> None:
+    async def scene(world: World) -> None:
+        assert (await world.ask("/there/late")).status == 200
 
     play(scene)
 
