@@ -72,6 +72,8 @@ class Shard:
     v3: dict[str, dict[str, Record]] = field(default_factory=dict)
     """``{"conda" | "tar.bz2": {stem: record}}`` (CEP 48)."""
     removed: tuple[str, ...] = ()
+    removed_sha256: str | None = None
+    """Hex SHA-256 of the records that patches took away: what they leave out must change the shard too."""
 
     def section(self, name: str) -> dict[str, Record]:
         """Return ``packages`` or ``packages.conda``."""
@@ -140,19 +142,23 @@ def make_shard(cards: Cards, patches: PatchInstructions = NO_PATCHES) -> Shard:
         packages_conda=patched.sections["packages.conda"],
         v3=v3,
         removed=patched.removed,
+        removed_sha256=_hash_removed(sections, patched.removed),
     )
 
 
 def encode_shard(shard: Shard) -> tuple[ShardHash, bytes]:
     """Encode a shard; its name is the SHA-256 of the compressed bytes.
 
-    Source: CEP 16: hashes are bytes, and ``packages`` must be there even when empty.
+    Source: CEP 16: hashes are bytes, ``packages`` must be there even when empty, and keys that a
+    client doesn't know (``removed_sha256``) are ignored.
     """
     document: dict[str, Any] = {
         "packages": {name: _hashes_to_bytes(record) for name, record in shard.packages.items()},
         "packages.conda": {name: _hashes_to_bytes(record) for name, record in shard.packages_conda.items()},
         "removed": list(shard.removed),
     }
+    if shard.removed_sha256 is not None:
+        document["removed_sha256"] = bytes.fromhex(shard.removed_sha256)
     if shard.v3:
         document["v3"] = {
             kind: {stem: _hashes_to_bytes(record) for stem, record in records.items()}
@@ -178,6 +184,7 @@ def decode_shard(body: bytes) -> Shard:
                 for kind, records in document.get("v3", {}).items()
             },
             removed=tuple(document["removed"]),
+            removed_sha256=document["removed_sha256"].hex() if "removed_sha256" in document else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidDocumentError(f"not a shard: {error!r}") from error
@@ -274,6 +281,12 @@ def iter_records(shard: Shard) -> Iterable[tuple[str, Record]]:
     for kind, records in shard.v3.items():
         for stem, record in records.items():
             yield f"{stem}.{kind}", record
+
+
+def _hash_removed(sections: Mapping[str, Mapping[str, Record]], removed: Iterable[str]) -> str | None:
+    records = {filename: record for section in sections.values() for filename, record in section.items()}
+    taken = {filename: records[filename] for filename in removed}
+    return hashlib.sha256(encode_json(taken)).hexdigest() if taken else None
 
 
 def _hashes_to_bytes(record: Record) -> Record:

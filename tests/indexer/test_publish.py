@@ -993,3 +993,23 @@ def test_index__shards_are_named_by_their_bytes(world: World) -> None:
 def shard_key_of(world: World, name: str) -> str:
     index = decode_index(world.storage.body(NOARCH.key("repodata_shards.msgpack.zst")))
     return NOARCH.key(f"shards/{dict(index.shards)[name]}.msgpack.zst")  # type: ignore[index]  # a name
+
+
+def test_index__signatures_of_a_yanked_artifact(world: World) -> None:
+    """The view without patches shows them, though the view with patches shows nothing."""
+    world.publish(NOARCH, package(), package(name="bar"))
+    world.index(patch(world, remove=[FOO]))
+    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.index(f"{FOO_KEY}.sigs")
+    shown = world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"][FOO]
+    assert "attestations_sha256" in shown
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_index__yanked_artifact_is_replaced_in_a_mutable_channel() -> None:
+    world = World(policy=MUTABLE)
+    world.publish(NOARCH, package(), package(name="bar"))
+    world.index(patch(world, remove=[FOO]))
+    world.publish(NOARCH, package(depends=["x"]))
+    assert world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"][FOO]["depends"] == ["x"]
+    assert_same_as_from_nothing(world.storage, MUTABLE)
