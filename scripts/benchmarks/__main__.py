@@ -1,0 +1,123 @@
+"""``scripts/bench``: measures what publishing costs, and what another indexer takes for the same.
+
+Everything runs on an emulated S3 on this machine. The indexer runs in a process of its own, against the
+bucket, with its own code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.benchmarks import sections
+from scripts.benchmarks.report import draw, format_report
+from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
+
+EXAMPLES: Final = """
+examples:
+  scripts/bench                       within 3 minutes
+  scripts/bench --full                up to 1,000,000 records and 100 publishers
+  scripts/bench --json | jq .publish  the figures alone
+  scripts/bench --records 50000       one size beside index_s3
+"""
+QUICK: Final = {
+    "records": (1_000, 10_000),
+    "rattler": 10_000,
+    "publishers": (1, 8, 20),
+    "rattler_publishers": (1, 20),
+    "burst": 300,
+    "events": 2_000,
+}
+FULL: Final = {
+    "records": (1_000, 10_000, 50_000, 100_000, 1_000_000),
+    "rattler": 50_000,
+    "publishers": (1, 8, 20, 100),
+    "rattler_publishers": (1, 8, 20),  # each lost run costs it a whole one: 100 take a quarter of an hour
+    "burst": 2_000,
+    "events": 10_000,
+}
+CROWD_RECORDS: Final = 1_000
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--full", action="store_true", help="every size, and every crowd")
+    parser.add_argument("--records", type=int, nargs="+", metavar="N", help="these sizes alone, and no crowds")
+    parser.add_argument("--repeats", type=int, default=5, help="publishes of each size (5)")
+    parser.add_argument("--output", type=Path, default=ROOT / ".local" / "bench", help="where to (.local/bench)")
+    parser.add_argument("--json", action="store_true", help="print the JSON document instead of the table")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, report."""
+    arguments = parse_arguments()
+    plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
+    if arguments.records:
+        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": ()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
+        os.environ.update(emulator.environment)
+        results = measure(sections.connect(emulator, repeats=arguments.repeats), plan)
+    (arguments.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    report = format_report(results)
+    (arguments.output / "bench.txt").write_text(report, encoding="utf-8")
+    draw(results, arguments.output / "bench.png")
+    print(json.dumps(results) if arguments.json else report)
+    say(f"written: {arguments.output}/bench.json, bench.txt, bench.png")
+    return 0
+
+
+def measure(bench: sections.Bench, plan: dict[str, Any]) -> dict[str, Any]:
+    """Do all that was planned, ours and theirs in turn."""
+    started = time.monotonic()
+    results: dict[str, Any] = {
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
+        "repeats": bench.repeats,
+        "publish": [],
+        "rattler_publish": [],
+        "crowd": [],
+        "rattler_crowd": [],
+    }
+    for records in plan["records"]:
+        say(f"publishing into {records:,} records")
+        results["publish"].append(sections.measure_publish(bench, records))
+        if records <= plan["rattler"]:
+            say(f"index_s3 on {records:,} records")
+            results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
+    for publishers in plan["publishers"]:
+        say(f"{publishers} publishers at once")
+        results["crowd"].append(sections.measure_crowd(bench, publishers, records=CROWD_RECORDS))
+        if publishers in plan["rattler_publishers"]:
+            say(f"{publishers} times index_s3 at once")
+            crowd = sections.measure_rattler_crowd(bench, publishers, records=CROWD_RECORDS)
+            results["rattler_crowd"].append(crowd)
+    say(f"a burst of {plan['burst']:,}")
+    results["burst"] = sections.measure_burst(bench, plan["burst"])
+    say(f"{plan['events']:,} duplicate events")
+    results["duplicates"] = sections.measure_duplicates(bench, plan["events"])
+    say("the authorizer")
+    results["authorizer"] = sections.measure_authorizer()
+    results["seconds"] = time.monotonic() - started
+    return results
+
+
+def say(text: str) -> None:
+    """Tell how far it is."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The measurements, each on a fresh emulated S3 bucket, with the measured code in a process of its own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lambdas.channel.names import Channel as ChannelName
+from lambdas.channel.names import PackageName, Subdir, SubdirPath
+from lambdas.indexer.commit import fetch_commit, fetch_shards
+from lambdas.indexer.s3 import S3Storage
+from lambdas.indexer.tree import iter_records
+from scripts.benchmarks.meter import make_client
+from scripts.benchmarks.seeding import seed
+from scripts.benchmarks.synthetic import Channel
+from scripts.emulated.emulator import ROOT, Emulator
+from tests.builders import conda_package
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+OURS: Final = SubdirPath(channel=ChannelName("ours"), subdir=Subdir("linux-64"))
+THEIRS: Final = SubdirPath(channel=ChannelName("theirs"), subdir=Subdir("linux-64"))
+RATTLER_REPEATS: Final = 3
+WORKERS: Final = 4
+BATCH: Final = 1000  # what the stack is configured with
+WINDOW_S: Final = 1.0
+
+_THREADS: Final = 16
+_PROCESS_SECONDS: Final = 1800
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """An emulated S3, and what to ask of it."""
+
+    emulator: Emulator
+    client: S3Client
+    repeats: int
+
+    def make_bucket(self, name: str) -> str:
+        """Return a fresh versioned bucket."""
+        bucket = f"bench-{name}"
+        self.client.create_bucket(Bucket=bucket)
+        self.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        return bucket
+
+    def drop_bucket(self, bucket: str) -> None:
+        """Empty and delete a bucket: the emulator holds all of it in memory."""
+        for page in self.client.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            objects: Any = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
+            if objects:
+                self.client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        self.client.delete_bucket(Bucket=bucket)
+
+    def run(self, module: str, task: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON is anything
+        """Run a module with a task, and return what it says."""
+        with self.start(module, task) as process:
+            return finish(process)
+
+    def start(self, module: str, task: dict[str, Any]) -> subprocess.Popen[bytes]:
+        """Start a module with a task."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"scripts.benchmarks.{module}"],
+            cwd=ROOT,
+            env=self.emulator.environment | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+        process.stdin.write(json.dumps(task).encode())
+        process.stdin.close()
+        return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> Any:  # noqa: ANN401 - JSON is anything
+    """Wait for a process, and return what it says."""
+    assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+    output = process.stdout.read()
+    if process.wait(timeout=_PROCESS_SECONDS) or not output:
+        raise RuntimeError(f"{process.args!r} failed")
+    return json.loads(output)
+
+
+def measure_publish(bench: Bench, records: int) -> dict[str, Any]:
+    """Publish one artifact after the other into a subdir of so many records."""
+    bucket = bench.make_bucket(f"publish-{records}")
+    channel = Channel(records=records)
+    names = _pick(channel.list_names(), bench.repeats + 1)
+    seed(S3Storage(bucket, bench.client), OURS, channel, touched=names)
+    files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(OURS.key("r"))}
+    filenames = [_upload(bench, bucket, OURS, _build(name, "99.0")) for name in names]
+    runs = bench.run("publisher", _task(bucket, OURS) | {"filenames": filenames})
+    bench.drop_bucket(bucket)
+    # The first one makes the connections, and the noarch subdir.
+    return {"records": records, "names": channel.names, "files": files, "first": runs[0], "runs": runs[1:]}
+
+
+def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
+    """Do the same with rattler's ``index_s3``, which lists what is there: each artifact stands for itself."""
+    bucket = bench.make_bucket(f"rattler-{records}")
+    channel = Channel(records=records)
+    names = _pick(channel.list_names(), min(bench.repeats, RATTLER_REPEATS) + 1)
+    seed_rattler(bench, bucket, channel)
+    runs = []
+    for name in names:
+        filename = _upload(bench, bucket, THEIRS, _build(name, "99.0"))
+        before = _count_versions(bench, bucket)
+        run = bench.run("rattler_index", _rattler_task(bench, bucket, filename))
+        after = _count_versions(bench, bucket)
+        runs.append(run | {"puts": after[0] - before[0], "written_bytes": after[1] - before[1]})
+    bench.drop_bucket(bucket)
+    return {"records": records, "names": channel.names, "first": runs[0], "runs": runs[1:]}
+
+
+def seed_rattler(bench: Bench, bucket: str, channel: Channel) -> None:
+    """Put every artifact's name, and the flat file that lists them: rattler reads new ones alone."""
+    seed(S3Storage(bucket, bench.client), OURS, channel, touched=[])
+    bench.client.copy_object(
+        Bucket=bucket, Key=THEIRS.key("repodata.json"), CopySource=f"{bucket}/{OURS.key('repodata.json')}"
+    )
+
+    def put(filename: str) -> None:
+        bench.client.put_object(Bucket=bucket, Key=THEIRS.key(filename), Body=b"x")
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for name in channel.list_names():
+            list(pool.map(put, channel.make_cards(name)))
+
+
+def measure_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, Any]:
+    """Let publishers upload one artifact each, at once; look for what is lost or doubled."""
+    bucket = bench.make_bucket(f"crowd-{publishers}")
+    channel = Channel(records=records)
+    names = _pick(channel.list_names(), publishers)
+    storage = S3Storage(bucket, bench.client)
+    seed(storage, OURS, channel, touched=channel.list_names())
+    uploads = [_build(name, f"99.{number}") for number, name in enumerate(names)]
+    outcome: dict[str, Any] = bench.run(
+        "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=publishers, repeats=1)
+    )
+    outcome["wrong_records"] = _count_wrong(bench, bucket, records, [name for name, _ in uploads])
+    bench.drop_bucket(bucket)
+    return {"publishers": publishers, "records": records} | outcome
+
+
+def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, Any]:
+    """Let as many processes run ``index_s3`` at once, each until its artifact is listed."""
+    bucket = bench.make_bucket(f"rattler-crowd-{publishers}")
+    channel = Channel(records=records)
+    seed_rattler(bench, bucket, channel)
+    names = _pick(channel.list_names(), publishers + 1)
+    filename = _upload(bench, bucket, THEIRS, _build(names.pop(), "98.0"))
+    bench.run("rattler_index", _rattler_task(bench, bucket, filename))  # the first one writes every shard
+    filenames = [_upload(bench, bucket, THEIRS, _build(name, f"99.{number}")) for number, name in enumerate(names)]
+    processes = [bench.start("rattler_index", _rattler_task(bench, bucket, filename)) for filename in filenames]
+    outcomes = [finish(process) for process in processes]
+    for process in processes:
+        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        process.stdout.close()
+    body = bench.client.get_object(Bucket=bucket, Key=THEIRS.key("repodata.json"))["Body"].read()
+    lost = sum(f'"{filename}"'.encode() not in body for filename in filenames)
+    bench.drop_bucket(bucket)
+    return {
+        "publishers": publishers,
+        "records": records,
+        "latencies_s": sorted(outcome["wall_s"] for outcome in outcomes),
+        "runs_lost": sum(outcome["runs_lost"] for outcome in outcomes),
+        "wrong_records": lost,
+    }
+
+
+def measure_burst(bench: Bench, artifacts: int) -> dict[str, Any]:
+    """Upload many artifacts at once into an empty subdir."""
+    bucket = bench.make_bucket("burst")
+    names = Channel(records=artifacts * 5).list_names()
+    uploads = [_build(names[number % len(names)], f"1.{number}") for number in range(artifacts)]
+    outcome: dict[str, Any] = bench.run(
+        "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=_THREADS, repeats=1)
+    )
+    outcome["wrong_records"] = _count_wrong(bench, bucket, 0, [name for name, _ in uploads])
+    bench.drop_bucket(bucket)
+    return {"artifacts": artifacts} | outcome
+
+
+def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
+    """Send events of artifacts that are indexed already."""
+    bucket = bench.make_bucket("duplicates")
+    names = Channel(records=1000).list_names()
+    uploads = [_build(name, "1.0") for name in names]
+    bench.run("crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=_THREADS, repeats=1))
+    known = [(filename, b"") for filename, _ in uploads]
+    task = _describe_crowd(known, publishers=1, repeats=events // len(known))
+    outcome: dict[str, Any] = bench.run("crowd", _task(bucket, OURS) | task)
+    bench.drop_bucket(bucket)
+    return {"events": events} | outcome
+
+
+def measure_authorizer() -> dict[str, Any] | None:
+    """Run the authorizer's own benchmark."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_authorizer"], cwd=ROOT, capture_output=True, check=False
+    )
+    return json.loads(done.stdout) if done.returncode == 0 else None
+
+
+def find_median(runs: Iterable[dict[str, Any]], field: str) -> float:
+    """Return the median of a figure."""
+    return float(statistics.median(run[field] for run in runs))
+
+
+def _pick(names: Sequence[PackageName], count: int) -> list[PackageName]:
+    """Return names from all over the list."""
+    return [names[(2 * at + 1) * len(names) // (2 * count)] for at in range(count)]
+
+
+def _build(name: str, version: str) -> tuple[str, bytes]:
+    return conda_package(
+        name=name,
+        version=version,
+        subdir=OURS.subdir,
+        depends=["python >=3.12,<3.13.0a0"],
+        run_exports={"weak": [f"{name} >={version}"]},
+        about={"summary": f"The {name} package does what its name says"},
+    )
+
+
+def _upload(bench: Bench, bucket: str, path: SubdirPath, package: tuple[str, bytes]) -> str:
+    filename, body = package
+    bench.client.put_object(Bucket=bucket, Key=path.key(filename), Body=body)
+    return filename
+
+
+def _task(bucket: str, path: SubdirPath) -> dict[str, Any]:
+    return {"bucket": bucket, "channel": path.channel, "subdir": path.subdir}
+
+
+def _rattler_task(bench: Bench, bucket: str, filename: str) -> dict[str, Any]:
+    return _task(bucket, THEIRS) | {"endpoint": bench.emulator.endpoint, "filename": filename}
+
+
+def _describe_crowd(uploads: Sequence[tuple[str, bytes]], *, publishers: int, repeats: int) -> dict[str, Any]:
+    return {
+        "uploads": [(filename, base64.b64encode(body).decode("ascii")) for filename, body in uploads],
+        "publishers": publishers,
+        "repeats": repeats,
+        "workers": WORKERS,
+        "batch": BATCH,
+        "window_s": WINDOW_S,
+    }
+
+
+def _count_versions(bench: Bench, bucket: str) -> tuple[int, int]:
+    """Return how many versions there are of what rattler writes, and their bytes: it can't be watched."""
+    sizes = [
+        version["Size"]
+        for prefix in ("theirs/linux-64/repodata", "theirs/linux-64/shards/")
+        for page in bench.client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        for version in page.get("Versions", [])
+    ]
+    return len(sizes), sum(sizes)
+
+
+def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[str]) -> int:
+    """Return how many records are lost or too many, in the tree and in the flat file."""
+    storage = S3Storage(bucket, bench.client)
+    commit = fetch_commit(storage, OURS)
+    shards = fetch_shards(storage, OURS, commit.index, commit.index.shards)
+    tree = [filename for shard in shards.values() for filename, _ in iter_records(shard)]
+    stored = storage.get(OURS.key("repodata.json"))
+    flat = [] if stored is None else list(json.loads(stored.body)["packages.conda"])
+    expected = records + len(filenames)
+    missing = sum((name not in set(tree)) + (name not in set(flat)) for name in filenames)
+    return missing + abs(len(tree) - expected) + abs(len(flat) - expected)
+
+
+def connect(emulator: Emulator, *, repeats: int) -> Bench:
+    """Return a bench on a running emulator, whose environment this process has."""
+    return Bench(emulator=emulator, client=make_client(), repeats=repeats)
