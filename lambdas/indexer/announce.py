@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "fairway"
 REFUSED: Final = "Upload Refused"
+_SAFE: Final = "/!$'(),"
 MAX_PATHS: Final = 1000  # what one invalidation may name and is billed as free a month
 
 
@@ -66,8 +67,9 @@ class AwsAnnouncer:
         """
         if self._distribution_id is None or not keys:
             return
-        # The edge asks the origin for percent-encoded paths, and caches by them.
-        paths = [f"/{quote(key)}" for key in keys]
+        # The edge asks the origin for paths as viewers write them, but for "+", and caches by them: what
+        # RFC 1738 calls safe must stay as it is.
+        paths = [f"/{quote(key, safe=_SAFE)}" for key in keys]
         if len(paths) > MAX_PATHS:
             paths = ["/*"]
         try:

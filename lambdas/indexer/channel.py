@@ -51,7 +51,7 @@ from lambdas.indexer.storage import (
     ObjectInfo,
     ObjectStorage,
 )
-from lambdas.indexer.tree import SHARD_INDEX, Shard, diff_indexes
+from lambdas.indexer.tree import SHARD_INDEX, Shard, diff_indexes, empty_index
 
 SHOWN: Final = "fairway-shown"
 """The attribute that says which commits a file shows, as one hash."""
@@ -127,7 +127,7 @@ class ChannelProjector:
         Raises:
             ConflictError: another writer was quicker: do it again.
         """
-        commits = in_parallel(lambda path: fetch_commit(self.storage, path), paths)
+        commits = in_parallel(self._fetch_commit, paths)
         self.commits = dict(zip(paths, commits, strict=True))
         shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
         behind = _find_behind(self.found, _hash_shown(shown))
@@ -144,6 +144,16 @@ class ChannelProjector:
         if PAGE in behind:
             page = format_channel_page(self.channel, merged, url=self.url, total=document.total)
             self._put(PAGE, page, metadata)
+
+    def _fetch_commit(self, path: SubdirPath) -> Commit:
+        """Read a commit; one that is damaged counts as empty until it is made again."""
+        try:
+            return fetch_commit(self.storage, path)
+        except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
+            info = self.storage.head(path.key(SHARD_INDEX))
+            if info is None:
+                raise ConflictError(f"{path} changed meanwhile") from None
+            return Commit(index=empty_index(path.subdir), etag=info.etag, version=info.version)
 
     def _advance(self) -> _Document | None:
         """Replace the names that changed; None where all is to be made again."""
@@ -206,7 +216,10 @@ class ChannelProjector:
             if etag is None:
                 names |= commit.index.shards.keys()
                 continue
-            old = fetch_commit(self.storage, path, version=version) if version else None
+            try:
+                old = fetch_commit(self.storage, path, version=version) if version else None
+            except InvalidDocumentError:
+                return None
             if old is None or old.etag is None:
                 return None
             names |= diff_indexes(old.index, commit.index).names

@@ -1,0 +1,149 @@
+"""What AWS is told, and what becomes of its answers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ConnectTimeoutError
+from botocore.stub import ANY, Stubber
+
+from lambdas.channel.errors import RefusedError, UnavailableError
+from lambdas.indexer.announce import MAX_PATHS, AwsAnnouncer
+from lambdas.indexer.refusals import Refusal, make_refusal, parse_refusal
+from lambdas.indexer.storage import ObjectInfo
+
+KEYS = ["team/noarch/foo-1.0-0.conda"]
+INFO = ObjectInfo(key=KEYS[0], size=3, etag="e", last_modified_ms=1_700_000_000_000)
+REFUSAL = make_refusal(INFO, RefusedError("archive-empty", "it is empty", hint="upload it again"))
+
+
+class Aws:
+    """Both services, stubbed."""
+
+    def __init__(self) -> None:
+        access: Any = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        self.events: Any = boto3.client("events", **access)
+        self.cloudfront: Any = boto3.client("cloudfront", **access)
+        self.stubbed_events, self.stubbed_cloudfront = Stubber(self.events), Stubber(self.cloudfront)
+
+    def announcer(self, **more: Any) -> AwsAnnouncer:  # noqa: ANN401 - as there
+        settings: Any = {"event_bus": "bus", "distribution_id": "E1", **more}
+        return AwsAnnouncer(events=self.events, cloudfront=self.cloudfront, **settings)
+
+    def expect_invalidation(self, *paths: str) -> None:
+        self.stubbed_cloudfront.add_response(
+            "create_invalidation",
+            {},
+            {
+                "DistributionId": "E1",
+                "InvalidationBatch": {
+                    "Paths": {"Quantity": len(paths), "Items": list(paths)},
+                    "CallerReference": ANY,
+                },
+            },
+        )
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    aws = Aws()
+    with aws.stubbed_events, aws.stubbed_cloudfront:
+        yield aws
+    aws.stubbed_events.assert_no_pending_responses()
+    aws.stubbed_cloudfront.assert_no_pending_responses()
+
+
+def test_announce_refusal__one_event(aws: Aws) -> None:
+    detail = {
+        "key": KEYS[0],
+        "id": REFUSAL.id,
+        "code": "archive-empty",
+        "message": "it is empty",
+        "hint": "upload it again",
+        "size": 3,
+        "etag": "e",
+        "uploaded_at": "2023-11-14T22:13:20+00:00",
+    }
+    entry = {
+        "Source": "fairway",
+        "DetailType": "Upload Refused",
+        "Detail": json.dumps(detail),
+        "EventBusName": "bus",
+    }
+    aws.stubbed_events.add_response("put_events", {"FailedEntryCount": 0, "Entries": []}, {"Entries": [entry]})
+    aws.announcer().announce_refusal(REFUSAL)
+
+
+def test_announce_refusal__no_bus(aws: Aws) -> None:
+    aws.announcer(event_bus=None).announce_refusal(REFUSAL)
+
+
+def test_announce_refusal__entry_failed(aws: Aws) -> None:
+    aws.stubbed_events.add_response(
+        "put_events", {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+    )
+    with pytest.raises(UnavailableError):
+        aws.announcer().announce_refusal(REFUSAL)
+
+
+@pytest.mark.parametrize("code", ["InternalFailure", "ThrottlingException", "AccessDeniedException"])
+def test_announce_refusal__bus_fails(aws: Aws, code: str) -> None:
+    aws.stubbed_events.add_client_error("put_events", code, http_status_code=500)
+    with pytest.raises(UnavailableError):
+        aws.announcer().announce_refusal(REFUSAL)
+
+
+def test_announce_refusal__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ConnectTimeoutError(endpoint_url="https://events")
+
+    monkeypatch.setattr(aws.events, "put_events", fail)
+    with pytest.raises(UnavailableError):
+        aws.announcer().announce_refusal(REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("team/noarch/foo-1.0-0.conda", "/team/noarch/foo-1.0-0.conda"),
+        ("team/noarch/foo-1!2.0-0.conda", "/team/noarch/foo-1!2.0-0.conda"),
+        ("team/noarch/foo-1.0+cu118-0.conda", "/team/noarch/foo-1.0%2Bcu118-0.conda"),
+        ("team/noarch/_foo-1.0_1-0.tar.bz2", "/team/noarch/_foo-1.0_1-0.tar.bz2"),
+        ("team/odd name.conda", "/team/odd%20name.conda"),
+        ("team/é%.conda", "/team/%C3%A9%25.conda"),
+    ],
+)
+def test_drop_cached__as_the_edge_caches_it(aws: Aws, key: str, path: str) -> None:
+    """Escapes that are not needed make CloudFront miss the file."""
+    aws.expect_invalidation(path)
+    aws.announcer().drop_cached([key])
+
+
+def test_drop_cached__several_at_once(aws: Aws) -> None:
+    aws.expect_invalidation("/a/noarch/x.conda", "/a/noarch/y.conda")
+    aws.announcer().drop_cached(["a/noarch/x.conda", "a/noarch/y.conda"])
+
+
+def test_drop_cached__more_than_one_request_may_name(aws: Aws) -> None:
+    aws.expect_invalidation("/*")
+    aws.announcer().drop_cached([f"a/noarch/{number}.conda" for number in range(MAX_PATHS + 1)])
+
+
+def test_drop_cached__nothing_or_nowhere(aws: Aws) -> None:
+    aws.announcer().drop_cached([])
+    aws.announcer(distribution_id=None).drop_cached(KEYS)
+
+
+@pytest.mark.parametrize("code", ["TooManyInvalidationsInProgress", "NoSuchDistribution", "AccessDenied"])
+def test_drop_cached__cloudfront_fails(aws: Aws, code: str) -> None:
+    aws.stubbed_cloudfront.add_client_error("create_invalidation", code, http_status_code=400)
+    with pytest.raises(UnavailableError):
+        aws.announcer().drop_cached(KEYS)
+
+
+def test_parse_refusal__of_what_was_announced() -> None:
+    document = {slot: getattr(REFUSAL, slot) for slot in Refusal.__slots__}
+    assert parse_refusal(json.dumps(document).encode()) == REFUSAL
+    assert REFUSAL.object_key.startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")

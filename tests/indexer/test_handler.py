@@ -1,0 +1,281 @@
+"""The queue's handler: each message learns what became of its keys, and no other."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote_plus
+
+import pytest
+
+from lambdas.channel.errors import UnavailableError
+from lambdas.indexer import handler
+from lambdas.indexer.refusals import list_refusals
+from lambdas.indexer.settings import Settings
+from tests.builders import conda_package
+from tests.indexer.world import LINUX, NOARCH, POLICY, World, assert_same_as_from_nothing, package
+
+BUCKET = "fairway-test"
+FOO = NOARCH.key("foo-1.0-0.conda")
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What Lambda tells a handler of itself."""
+
+    function_name: str = "indexer"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:us-east-1:000000000000:function:indexer"
+    aws_request_id: str = "request"
+    remaining_ms: int = 900_000
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.remaining_ms
+
+
+@dataclass(kw_only=True)
+class Queue:
+    """Hands messages to the handler, and tells which are to come again."""
+
+    world: World
+    bodies: dict[str, str] = field(default_factory=dict)
+
+    def send(self, *keys: str, identity: str | None = None, body: str | None = None) -> str:
+        identity = identity or f"message-{len(self.bodies)}"
+        records = [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}}} for key in keys]
+        self.bodies[identity] = json.dumps({"Records": records}) if body is None else body
+        return identity
+
+    def deliver(self) -> set[str]:
+        event = {
+            "Records": [
+                {
+                    "messageId": identity,
+                    "receiptHandle": "handle",
+                    "body": body,
+                    "attributes": {"ApproximateReceiveCount": "1"},
+                    "messageAttributes": {},
+                    "md5OfBody": "",
+                    "eventSource": "aws:sqs",
+                    "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
+                    "awsRegion": "us-east-1",
+                }
+                for identity, body in self.bodies.items()
+            ]
+        }
+        answer: Any = handler.handle_queue(event, Context())
+        failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        self.bodies = {identity: body for identity, body in self.bodies.items() if identity in failed}
+        return failed
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    settings = Settings(bucket=BUCKET, policy=POLICY, event_bus=None, distribution_id=None, shard_grace_days=14)
+    monkeypatch.setattr(handler, "settings", lambda: settings)
+    monkeypatch.setattr(handler, "storage", lambda: world.storage)
+    monkeypatch.setattr(handler, "indexer", world.indexer)
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
+    monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
+    handler.metrics.namespace = "Fairway"
+    handler.metrics.service = "fairway-indexer"
+    return world
+
+
+@pytest.fixture
+def queue(world: World) -> Queue:
+    return Queue(world=world)
+
+
+def read_metrics(text: str) -> dict[str, float]:
+    """Return the metrics that were written to standard output (embedded metric format)."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if '"_aws"' in line:
+            document = json.loads(line)
+            for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
+                value = document[metric["Name"]]
+                found[metric["Name"]] = sum(value) if isinstance(value, list) else value
+    return found
+
+
+def test_handle_queue__good_batch(world: World, queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, one in ((NOARCH, package()), (NOARCH, package(name="bar")), (LINUX, package(path=LINUX))):
+        queue.send(world.upload(path, one))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "bar-1.0-0.conda"}
+    assert world.listed(LINUX) == {"foo-1.0-0.conda"}
+    metrics = read_metrics(capsys.readouterr().out)
+    assert metrics["IndexedArtifacts"] == 3
+    assert metrics["RefusedUploads"] == 0
+
+
+def test_handle_queue__each_subdir_is_swapped_once(world: World, queue: Queue) -> None:
+    for number in range(8):
+        queue.send(world.upload(NOARCH, package(name=f"p{number}")))
+    queue.deliver()
+    index = NOARCH.key("repodata_shards.msgpack.zst")
+    assert world.storage.log.count(("put", index)) == 1
+
+
+def test_handle_queue__keys_are_decoded(world: World, queue: Queue) -> None:
+    queue.send(world.upload(NOARCH, conda_package(version="1!2.0+local")))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1!2.0+local-0.conda"}
+
+
+def test_handle_queue__bad_artifact_is_counted_and_its_message_is_done(
+    world: World, queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue.send(world.upload(NOARCH, ("foo-1.0-0.conda", b"bad")), world.upload(NOARCH, package(name="bar")))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 1
+
+
+def test_handle_queue__test_event(queue: Queue) -> None:
+    queue.send(body=json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}))
+    assert queue.deliver() == set()
+
+
+@pytest.mark.parametrize("body", ["", "poison", "{}", "[]", '{"Records": [{"s3": 1}]}', "[" * 100_000])
+def test_handle_queue__message_that_nobody_understands(world: World, queue: Queue, body: str) -> None:
+    poison = queue.send(body=body)
+    queue.send(world.upload(NOARCH, package()))
+    assert queue.deliver() == {poison}
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    assert queue.deliver() == {poison}
+
+
+def test_handle_queue__only_messages_that_nobody_understands(queue: Queue) -> None:
+    sent = {queue.send(body="poison"), queue.send(body="poison too")}
+    assert queue.deliver() == sent
+
+
+def test_handle_queue__another_bucket(world: World, queue: Queue) -> None:
+    foreign = queue.send(body=json.dumps({"Records": [{"s3": {"bucket": {"name": "x"}, "object": {"key": FOO}}}]}))
+    assert queue.deliver() == {foreign}
+    assert world.storage.log == []
+
+
+def test_handle_queue__misplaced_upload(world: World, queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    for key in ("foo-1.0-0.conda", "team/deep/er/foo-1.0-0.conda", "TEAM/noarch/foo-1.0-0.conda"):
+        world.storage.upload(key, b"anything")
+        queue.send(key)
+    assert queue.deliver() == set()
+    assert {refusal.code for refusal in list_refusals(world.storage)} == {"invalid-key"}
+    assert [key for key in world.storage.list_keys() if not key.startswith(".fairway/")] == []
+    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 3
+
+
+def test_handle_queue__misplaced_deletion(world: World, queue: Queue) -> None:
+    queue.send("foo-1.0-0.conda")
+    assert queue.deliver() == set()
+    assert world.storage.list_keys() == []
+
+
+def fail_for(part: str, *, kind: str = "", error: BaseException | None = None) -> Any:  # noqa: ANN401 - a fault
+    def fault(this_kind: str, key: str, moment: str) -> None:
+        if moment == "before" and part in key and kind in {"", this_kind}:
+            raise error or UnavailableError("503")
+
+    return fault
+
+
+def test_handle_queue__one_artifact_can_not_be_read(world: World, queue: Queue) -> None:
+    stuck = queue.send(world.upload(NOARCH, package()))
+    both = queue.send(FOO, world.upload(NOARCH, package(name="baz")))
+    queue.send(world.upload(NOARCH, package(name="bar")))
+    world.storage.fault = fail_for("foo-1.0-0.conda")
+    assert queue.deliver() == {stuck, both}
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda", "baz-1.0-0.conda"}
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__signatures_of_an_artifact_that_can_not_be_read(world: World, queue: Queue) -> None:
+    world.upload(NOARCH, package())
+    world.storage.upload(f"{FOO}.sigs", b"[]")
+    stuck = queue.send(f"{FOO}.sigs")
+    world.storage.fault = fail_for("foo-1.0-0.conda")
+    assert queue.deliver() == {stuck}
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert "attestations_sha256" in world.record(NOARCH, "foo-1.0-0.conda")
+
+
+@pytest.mark.parametrize("error", [UnavailableError("503"), ZeroDivisionError("a bug"), MemoryError()])
+def test_handle_queue__one_subdir_fails(world: World, queue: Queue, error: BaseException) -> None:
+    stuck = {queue.send(world.upload(LINUX, package(path=LINUX))), queue.send(LINUX.key("patch_instructions.json"))}
+    queue.send(world.upload(NOARCH, package()))
+    world.storage.fault = fail_for("linux-64/repodata_shards", kind="put", error=error)
+    assert queue.deliver() == stuck
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__one_subdir_is_damaged(world: World, queue: Queue) -> None:
+    """Its own messages wait for it to be made again; those of other subdirs do not."""
+    world.publish(LINUX, package(path=LINUX))
+    good = world.storage.body(LINUX.key("repodata_shards.msgpack.zst"))
+    world.storage.upload(LINUX.key("repodata_shards.msgpack.zst"), b"damaged")
+    for number in range(2):
+        queue.send(world.upload(NOARCH, package(version=f"{number}.0")))
+        stuck = queue.send(world.upload(LINUX, package(version=f"1{number}.0", path=LINUX)))
+        assert queue.deliver() == {stuck}
+        queue.bodies.clear()
+    assert world.listed(NOARCH) == {"foo-0.0-0.conda", "foo-1.0-0.conda"}
+    world.storage.upload(LINUX.key("repodata_shards.msgpack.zst"), good)
+    queue.send(*(LINUX.key(f"foo-1{number}.0-0.conda") for number in range(2)))
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, queue: Queue) -> None:
+    world.storage.upload("misplaced-1-0.conda", b"anything")
+    stuck = queue.send("misplaced-1-0.conda")
+    queue.send(world.upload(NOARCH, package()))
+    world.storage.fault = fail_for("rejected/misplaced")
+    assert queue.deliver() == {stuck}
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__duplicates_in_one_batch(world: World, queue: Queue) -> None:
+    key = world.upload(NOARCH, package())
+    for _ in range(3):
+        queue.send(key, key)
+    assert queue.deliver() == set()
+    assert world.storage.log.count(("get", key)) == 1
+
+
+def test_handle_queue__what_is_none_of_our_business(world: World, queue: Queue) -> None:
+    queue.send("team/noarch/repodata.json", ".fairway/rejected/x.conda", "team/notices.json")
+    assert queue.deliver() == set()
+    assert world.storage.log == []
+
+
+def test_handle_schedule__indexes_what_no_event_told(world: World) -> None:
+    world.upload(NOARCH, package())
+    world.upload(LINUX, package(path=LINUX))
+    answer: Any = handler.handle_schedule({}, Context())
+    assert (answer["reconciled"], answer["failed"]) == (2, 0)
+    assert world.listed(NOARCH) == world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_schedule__one_subdir_fails(world: World) -> None:
+    world.upload(NOARCH, package())
+    world.upload(LINUX, package(path=LINUX))
+    world.storage.fault = fail_for("linux-64/repodata_shards", kind="put")
+    answer: Any = handler.handle_schedule({}, Context())
+    assert (answer["reconciled"], answer["failed"]) == (1, 1)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_schedule__no_time_left(world: World) -> None:
+    world.upload(NOARCH, package())
+    answer: Any = handler.handle_schedule({}, Context(remaining_ms=1000))
+    assert answer["unfinished"] == ["team/noarch"]
