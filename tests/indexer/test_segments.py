@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, Subdir
-from lambdas.indexer.encoding import BEST_LEVEL, FLAT_LEVEL, encode_json
-from lambdas.indexer.frames import JOINT, decode_piece, encode_piece
+from lambdas.indexer.encoding import BEST_LEVEL, FLAT_LEVEL, compress, encode_json
+from lambdas.indexer.frames import JOINT, RESET_BLOCK, decode_piece, encode_piece
 from lambdas.indexer.projections.repodata import (
     RepodataForm,
     apply_to_removed,
@@ -39,7 +39,8 @@ from lambdas.indexer.segments import (
     parse_table,
     scan_table,
 )
-from lambdas.indexer.tree import Shard
+from lambdas.indexer.tree import Shard, make_shard
+from scripts.benchmarks.synthetic import Channel
 
 SUBDIR = Subdir("linux-64")
 NAMES = [PackageName(name) for name in ("a", "a-b", "a.b", "a_b", "b", "c", "libfoo", "libfoo-dev", "z")]
@@ -114,7 +115,7 @@ class Document:
         return Document(self.form, edition, self.bodies)
 
 
-def repodata_of(shards: Mapping[PackageName, Shard | None]) -> dict[str, Any]:
+def repodata_of(shards: Mapping[PackageName, Shard | None] | Mapping[PackageName, Shard]) -> dict[str, Any]:
     return apply_to_repodata(make_repodata(SUBDIR), shards)
 
 
@@ -310,3 +311,16 @@ def test_parse_table__is_the_inverse() -> None:
 def test_parse_table__broken(broken: object) -> None:
     with pytest.raises(InvalidDocumentError):
         parse_table(broken, SmallRunExportsForm())
+
+
+def test_make_edition__compressed_size_is_near_that_of_one_piece() -> None:
+    form = RepodataForm()
+    channel = Channel(records=8000)
+    shards = {name: make_shard(channel.make_cards(name)) for name in channel.list_names()}
+    entries = [(str(name), spread_repodata(shard)) for name, shard in shards.items()]
+    edition = make_edition(form, entries, {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
+    assert len(edition.table.sections["packages.conda"]) >= 4
+    spliced = sum(piece.block_bytes + len(RESET_BLOCK) for piece in edition.table.pieces())
+    whole = len(compress(encode_json(repodata_of(shards)), level=BEST_LEVEL))
+    assert spliced < 1.05 * whole
+    assert edition.table.text_bytes < 1.05 * len(encode_json(repodata_of(shards)))
