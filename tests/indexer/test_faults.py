@@ -41,7 +41,7 @@ SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 OTHER_PATCH = b'{"packages.conda": {"bar-1.0-0.conda": {"license": "MIT"}}}'
 PAIRS = int(os.environ.get("FAIRWAY_FAULTS", "1")) * 12  # of each scenario and kind
-READS, WRITES = {"head", "get", "list"}, {"put", "copy", "delete"}
+READS, WRITES = {"head", "get", "list"}, {"put", "copy", "delete", "splice"}
 
 
 class Killed(BaseException):

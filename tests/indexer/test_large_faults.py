@@ -1,0 +1,189 @@
+"""Large documents, kept in segments, under the same faults and races as small ones.
+
+The sizes are scaled down. What is compared is what the documents say: where segments are cut depends
+on how they came to be.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import random
+from collections.abc import Callable
+
+import pytest
+
+from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
+from lambdas.indexer import channel, flat, parallel, project, segments, storage
+from lambdas.indexer.encoding import decompress
+from lambdas.indexer.projections.repodata import RepodataForm
+from lambdas.indexer.projections.run_exports import RunExportsForm
+from tests.indexer.world import (
+    NOARCH,
+    PATCHES,
+    InlinePool,
+    World,
+    build_from_nothing,
+    check_encodings,
+    check_readable,
+    package,
+    public_view,
+)
+from tests.memory import MemoryStorage
+
+TIMES = int(os.environ.get("FAIRWAY_FAULTS", "1"))
+WRITES = {"put", "copy", "delete", "splice"}
+COUNT = 14
+FIRST = NOARCH.key("pkg00-1.0-0.conda")
+PATCH = b'{"packages.conda": {"pkg03-1.0-0.conda": {"depends": ["b"]}}, "remove": ["pkg05-1.0-0.conda"]}'
+
+
+class Killed(BaseException):
+    """The process is gone: nobody catches this."""
+
+
+@pytest.fixture(autouse=True)
+def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", InlinePool)
+    monkeypatch.setattr(project, "LARGE_BYTES", 2500)
+    monkeypatch.setattr(channel, "LARGE_CHANNELDATA_BYTES", 1200)
+    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
+    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(flat, "PART_BYTES", 2000)
+    monkeypatch.setattr(segments, "ROUND_BYTES", 64)
+    monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(RepodataForm, "segment_bytes", 1200)
+    monkeypatch.setattr(RunExportsForm, "segment_bytes", 400)
+
+
+def put(key: str, body: bytes) -> Callable[[World], str]:
+    def happen(world: World) -> str:
+        world.storage.upload(key, body)
+        return key
+
+    return happen
+
+
+def remove(key: str) -> Callable[[World], str]:
+    def happen(world: World) -> str:
+        world.storage.remove(key)
+        return key
+
+    return happen
+
+
+HAPPENINGS: dict[str, Callable[[World], str]] = {
+    "upload": put(NOARCH.key("new-1.0-0.conda"), package("new")[1]),
+    "version": put(NOARCH.key("pkg07-2.0-0.conda"), package("pkg07", "2.0", run_exports=["x"])[1]),
+    "remove": remove(FIRST),
+    "patch": put(NOARCH.key(PATCHES), PATCH),
+    "unpatch": remove(NOARCH.key(PATCHES)),
+}
+
+
+@functools.cache
+def prepared(*, patched: bool) -> MemoryStorage:
+    world = World()
+    keys = [world.upload(NOARCH, package(f"pkg{number:02}", run_exports=["x"])) for number in range(COUNT)]
+    if patched:
+        world.storage.upload(NOARCH.key(PATCHES), PATCH)
+        keys.append(NOARCH.key(PATCHES))
+    world.index(*keys)
+    info = world.storage.head(NOARCH.key("repodata.json"))
+    assert info is not None
+    assert flat.TABLES in info.metadata, "large enough"
+    return world.storage
+
+
+def say(world: MemoryStorage) -> dict[str, object]:
+    """What the public files say, whatever their bytes."""
+    said: dict[str, object] = {}
+    for key, body in public_view(world, times=False).items():
+        if key.endswith((".json", ".json.zst")):
+            said[key] = json.loads(decompress(body, what=key) if key.endswith(".zst") else body)
+        else:
+            said[key] = body
+    return said
+
+
+def check(world: World) -> None:
+    check_readable(world.storage)
+    check_encodings(world.storage)
+    ours, theirs = say(world.storage), say(build_from_nothing(world.storage))
+    assert sorted(ours) == sorted(theirs)
+    for key in ours:
+        assert ours[key] == theirs[key], key
+
+
+def record(happening: str, *, patched: bool) -> list[tuple[str, str]]:
+    """The moments of a run that nothing disturbs."""
+    moments: list[tuple[str, str]] = []
+    world = World(storage=prepared(patched=patched).fork())
+    key = HAPPENINGS[happening](world)
+    world.storage.fault = lambda kind, key, moment: moments.append((kind, moment))
+    world.index(key)
+    world.storage.fault = None
+    check(world)
+    return moments
+
+
+def fail_at(number: int, error: BaseException) -> Callable[[str, str, str], None]:
+    count = 0
+    dead = False
+
+    def fault(kind: str, key: str, moment: str) -> None:
+        nonlocal count, dead
+        count += 1
+        if dead or count == number + 1:
+            dead = isinstance(error, Killed)
+            raise error
+
+    return fault
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patched: bool) -> None:
+    moments = record(happening, patched=patched)
+    writes = [number for number, (kind, _) in enumerate(moments) if kind in WRITES]
+    chooser = random.Random(happening)  # noqa: S311 - no secret
+    for number in chooser.sample(writes, min(len(writes), 8 * TIMES)):
+        for error in (Killed(), ConflictError("409"), UnavailableError("503")):
+            world = World(storage=prepared(patched=patched).fork())
+            key = HAPPENINGS[happening](world)
+            world.storage.fault = fail_at(number, error)
+            with contextlib.suppress(Killed, FairwayError):
+                world.index(key)
+            world.storage.fault = None
+            check_readable(world.storage, gone=[FIRST])
+            world.index(key)
+            check(world)
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
+@pytest.mark.parametrize("first", HAPPENINGS)
+def test_index__large_documents_and_another_in_between(first: str, *, patched: bool) -> None:
+    moments = record(first, patched=patched)
+    chooser = random.Random(first)  # noqa: S311 - no secret
+    for second in HAPPENINGS:
+        for at in chooser.sample(range(len(moments)), min(len(moments), 4 * TIMES)):
+            world = World(storage=prepared(patched=patched).fork())
+            count = 0
+
+            def interrupt(kind: str, key: str, moment: str, *, world: World = world, at: int = at) -> None:
+                nonlocal count
+                count += 1
+                if count == at + 1:
+                    fault, world.storage.fault = world.storage.fault, None
+                    world.index(HAPPENINGS[second](world))  # noqa: B023 - called within this turn of the loop
+                    world.storage.fault = fault
+
+            key = HAPPENINGS[first](world)
+            world.storage.fault = interrupt
+            world.index(key)
+            world.storage.fault = None
+            try:
+                check(world)
+            except AssertionError as error:
+                error.add_note(f"{second} at moment {at} of {first}")
+                raise
