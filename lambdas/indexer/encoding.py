@@ -55,7 +55,7 @@ def decode_msgpack(body: bytes, *, what: str) -> Any:  # noqa: ANN401 - msgpack 
         InvalidDocumentError: it is no msgpack; ``what`` names it in the message.
     """
     try:
-        return msgpack.unpackb(body, raw=False, strict_map_key=False)
+        return msgpack.unpackb(body, raw=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise InvalidDocumentError(f"{what} is no msgpack: {error}") from error
 

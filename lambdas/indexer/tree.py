@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NewType
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import NOARCH, PackageName, Subdir, SubdirPath, find_extension
+from lambdas.channel.names import EXTENSIONS, NOARCH, PackageName, Subdir, SubdirPath, find_extension
 from lambdas.indexer.encoding import (
     PRIVATE_LEVEL,
     SHARD_LEVEL,
@@ -37,6 +37,7 @@ SHARD_INDEX: Final = "repodata_shards.msgpack.zst"
 SHARDS_FOLDER: Final = "shards/"
 CARDS: Final = "cards"
 FLAT_SECTIONS: Final = ("packages", "packages.conda")
+_V3: Final = "v3"
 _HASH_FIELDS: Final = ("md5", "sha256", "attestations_sha256")
 
 
@@ -123,7 +124,6 @@ def apply_shards(index: ShardIndex, shards: Mapping[PackageName, ShardHash | Non
 def make_shard(cards: Cards, patches: PatchInstructions = NO_PATCHES) -> Shard:
     """Make what readers see of a name out of its cards and the patch instructions in force."""
     sections: dict[str, dict[str, Record]] = {section: {} for section in FLAT_SECTIONS}
-    v3: dict[str, dict[str, Record]] = {}
     for filename, card in sorted(cards.items()):
         extension = find_extension(filename)
         if extension is None:
@@ -132,11 +132,15 @@ def make_shard(cards: Cards, patches: PatchInstructions = NO_PATCHES) -> Shard:
         if card.attestations_sha256 is not None:
             record["attestations_sha256"] = card.attestations_sha256
         section = find_section(card.record, extension)
-        if section == "v3":
-            v3.setdefault(extension[1:], {})[filename[: -len(extension)]] = record
-        else:
-            sections[section][filename] = record
+        name = f"{_V3}{extension}" if section == "v3" else section
+        sections.setdefault(name, {})[filename] = record
+    # Patches go by filename: they reach version 3 records too, or those could not be yanked.
     patched = apply_patches(sections, patches)
+    v3 = {
+        extension[1:]: {filename[: -len(extension)]: record for filename, record in records.items()}
+        for extension in EXTENSIONS
+        if (records := patched.sections.get(_V3 + extension))
+    }
     return Shard(
         packages=patched.sections["packages"],
         packages_conda=patched.sections["packages.conda"],

@@ -131,7 +131,19 @@ def test_encode_msgpack__text_is_str_and_bytes_are_bin() -> None:
     assert encode_msgpack({"a": b"\x00" * 32}) == b"\x81\xa1a\xc4\x20" + b"\x00" * 32
 
 
-@pytest.mark.parametrize("body", [b"", b"\x81", b"\xc1", b"\xa2\xff\xfe", msgpack.packb(1) + b"\x01", b"\x91" * 5000])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x81",
+        b"\xc1",
+        b"\xa2\xff\xfe",
+        msgpack.packb(1) + b"\x01",
+        b"\x91" * 5000,
+        b"\x81\x90\x00",
+        b"\x81\x01\x00",
+    ],
+)
 def test_decode_msgpack__broken(body: bytes) -> None:
     with pytest.raises(InvalidDocumentError, match="the thing"):
         decode_msgpack(body, what="the thing")

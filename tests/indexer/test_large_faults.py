@@ -165,7 +165,7 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
 def test_index__large_documents_and_another_in_between(first: str, *, patched: bool) -> None:
     moments = record(first, patched=patched)
     chooser = random.Random(first)  # noqa: S311 - no secret
-    for second in HAPPENINGS:
+    for second, happen in HAPPENINGS.items():
         for at in chooser.sample(range(len(moments)), min(len(moments), 4 * TIMES)):
             world = World(storage=prepared(patched=patched).fork())
             count = 0
@@ -175,7 +175,7 @@ def test_index__large_documents_and_another_in_between(first: str, *, patched: b
                 count += 1
                 if count == at + 1:
                     fault, world.storage.fault = world.storage.fault, None
-                    world.index(HAPPENINGS[second](world))  # noqa: B023 - called within this turn of the loop
+                    world.index(happen(world))  # noqa: B023 - called within this turn of the loop
                     world.storage.fault = fault
 
             key = HAPPENINGS[first](world)

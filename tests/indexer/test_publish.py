@@ -1013,3 +1013,20 @@ def test_index__yanked_artifact_is_replaced_in_a_mutable_channel() -> None:
     world.publish(NOARCH, package(depends=["x"]))
     assert world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"][FOO]["depends"] == ["x"]
     assert_same_as_from_nothing(world.storage, MUTABLE)
+
+
+def test_index__version_3_artifact_is_yanked_patched_and_back(world: World) -> None:
+    world.publish(NOARCH, package(index_extra={"schema_version": 3}), package(name="bar"))
+    before = public_view(world.storage)
+    assert list(world.index_json(NOARCH)["v3"]["conda"]) == ["foo-1.0-0"]
+    key = patch(world, **{"packages.conda": {FOO: {"license": "MIT"}}})
+    world.index(key)
+    assert world.index_json(NOARCH)["v3"]["conda"]["foo-1.0-0"]["license"] == "MIT"
+    patch(world, remove=[FOO])
+    world.index(key)
+    assert "v3" not in world.index_json(NOARCH)
+    assert world.index_json(NOARCH)["removed"] == [FOO]
+    assert_same_as_from_nothing(world.storage)
+    world.storage.remove(key)
+    world.index(key)
+    assert public_view(world.storage) == before

@@ -212,7 +212,7 @@ def test_apply_to_run_exports__version_3_too() -> None:
     assert list(document["packages.conda"]) == ["foo-2-0.conda"]
 
 
-@pytest.mark.parametrize("document", [{}, [], None, {"packages": []}, {"packages": {"x": 1}, "packages.conda": {}}])
+@pytest.mark.parametrize("document", [{}, [], None, {"packages": []}, {"packages": {}, "packages.conda": 1}])
 def test_apply_to_run_exports__foreign_document(document: Any) -> None:  # noqa: ANN401 - anything
     with pytest.raises(InvalidDocumentError):
         apply_to_run_exports(document, {})
