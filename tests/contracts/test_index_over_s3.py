@@ -1,0 +1,101 @@
+"""The indexer over an emulated S3: many publishers at once end at the index built from nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lambdas.indexer.publish import Indexer
+from lambdas.indexer.s3 import S3Storage
+from lambdas.indexer.storage import ContentHeaders
+from tests.contracts.conftest import make_s3_storage
+from tests.indexer.world import (
+    LINUX,
+    NOARCH,
+    PATCHES,
+    POLICY,
+    assert_same_as_from_nothing,
+    check_encodings,
+    check_readable,
+    index_keys,
+    package,
+)
+from tests.memory import MemoryStorage, RecordingAnnouncer
+
+pytestmark = pytest.mark.emulator
+
+PLAIN = ContentHeaders(content_type="application/octet-stream", cache_control="no-store")
+
+
+@pytest.fixture
+def storage(emulator_endpoint: str) -> S3Storage:
+    return make_s3_storage(emulator_endpoint)
+
+
+def publish(storage: S3Storage, uploads: dict[str, bytes]) -> RecordingAnnouncer:
+    """Upload and index as one run of the function does."""
+    announcer = RecordingAnnouncer()
+    for key, body in uploads.items():
+        storage.put(key, body, headers=PLAIN)
+    for report in index_keys(Indexer(storage, announcer, POLICY), uploads):
+        assert not report.failures
+    return announcer
+
+
+def read(storage: S3Storage) -> MemoryStorage:
+    """Return what the bucket holds."""
+    copy = MemoryStorage()
+    for info in storage.list_objects(""):
+        stored = storage.get(info.key)
+        assert stored is not None
+        copy.upload(info.key, stored.body, last_modified_ms=stored.info.last_modified_ms)
+    return copy
+
+
+def check(storage: S3Storage) -> None:
+    copy = read(storage)
+    check_readable(copy)
+    check_encodings(copy)
+    assert_same_as_from_nothing(copy)
+
+
+def test_index__over_s3(storage: S3Storage) -> None:
+    foo = NOARCH.key("foo-1.0-0.conda")
+    publish(
+        storage,
+        {
+            foo: package(run_exports=["foo"])[1],
+            NOARCH.key("plus-1.0+cu118-0.conda"): package("plus", "1.0+cu118")[1],
+            NOARCH.key("epoch-1!2.0-0.conda"): package("epoch", "1!2.0")[1],
+            LINUX.key("foo-1.0-0.conda"): package(path=LINUX)[1],
+            f"{foo}.sigs": b"[]",
+            NOARCH.key(PATCHES): b'{"packages.conda": {"foo-1.0-0.conda": {"license": "MIT"}}}',
+        },
+    )
+    check(storage)
+
+
+def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
+    key, first = NOARCH.key("foo-1.0-0.conda"), package()[1]
+    publish(storage, {key: first})
+    announcer = publish(storage, {key: package(depends=["x"])[1], NOARCH.key("bad-1.0-0.conda"): b"bad"})
+    assert {refusal.code for refusal in announcer.refusals} >= {"filename-taken"}
+    assert len(announcer.refusals) == 2
+    copy = read(storage)
+    assert copy.body(key) == first
+    assert sorted(one.rpartition("/")[2] for one in copy.list_keys() if "/rejected/" in one) == [
+        "object", "object", "reason.json", "reason.json",
+    ]  # fmt: skip
+    check(storage)
+
+
+def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
+    batches = [
+        {NOARCH.key(name): body for name, body in (package(f"p{number % 5}", f"{number}.{one}") for one in range(6))}
+        for number in range(16)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        announcers = list(pool.map(lambda batch: publish(storage, batch), batches))
+    assert not any(announcer.refusals for announcer in announcers)
+    check(storage)
+    copy = read(storage)
+    assert copy.body(NOARCH.key("repodata.json")).count(b'"indexed_timestamp"') == 96
