@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,12 +67,13 @@ def main() -> int:
     arguments = parse_arguments()
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
-        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": ()}
+        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0}
     arguments.output.mkdir(parents=True, exist_ok=True)
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
-        results = measure(sections.connect(emulator, repeats=arguments.repeats), plan)
-    (arguments.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        bench = sections.connect(emulator, repeats=arguments.repeats)
+        for results in measure(bench, plan):  # whatever was measured is kept, should the next thing fail
+            (arguments.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report = format_report(results)
     (arguments.output / "bench.txt").write_text(report, encoding="utf-8")
     draw(results, arguments.output / "bench.png")
@@ -80,8 +82,8 @@ def main() -> int:
     return 0
 
 
-def measure(bench: sections.Bench, plan: dict[str, Any]) -> dict[str, Any]:
-    """Do all that was planned, ours and theirs in turn."""
+def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Do all that was planned, ours and theirs in turn; yield the results after each step."""
     started = time.monotonic()
     results: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
@@ -90,28 +92,38 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> dict[str, Any]:
         "rattler_publish": [],
         "crowd": [],
         "rattler_crowd": [],
+        "burst": None,
+        "duplicates": None,
+        "authorizer": None,
     }
     for records in plan["records"]:
         say(f"publishing into {records:,} records")
         results["publish"].append(sections.measure_publish(bench, records))
+        yield results
         if records <= plan["rattler"]:
             say(f"index_s3 on {records:,} records")
             results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
+            yield results
     for publishers in plan["publishers"]:
         say(f"{publishers} publishers at once")
         results["crowd"].append(sections.measure_crowd(bench, publishers, records=CROWD_RECORDS))
+        yield results
         if publishers in plan["rattler_publishers"]:
             say(f"{publishers} times index_s3 at once")
             crowd = sections.measure_rattler_crowd(bench, publishers, records=CROWD_RECORDS)
             results["rattler_crowd"].append(crowd)
-    say(f"a burst of {plan['burst']:,}")
-    results["burst"] = sections.measure_burst(bench, plan["burst"])
-    say(f"{plan['events']:,} duplicate events")
-    results["duplicates"] = sections.measure_duplicates(bench, plan["events"])
-    say("the authorizer")
-    results["authorizer"] = sections.measure_authorizer()
+            yield results
+    if plan["burst"]:
+        say(f"a burst of {plan['burst']:,}")
+        results["burst"] = sections.measure_burst(bench, plan["burst"])
+        yield results
+        say(f"{plan['events']:,} duplicate events")
+        results["duplicates"] = sections.measure_duplicates(bench, plan["events"])
+        yield results
+        say("the authorizer")
+        results["authorizer"] = sections.measure_authorizer()
     results["seconds"] = time.monotonic() - started
-    return results
+    yield results
 
 
 def say(text: str) -> None:

@@ -152,7 +152,9 @@ def _cost_row(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[s
     return [*row, f"{theirs:.6f}", f"{1000 * theirs:.3f}"]
 
 
-def _format_burst(burst: Mapping[str, Any]) -> str:
+def _format_burst(burst: Mapping[str, Any] | None) -> str:
+    if burst is None:
+        return ""
     rate = burst["artifacts"] / burst["wall_s"]
     return (
         f"BURST of {burst['artifacts']:,}: {rate:.0f} artifacts a second from upload to visible, "
@@ -161,7 +163,9 @@ def _format_burst(burst: Mapping[str, Any]) -> str:
     )
 
 
-def _format_duplicates(duplicates: Mapping[str, Any]) -> str:
+def _format_duplicates(duplicates: Mapping[str, Any] | None) -> str:
+    if duplicates is None:
+        return ""
     requests = sum(duplicates["requests"].values())
     return (
         f"DUPLICATES: {duplicates['events']:,} events of artifacts that are indexed already: "

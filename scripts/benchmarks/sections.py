@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 OURS: Final = SubdirPath(channel=ChannelName("ours"), subdir=Subdir("linux-64"))
 THEIRS: Final = SubdirPath(channel=ChannelName("theirs"), subdir=Subdir("linux-64"))
-RATTLER_REPEATS: Final = 3
+RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
 BATCH: Final = 1000  # what the stack is configured with
 WINDOW_S: Final = 1.0
@@ -52,14 +52,14 @@ class Bench:
         self.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         return bucket
 
-    def drop_bucket(self, bucket: str) -> None:
-        """Empty and delete a bucket: the emulator holds all of it in memory."""
-        for page in self.client.get_paginator("list_object_versions").paginate(Bucket=bucket):
+    def empty_bucket(self, bucket: str) -> None:
+        """Empty a bucket: the emulator holds all of it in memory."""
+        pages = list(self.client.get_paginator("list_object_versions").paginate(Bucket=bucket))
+        for page in pages:  # not while listing: the pages would shift
             found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             objects: Any = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
             if objects:
                 self.client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-        self.client.delete_bucket(Bucket=bucket)
 
     def run(self, module: str, task: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON is anything
         """Run a module with a task, and return what it says."""
@@ -99,7 +99,7 @@ def measure_publish(bench: Bench, records: int) -> dict[str, Any]:
     files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(OURS.key("r"))}
     filenames = [_upload(bench, bucket, OURS, _build(name, "99.0")) for name in names]
     runs = bench.run("publisher", _task(bucket, OURS) | {"filenames": filenames})
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     # The first one makes the connections, and the noarch subdir.
     return {"records": records, "names": channel.names, "files": files, "first": runs[0], "runs": runs[1:]}
 
@@ -117,7 +117,7 @@ def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
         run = bench.run("rattler_index", _rattler_task(bench, bucket, filename))
         after = _count_versions(bench, bucket)
         runs.append(run | {"puts": after[0] - before[0], "written_bytes": after[1] - before[1]})
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     return {"records": records, "names": channel.names, "first": runs[0], "runs": runs[1:]}
 
 
@@ -148,7 +148,7 @@ def measure_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, A
         "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=publishers, repeats=1)
     )
     outcome["wrong_records"] = _count_wrong(bench, bucket, records, [name for name, _ in uploads])
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     return {"publishers": publishers, "records": records} | outcome
 
 
@@ -168,7 +168,7 @@ def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dic
         process.stdout.close()
     body = bench.client.get_object(Bucket=bucket, Key=THEIRS.key("repodata.json"))["Body"].read()
     lost = sum(f'"{filename}"'.encode() not in body for filename in filenames)
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     return {
         "publishers": publishers,
         "records": records,
@@ -187,7 +187,7 @@ def measure_burst(bench: Bench, artifacts: int) -> dict[str, Any]:
         "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=_THREADS, repeats=1)
     )
     outcome["wrong_records"] = _count_wrong(bench, bucket, 0, [name for name, _ in uploads])
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     return {"artifacts": artifacts} | outcome
 
 
@@ -200,7 +200,7 @@ def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
     known = [(filename, b"") for filename, _ in uploads]
     task = _describe_crowd(known, publishers=1, repeats=events // len(known))
     outcome: dict[str, Any] = bench.run("crowd", _task(bucket, OURS) | task)
-    bench.drop_bucket(bucket)
+    bench.empty_bucket(bucket)
     return {"events": events} | outcome
 
 
