@@ -147,7 +147,7 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
     moments = record(happening, patched=patched)
     writes = [number for number, (kind, _) in enumerate(moments) if kind in WRITES]
     chooser = random.Random(happening)  # noqa: S311 - no secret
-    for number in chooser.sample(writes, min(len(writes), 8 * TIMES)):
+    for number in chooser.sample(writes, min(len(writes), 5 * TIMES)):
         for error in (Killed(), ConflictError("409"), UnavailableError("503")):
             world = World(storage=prepared(patched=patched).fork())
             key = HAPPENINGS[happening](world)
@@ -166,7 +166,7 @@ def test_index__large_documents_and_another_in_between(first: str, *, patched: b
     moments = record(first, patched=patched)
     chooser = random.Random(first)  # noqa: S311 - no secret
     for second, happen in HAPPENINGS.items():
-        for at in chooser.sample(range(len(moments)), min(len(moments), 4 * TIMES)):
+        for at in chooser.sample(range(len(moments)), min(len(moments), 2 * TIMES)):
             world = World(storage=prepared(patched=patched).fork())
             count = 0
 

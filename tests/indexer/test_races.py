@@ -42,7 +42,7 @@ from tests.indexer.world import (
 from tests.memory import MemoryStorage
 
 TIMES = int(os.environ.get("FAIRWAY_RACES", "1"))
-MOMENTS = 3 * TIMES  # of each pair
+MOMENTS = 2 * TIMES  # of each pair
 FOO = NOARCH.key("foo-1.0-0.conda")
 SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
@@ -483,7 +483,7 @@ class MutableBucket(Bucket):
 
 
 BUCKET_SETTINGS = settings(
-    max_examples=40 * TIMES,
+    max_examples=30 * TIMES,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
