@@ -19,6 +19,7 @@ from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, Objec
 _REASON: Final = "reason.json"
 _BYTES: Final = "object"
 _ID_CHARS: Final = 16
+_MAX_KEY_BYTES: Final = 900
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
 
 
@@ -39,12 +40,19 @@ class Refusal:
     @property
     def reason_key(self) -> str:
         """Where this document lies."""
-        return f"{REJECTED_PREFIX}{self.key}/{self.id}/{_REASON}"
+        return f"{self._folder}/{_REASON}"
 
     @property
     def object_key(self) -> str:
         """Where the refused bytes lie."""
-        return f"{REJECTED_PREFIX}{self.key}/{self.id}/{_BYTES}"
+        return f"{self._folder}/{_BYTES}"
+
+    @property
+    def _folder(self) -> str:
+        # A key may have 1,024 bytes: one that leaves no room for ours is named by its hash.
+        long = len(self.key.encode()) > _MAX_KEY_BYTES
+        name = hashlib.sha256(self.key.encode()).hexdigest() if long else self.key
+        return f"{REJECTED_PREFIX}{name}/{self.id}"
 
 
 class Announcer(Protocol):

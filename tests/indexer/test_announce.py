@@ -126,9 +126,14 @@ def test_drop_cached__several_at_once(aws: Aws) -> None:
     aws.announcer().drop_cached(["a/noarch/x.conda", "a/noarch/y.conda"])
 
 
-def test_drop_cached__more_than_one_request_may_name(aws: Aws) -> None:
+def test_drop_cached__many_are_named_by_their_folders(aws: Aws) -> None:
+    aws.expect_invalidation("/a/noarch/*", "/b/noarch/*")
+    aws.announcer().drop_cached(["b/noarch/x.conda", *(f"a/noarch/{number}.conda" for number in range(MAX_PATHS))])
+
+
+def test_drop_cached__many_folders_are_everything(aws: Aws) -> None:
     aws.expect_invalidation("/*")
-    aws.announcer().drop_cached([f"a/noarch/{number}.conda" for number in range(MAX_PATHS + 1)])
+    aws.announcer().drop_cached([f"{number}/noarch/x.conda" for number in range(MAX_PATHS + 1)])
 
 
 def test_drop_cached__nothing_or_nowhere(aws: Aws) -> None:

@@ -395,6 +395,16 @@ def test_refuse__misplaced_key(world: World) -> None:
     assert set(world.announcer.dropped) == {"team/foo-1.0-0.conda"}
 
 
+def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
+    key = "x" * 1018 + ".conda"
+    world.storage.upload(key, b"anything")
+    refusal = world.indexer().refuse(key, RefusedError("invalid-key", "no"))
+    assert refusal is not None
+    assert len(refusal.reason_key.encode()) <= 1024
+    assert [one.key for one in list_refusals(world.storage)] == [key]
+    assert key not in world.storage.list_keys()
+
+
 def test_refuse__nothing_there(world: World) -> None:
     assert world.indexer().refuse("team/foo-1.0-0.conda", RefusedError("invalid-key", "no")) is None
     assert world.storage.list_keys() == []
