@@ -4,10 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,24 +18,9 @@ from scripts.fairway.access_store import fetch_access
 from scripts.fairway.session import Session
 from scripts.fairway.tokens import parse_duration, parse_expiry
 from tests.access import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity
+from tests.fairway.conftest import Run
 
 DAY = 86_400
-
-
-@dataclass
-class Result:
-    """What a run of the command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:  # noqa: ANN401 - JSON
-        return json.loads(self.out)
-
-
-Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -57,18 +39,9 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: dict[str, in
 
 
 @pytest.fixture
-def run(storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, run_fairway: Run) -> Run:
     monkeypatch.setenv("FAIRWAY_URL", "https://conda.example.com/")
-
-    def run_command(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main_module.main()
-        captured = capsys.readouterr()
-        code = caught.value.code
-        return Result(code=code if isinstance(code, int) else 1, out=captured.out, err=captured.err)
-
-    return run_command
+    return run_fairway
 
 
 def reads(storage: DirectoryStorage, secret: str, channel: str, *, now: int = NOW) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,28 +14,17 @@ from lambdas.indexer.events import make_misplaced, plan_work
 from lambdas.indexer.project import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Report
 from lambdas.indexer.tree import Shard
-from scripts.fairway import main as main_module
 from scripts.fairway import maintenance
 from scripts.fairway.index import find_channel
 from scripts.fairway.session import Session
 from scripts.fairway.status import State, decide_status
 from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
 from tests.builders import conda_package, tar_bz2_package
+from tests.fairway.conftest import Run
 from tests.memory import MemoryStorage, RecordingAnnouncer
 
 DAY_MS = 86_400_000
 MTIME = 1_780_000_000
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> Any:  # noqa: ANN401 - JSON
-        return json.loads(self.out)
 
 
 @dataclass
@@ -84,19 +72,8 @@ def _settings() -> Any:  # noqa: ANN401 - Settings
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def run_command(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main_module.main()
-        captured = capsys.readouterr()
-        code = caught.value.code
-        return Result(code=code if isinstance(code, int) else 1, out=captured.out, err=captured.err)
-
-    return run_command
-
-
-Run = Callable[..., Result]
+def run(run_fairway: Run) -> Run:
+    return run_fairway
 
 
 class TestStatus:
