@@ -5,6 +5,7 @@ the SHA-256 along, so that the indexer needn't read the artifact again to learn 
 """
 
 import base64
+import json
 import sys
 import tempfile
 import time
@@ -139,7 +140,8 @@ def _publish(
         _show_refused(session, refused)
         return 1
     if dry_run:
-        _show(session, [{"key": str(one.key), "record": one.record, "state": "checked"} for one in candidates])
+        checked = [{"key": str(one.key), "record": one.record, "state": "checked"} for one in candidates]
+        _show(session, checked, *(_format(one.record) for one in candidates))
         return 0
     for one in candidates:
         _upload(session, one, replace=replace)
@@ -148,7 +150,10 @@ def _publish(
         return 0
     found = wait_for(session, [one.key for one in candidates], timeout_seconds=timeout)
     document = [one.to_json() for one in found]
-    session.show(document[0] if len(document) == 1 else document, format_statuses(found))
+    records = [one.record for one in found if one.record is not None]
+    session.show(
+        document[0] if len(document) == 1 else document, "\n".join([format_statuses(found), *map(_format, records)])
+    )
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 
@@ -260,9 +265,15 @@ class _WatchedFile:
         return at
 
 
-def _show(session: Session, rows: list[dict[str, Any]]) -> None:
-    table = [(row["key"], row["state"], row["record"]["sha256"]) for row in rows]
-    session.show(rows[0] if len(rows) == 1 else rows, format_table(("UPLOAD", "STATE", "SHA-256"), table))
+def _show(session: Session, rows: list[dict[str, Any]], *more: str) -> None:
+    table = format_table(
+        ("UPLOAD", "STATE", "SHA-256"), [(row["key"], row["state"], row["record"]["sha256"]) for row in rows]
+    )
+    session.show(rows[0] if len(rows) == 1 else rows, "\n".join([table, *more]))
+
+
+def _format(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, indent=2, sort_keys=True)
 
 
 def _show_refused(session: Session, refused: list[tuple[Path, RefusedError | InvalidNameError]]) -> None:

@@ -472,6 +472,7 @@ class TestPublish:
         assert result.code == 0
         assert result.document["key"] == f"team/noarch/{filename}"
         assert result.document["record"]["depends"] == ["bar"]
+        assert '"depends": [\n    "bar"\n  ]' in run("publish", "--dry-run", str(tmp_path / filename), "team").out
 
     def test_publish__bad_file_stops_all(self, run: Run, tmp_path: Path) -> None:
         filename, body = conda_package()
