@@ -60,12 +60,9 @@ _INDEX_KEYS = (
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
 # At any depth: what is named like an artifact is set aside wherever it was uploaded to.
 _UPLOADED_KEYS = tuple(f"*{suffix}" for suffix in NOTIFIED_SUFFIXES)
-# Large flat files are deleted version by version: each is billed for as long as it is kept.
 _PERISHABLE_KEYS = (
     "*/*/shards/*",
-    "*/*/repodata*.json*",
-    "*/*/run_exports.json*",
-    "*/channeldata.json",
+    "*/*/repodata_from_packages.json*",
     f"{PRIVATE_PREFIX}cards/*",
     f"{REJECTED_PREFIX}*",
 )

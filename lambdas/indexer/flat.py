@@ -248,11 +248,7 @@ def _write(
                 else:
                     yield read(part.first, part.last)
 
-        written = storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
-        if base is not None and base.version is not None:
-            # Each version is billed for as long as it is kept, and nobody asks for this one again.
-            storage.delete(base)
-        return written  # noqa: TRY300 - all of it may meet a version that is gone
+        return storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
     except VanishedError as error:
         raise ConflictError(f"what {key!r} is made of was replaced meanwhile") from error
 
