@@ -31,7 +31,7 @@ AUTHORIZER_MAX_BYTES = 64 * 1024  # what a cold start at the edge can afford to 
 
 # The services that the indexer talks to. botocore carries the description of some 400 others, about
 # 120 MB unpacked, and Lambda takes 250 MB in all.
-_BOTOCORE_SERVICES = frozenset({"cloudfront", "events", "s3", "sts", "xray"})  # xray: the tracer asks at import
+_BOTOCORE_SERVICES = frozenset({"cloudfront", "events", "s3", "sqs", "sts", "xray"})  # xray: the tracer asks at import
 _BOTOCORE_DATA = frozenset({"_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json"})
 
 # boto3's resources and examples: the functions use clients. Commands of packages: their first line

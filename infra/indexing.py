@@ -128,6 +128,9 @@ class Indexing(Construct):
             )
         )
         role.add_to_policy(
+            iam.PolicyStatement(sid="Remind", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
+        )
+        role.add_to_policy(
             iam.PolicyStatement(sid="Announce", actions=["events:PutEvents"], resources=[self.bus.event_bus_arn])
         )
         role.add_to_policy(iam.PolicyStatement(sid="Trace", actions=list(_TRACING), resources=["*"]))
@@ -145,6 +148,7 @@ class Indexing(Construct):
             "FAIRWAY_EVENT_BUS": self.bus.event_bus_name,
             "FAIRWAY_MUTABLE_CHANNELS": ",".join(configuration.mutable_channels),
             "FAIRWAY_OPTIONAL_OUTPUTS": ",".join(configuration.optional_outputs),
+            "FAIRWAY_QUEUE_URL": self.queue.queue_url,
             "FAIRWAY_SHARD_GRACE_DAYS": str(configuration.shard_grace_days),
             "POWERTOOLS_LOG_LEVEL": "INFO",
             "POWERTOOLS_METRICS_NAMESPACE": "Fairway",
@@ -152,6 +156,7 @@ class Indexing(Construct):
         }
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
+            environment["FAIRWAY_DEFERRAL_SECONDS"] = "5"  # people wait for it
             environment["POWERTOOLS_TRACE_DISABLED"] = "true"  # no X-Ray listens there
         return environment
 

@@ -1,4 +1,4 @@
-"""Tells the world through AWS: refusals on an EventBridge bus, cache invalidations to CloudFront."""
+"""Tells others through AWS: the world of refusals, CloudFront what to drop, the indexer what it left for later."""
 
 import json
 import uuid
@@ -10,11 +10,14 @@ from urllib.parse import quote
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import UnavailableError
+from lambdas.channel.names import SubdirPath
+from lambdas.indexer.events import format_reminder
 from lambdas.indexer.refusals import Refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
     from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_sqs import SQSClient
 
 SOURCE: Final = "fairway"
 REFUSED: Final = "Upload Refused"
@@ -78,6 +81,28 @@ class AwsAnnouncer:
             )
         except (ClientError, BotoCoreError) as error:
             raise UnavailableError(f"CloudFront did not take the invalidation: {type(error).__name__}") from error
+
+
+class QueueReminder:
+    """Reminds the indexer through its own queue."""
+
+    def __init__(self, sqs: "SQSClient", *, queue_url: str, delay_seconds: int) -> None:
+        self._sqs = sqs
+        self._queue_url = queue_url
+        self._delay_seconds = delay_seconds
+
+    def remind(self, path: SubdirPath) -> None:
+        """Have a subdir indexed again after the delay.
+
+        Raises:
+            UnavailableError: the queue did not take it.
+        """
+        try:
+            self._sqs.send_message(
+                QueueUrl=self._queue_url, MessageBody=format_reminder(path), DelaySeconds=self._delay_seconds
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise UnavailableError(f"SQS did not take the reminder: {type(error).__name__}") from error
 
 
 def plan_paths(keys: Sequence[str]) -> list[str]:

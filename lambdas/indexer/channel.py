@@ -72,8 +72,10 @@ _NAMES: Final = 256  # that are read at a time where all are read
 _Entry = dict[str, Any]
 
 
-def project_channel(storage: ObjectStorage, channel: Channel, *, url: str) -> None:
+def project_channel(storage: ObjectStorage, channel: Channel, *, url: str, may_defer: bool = False) -> bool:
     """Bring the three files of a channel up to date with the commits of its subdirs.
+
+    With ``may_defer``, that is left for later where channeldata.json is large; return whether it was.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
@@ -82,17 +84,22 @@ def project_channel(storage: ObjectStorage, channel: Channel, *, url: str) -> No
     found = dict(zip(FILES, in_parallel(lambda name: storage.head(f"{channel}/{name}"), FILES), strict=True))
     paths = list(_list_subdirs(storage, channel))
     etags = _fetch_etags(storage, paths)
-    if _find_behind(found, _hash_shown(etags)):
-        try:
-            ChannelProjector(storage=storage, channel=channel, url=url, found=found).project(
-                [path for path in paths if path.subdir in etags]
-            )
-        except VanishedError as error:
-            raise ConflictError(f"a file of {channel} was replaced while it was read") from error
-        # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
-        # and the same bytes come back when a change is taken back. So whoever wrote looks once more.
-        if _fetch_etags(storage, paths) != etags:
-            raise ConflictError(f"a subdir of {channel} has a newer commit")
+    if not _find_behind(found, _hash_shown(etags)):
+        return False
+    channeldata = found[CHANNELDATA]
+    if may_defer and channeldata is not None and channeldata.size > LARGE_CHANNELDATA_BYTES:
+        return True
+    try:
+        ChannelProjector(storage=storage, channel=channel, url=url, found=found).project(
+            [path for path in paths if path.subdir in etags]
+        )
+    except VanishedError as error:
+        raise ConflictError(f"a file of {channel} was replaced while it was read") from error
+    # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
+    # and the same bytes come back when a change is taken back. So whoever wrote looks once more.
+    if _fetch_etags(storage, paths) != etags:
+        raise ConflictError(f"a subdir of {channel} has a newer commit")
+    return False
 
 
 @dataclass(kw_only=True, slots=True)

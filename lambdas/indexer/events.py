@@ -1,6 +1,7 @@
 """From queue messages to what is to be looked at. Pure.
 
-S3's notifications come at least once, in any order, and late: only their keys count.
+S3's notifications come at least once, in any order, and late: only their keys count. Beside them come
+*reminders*, which the indexer sends itself, that a subdir has files which were left for later.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -24,6 +25,7 @@ from lambdas.channel.names import (
 from lambdas.indexer.publish import Touched
 
 _TEST_EVENT: Final = "s3:TestEvent"
+_REMINDER: Final = "fairway:Deferred"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,23 +37,30 @@ class Work:
     """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
-def parse_notification(body: str, *, bucket: str) -> tuple[str, ...]:
-    """Return the keys that one queue message names, decoded.
+def format_reminder(path: SubdirPath) -> str:
+    """Return the message that says that a subdir has files which were left for later."""
+    return json.dumps({"Event": _REMINDER, "Subdir": str(path)})
+
+
+def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
+    """Return the keys that one queue message names, decoded; a reminder names ``CHANNEL/SUBDIR/``.
 
     Raises:
-        InvalidDocumentError: it is no S3 notification about this bucket.
+        InvalidDocumentError: it is neither a reminder nor an S3 notification about this bucket.
     """
     try:
         document: Any = json.loads(body)
         if document.get("Event") == _TEST_EVENT:  # sent when notifications are set up
             return ()
+        if document.get("Event") == _REMINDER:
+            return (parse_subdir_path(document["Subdir"]).key(""),)
         keys = []
         for record in document["Records"]:
             if record["s3"]["bucket"]["name"] != bucket:
                 raise InvalidDocumentError(f"notification about another bucket: {record['s3']['bucket']['name']!r}")
             keys.append(unquote_plus(record["s3"]["object"]["key"], errors="strict"))  # keys are form-encoded
         return tuple(keys)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidNameError) as error:
         raise InvalidDocumentError(f"not an S3 notification: {error!r}") from error
 
 
@@ -60,6 +69,7 @@ def plan_work(keys: Iterable[str]) -> Work:
     artifacts: dict[SubdirPath, set[str]] = {}
     sidecars: dict[SubdirPath, set[str]] = {}
     patched: set[SubdirPath] = set()
+    deferred: set[SubdirPath] = set()
     misplaced: dict[str, InvalidNameError] = {}
     for key in keys:
         if key.startswith(PRIVATE_PREFIX):
@@ -67,21 +77,25 @@ def plan_work(keys: Iterable[str]) -> Work:
         folder, _, filename = key.rpartition("/")
         artifact = key.removesuffix(SIGNATURES_SUFFIX)
         try:
-            if filename == PATCH_INSTRUCTIONS:
+            if not filename:
+                deferred.add(parse_subdir_path(folder))
+            elif filename == PATCH_INSTRUCTIONS:
                 patched.add(parse_subdir_path(folder))
             elif find_extension(artifact) is not None:
                 parsed = parse_artifact_key(artifact)
                 (artifacts if artifact == key else sidecars).setdefault(parsed.path, set()).add(parsed.filename)
         except InvalidNameError as error:
-            misplaced[key] = error
+            if filename:
+                misplaced[key] = error
     return Work(
         subdirs={
             path: Touched(
                 artifacts=frozenset(artifacts.get(path, ())),
                 sidecars=frozenset(sidecars.get(path, ())),
                 patches=path in patched,
+                deferred=path in deferred,
             )
-            for path in sorted({*artifacts, *sidecars, *patched}, key=str)
+            for path in sorted({*artifacts, *sidecars, *patched, *deferred}, key=str)
         },
         misplaced=misplaced,
     )

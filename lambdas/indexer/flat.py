@@ -69,6 +69,11 @@ class Source:
     table: Table
 
 
+def is_large(info: ObjectInfo | None) -> bool:
+    """Tell whether a file is made of pieces."""
+    return info is not None and TABLES in info.metadata
+
+
 def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
     """Store tables; return how files name them."""
     body = compress(

@@ -19,8 +19,8 @@ from botocore.config import Config
 
 from lambdas.channel.errors import FairwayError, UnavailableError
 from lambdas.channel.names import parse_channel
-from lambdas.indexer.announce import AwsAnnouncer
-from lambdas.indexer.events import find_subdir, make_misplaced, parse_notification, plan_work
+from lambdas.indexer.announce import AwsAnnouncer, QueueReminder
+from lambdas.indexer.events import find_subdir, make_misplaced, parse_message, plan_work
 from lambdas.indexer.parallel import THREADS
 from lambdas.indexer.policy import publish_settings
 from lambdas.indexer.publish import Indexer, Report
@@ -49,6 +49,15 @@ def storage() -> S3Storage:
 
 
 @functools.cache
+def reminder() -> QueueReminder | None:
+    """Connect once per execution environment."""
+    queue_url = settings().queue_url
+    if queue_url is None:
+        return None
+    return QueueReminder(boto3.client("sqs"), queue_url=queue_url, delay_seconds=settings().deferral_seconds)
+
+
+@functools.cache
 def indexer() -> Indexer:
     """Wire the indexer once per execution environment, and write down what it runs under."""
     publish_settings(storage(), settings())
@@ -58,7 +67,8 @@ def indexer() -> Indexer:
         event_bus=settings().event_bus,
         distribution_id=settings().distribution_id,
     )
-    return Indexer(storage(), announcer, settings().policy)
+    later = reminder()
+    return Indexer(storage(), announcer, settings().policy, remind=None if later is None else later.remind)
 
 
 @logger.inject_lambda_context
@@ -115,7 +125,7 @@ class _Batch:
         self._failures: dict[str, FairwayError] = {}
         for record in event["Records"]:
             try:
-                self._keys[record["messageId"]] = parse_notification(record["body"], bucket=settings().bucket)
+                self._keys[record["messageId"]] = parse_message(record["body"], bucket=settings().bucket)
             except FairwayError as error:
                 self._keys[record["messageId"]] = error
 

@@ -4,6 +4,9 @@ Each object written here carries the commit that it shows, as metadata, and is r
 nobody else has replaced it meanwhile. To catch up, two commits are compared and the names that
 differ are spliced in, so that one missed commit costs what ten cost. Where the old commit is no
 longer known, everything is made again from the tree.
+
+Where ``repodata.json`` is large, a publish writes its compressed form alone and leaves the rest for
+later, so that what S3 copies for plain files is copied once for many publishes (ADR 0007).
 """
 
 import bz2
@@ -14,8 +17,7 @@ from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.names import Channel, PackageName, Subdir, SubdirPath
-from lambdas.indexer import channel as channel_files
+from lambdas.channel.names import PackageName, Subdir, SubdirPath
 from lambdas.indexer.commit import Branch, Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.encoding import FLAT_LEVEL, compress, decode_json, encode_json
 from lambdas.indexer.flat import (
@@ -24,6 +26,7 @@ from lambdas.indexer.flat import (
     Source,
     Tables,
     fetch_tables,
+    is_large,
     put_tables,
     read_texts,
     scan_file,
@@ -145,9 +148,14 @@ class SubdirProjector:
     """What the caller has just committed: needn't be read again."""
     from_scratch: bool = False
     """Write everything again, whatever is there."""
+    may_defer: bool = False
+    """Where ``repodata.json`` is large, write ``repodata.json.zst`` alone."""
 
     def __post_init__(self) -> None:
         self.has_written = False
+        self.has_deferred = False
+        """Whether something that does not show the commit was left for later."""
+        self._due: frozenset[str] = frozenset()
         self._shards: dict[PackageName, Shard] = {name: branch.shard for name, branch in self.branches.items()}
         self._cards: dict[PackageName, Cards] = {name: branch.cards for name, branch in self.branches.items()}
         self._old_indexes: dict[str, ShardIndex | None] = {}
@@ -160,6 +168,10 @@ class SubdirProjector:
         """
         found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
         self._require_current()
+        behind = frozenset(name for name, info in found.items() if self.from_scratch or not self._shows_commit(info))
+        packed = f"{REPODATA}.zst"
+        self._due = behind & {packed} if self.may_defer and is_large(found[packed]) else behind
+        self.has_deferred = behind != self._due
         try:
             self._project_documents(found)
         except VanishedError as error:
@@ -178,10 +190,10 @@ class SubdirProjector:
             else:
                 self._put_edition(kind, update, found, tables)
         if (repodata := updates.get(_REPODATA)) is not None:
-            if self.outputs.current_repodata:
+            if not self._due.isdisjoint(self._variants(CURRENT_REPODATA)):
                 document = repodata.document or self._read_document(repodata)
                 self._put_document(CURRENT_REPODATA, encode_json(make_current_repodata(document)), found)
-            if self._is_behind(found, SUBDIR_PAGE):  # last: where it is, all else was written before
+            if SUBDIR_PAGE in self._due:  # last: where it is, all else was written before
                 self._put(SUBDIR_PAGE, self._format_page(repodata), found)
 
     def _require_current(self) -> None:
@@ -214,25 +226,24 @@ class SubdirProjector:
         infos = in_parallel(lambda name: self.storage.head(self.path.key(name)), wanted)
         return dict(zip(wanted, infos, strict=True))
 
-    def _is_behind(self, found: Mapping[str, ObjectInfo | None], name: str) -> bool:
-        info = found[name]
-        return self.from_scratch or info is None or info.metadata.get(COMMIT) != self.commit.sha256
+    def _shows_commit(self, info: ObjectInfo | None) -> bool:
+        return info is not None and info.metadata.get(COMMIT) == self.commit.sha256
 
     def _update(self, kind: _Kind, found: Mapping[str, ObjectInfo | None]) -> "_Update | None":
-        """Return the document at the commit, or None where all that depends on it is up to date."""
+        """Return the document at the commit, or None where nothing that is due depends on it."""
         dependent = self._variants(kind.name)
         if kind is _REPODATA:
             dependent += [name for name in self._derived() if not name.startswith(FROM_PACKAGES)]
-        if not any(self._is_behind(found, one) for one in dependent):
+        if self._due.isdisjoint(dependent):
             return None
         packed, plain = found[f"{kind.name}.zst"], found[kind.name]
         try:
             if self.from_scratch:
                 pass
-            elif packed is not None and TABLES in packed.metadata:
+            elif packed is not None and is_large(packed):
                 if (update := self._update_large(kind, packed)) is not None:
                     return update
-            elif plain is not None and TABLES not in plain.metadata:
+            elif plain is not None and not is_large(plain):
                 shown = self._read_shown(self.path.key(kind.name), plain)
                 if shown is not None:
                     document, names = shown
@@ -355,11 +366,11 @@ class SubdirProjector:
         name = kind.name
         packed, plain = found[f"{name}.zst"], found[name]
         metadata = {**self._metadata(), TABLES: tables}
-        if self.outputs.bz2 and self._is_behind(found, f"{name}.bz2"):
+        if f"{name}.bz2" in self._due:
             texts = read_texts(self.storage, update.source, edition.fresh, edition.table.pieces())
             self._put(f"{name}.bz2", bz2.compress(JOINT.join(texts)), found)
         written = packed
-        if written is None or self._is_behind(found, f"{name}.zst"):
+        if written is None or f"{name}.zst" in self._due:
             written = write_packed(
                 self.storage,
                 self.path.key(f"{name}.zst"),
@@ -370,7 +381,7 @@ class SubdirProjector:
                 metadata=metadata,
             )
             self.has_written = True
-        if self._is_behind(found, name):
+        if name in self._due:
             write_plain(
                 self.storage,
                 self.path.key(name),
@@ -387,7 +398,7 @@ class SubdirProjector:
         self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, packed: ObjectInfo | None
     ) -> Table | None:
         """Return the table of the plain file as it is, if it has one."""
-        if plain is None or TABLES not in plain.metadata or self.from_scratch:
+        if plain is None or not is_large(plain) or self.from_scratch:
             return None
         if packed is not None and update.source is not None and plain.metadata[TABLES] == packed.metadata[TABLES]:
             return update.source.table
@@ -465,7 +476,7 @@ class SubdirProjector:
 
     def _put_document(self, name: str, plain: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         for variant in self._variants(name):
-            if self._is_behind(found, variant):
+            if variant in self._due:
                 self._put(variant, _encode_variant(plain, variant), found)
 
     def _put(self, name: str, body: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
@@ -500,15 +511,6 @@ def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
     if len(plain) <= LARGE_BYTES:
         return _Update(document=document, plain=plain)
     return _Update(edition=cut_document(kind.form, document))
-
-
-def project_channel(storage: ObjectStorage, channel: Channel, outputs: Outputs) -> None:
-    """Bring channeldata.json, rss.xml and index.html of a channel up to date with its subdirs.
-
-    Raises:
-        ConflictError: another writer was quicker: do it again.
-    """
-    channel_files.project_channel(storage, channel, url=outputs.url)
 
 
 def _encode_variant(plain: bytes, name: str) -> bytes:

@@ -33,6 +33,7 @@ from lambdas.channel.names import (
     SubdirPath,
     parse_artifact_key,
 )
+from lambdas.indexer.channel import project_channel
 from lambdas.indexer.commit import (
     Branch,
     Commit,
@@ -48,7 +49,7 @@ from lambdas.indexer.commit import (
 from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.project import SUBDIR_PAGE, Outputs, SubdirProjector, project_channel
+from lambdas.indexer.project import SUBDIR_PAGE, Outputs, SubdirProjector
 from lambdas.indexer.record import Record
 from lambdas.indexer.refusals import Announcer, Refusal, set_aside
 from lambdas.indexer.storage import ObjectStorage
@@ -79,6 +80,8 @@ class Touched:
     sidecars: frozenset[str] = frozenset()
     """Artifacts whose ``.sigs`` were touched."""
     patches: bool = False
+    deferred: bool = False
+    """What earlier calls left for later is due now."""
 
     @property
     def filenames(self) -> frozenset[str]:
@@ -125,6 +128,7 @@ class _Run:
 
     looker: Looker
     from_scratch: bool = False
+    may_defer: bool = False
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, FairwayError] = field(default_factory=dict)
     dropped: set[tuple[str, str | None]] = field(default_factory=set)
@@ -135,7 +139,11 @@ class _Run:
 
 
 class Indexer:
-    """Keeps the indexes of one storage."""
+    """Keeps the indexes of one storage.
+
+    ``remind`` sees to it that a subdir is indexed again before long, with ``Touched.deferred``: files
+    that take long to write, and that few wait for, are left until then. Without it, nothing is.
+    """
 
     def __init__(
         self,
@@ -143,11 +151,13 @@ class Indexer:
         announcer: Announcer,
         policy: Policy,
         *,
+        remind: Callable[[SubdirPath], None] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._storage = storage
         self._announcer = announcer
         self._policy = policy
+        self._remind = remind
         self._sleep = sleep
 
     def index(self, path: SubdirPath, touched: Touched) -> Report:
@@ -157,7 +167,8 @@ class Indexer:
             TransientError: the storage did not let us finish; what was done stays, the rest is
                 done by the next call.
         """
-        return self._index(path, touched, _Run(looker=Looker(self._storage)))
+        may_defer = self._remind is not None and not touched.deferred
+        return self._index(path, touched, _Run(looker=Looker(self._storage), may_defer=may_defer))
 
     def rebuild(self, path: SubdirPath, touched: Touched) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.
@@ -172,11 +183,12 @@ class Indexer:
 
     def _index(self, path: SubdirPath, touched: Touched, run: _Run) -> Report:
         commit = self._settle(path, touched, run)
-        if commit.etag is not None:
-            self._project(path, commit, run)
+        has_deferred = commit.etag is not None and self._project(path, commit, run)
         if path.subdir != NOARCH:
             self._ensure_noarch(path.channel)
-        self._retrying(lambda: project_channel(self._storage, path.channel, self._policy.outputs))
+        has_deferred = has_deferred or self._project_channel(path.channel, run)
+        if has_deferred and self._remind is not None:
+            self._remind(path)
         return Report(
             outcomes=tuple(run.outcomes.values()),
             failures=run.failures,
@@ -460,11 +472,11 @@ class Indexer:
         moved = in_parallel(has_moved, filenames)
         return frozenset(filename for filename, one in zip(filenames, moved, strict=True) if one)
 
-    def _project(self, path: SubdirPath, commit: Commit, run: _Run) -> None:
+    def _project(self, path: SubdirPath, commit: Commit, run: _Run) -> bool:
         """Bring projections up to date, unless somebody has committed since: then that is theirs to do.
 
         Whoever swaps last projects. Should they die, their messages come again, and with them the
-        projections; the daily reconciliation does the same.
+        projections; the daily reconciliation does the same. Return whether something was left for later.
 
         Raises:
             ConflictError: others were quicker each time.
@@ -477,6 +489,7 @@ class Indexer:
                 commit=current,
                 outputs=self._policy.outputs,
                 from_scratch=run.from_scratch,
+                may_defer=run.may_defer,
                 branches={
                     name: branch
                     for name, branch in run.branches.items()
@@ -491,9 +504,9 @@ class Indexer:
             info = self._storage.head(path.key(SHARD_INDEX))
             is_latest = info is not None and info.etag == current.etag
             if is_latest and not lost:
-                return
+                return projector.has_deferred
             if not is_latest and not projector.has_written:
-                return
+                return False
             self._pause(round_number)
             if not is_latest:
                 # What we wrote may have gone over what the later one wrote: an ETag says which bytes are
@@ -511,15 +524,14 @@ class Indexer:
         commit = self._settle(path, Touched(), run)
         self._project(path, commit, run)
 
-    def _retrying(self, action: Callable[[], None]) -> None:
+    def _project_channel(self, channel: Channel, run: _Run) -> bool:
+        """Do the same for the files of the channel."""
         for round_number in range(MAX_ROUNDS):
             try:
-                return action()
+                return project_channel(self._storage, channel, url=self._policy.outputs.url, may_defer=run.may_defer)
             except ConflictError:
-                if round_number == MAX_ROUNDS - 1:
-                    raise
                 self._pause(round_number)
-        return None
+        raise ConflictError(f"{channel} kept changing during {MAX_ROUNDS} rounds")
 
     def _pause(self, round_number: int) -> None:
         """Wait longer after each lost round, at random, so that writers spread."""

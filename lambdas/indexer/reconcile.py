@@ -146,6 +146,7 @@ def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirPath) -> Ite
                 artifacts=frozenset(batch) & differences.artifacts,
                 sidecars=frozenset(batch) & differences.sidecars,
                 patches=first,
+                deferred=not waiting,
             ),
         )
         first = False

@@ -16,6 +16,10 @@ class Settings:
     event_bus: str | None
     distribution_id: str | None
     shard_grace_days: int
+    queue_url: str | None = None
+    """Where reminders go; without it, nothing is left for later."""
+    deferral_seconds: int = 60
+    """How long what is left for later is left: once in this time it is written."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
@@ -39,6 +43,8 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         event_bus=environment.get("FAIRWAY_EVENT_BUS") or None,
         distribution_id=environment.get("FAIRWAY_DISTRIBUTION_ID") or None,
         shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", "14")),
+        queue_url=environment.get("FAIRWAY_QUEUE_URL") or None,
+        deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", "60")),
     )
 
 

@@ -14,6 +14,7 @@ from lambdas.channel.errors import FairwayError, InvalidDocumentError, InvalidNa
 from lambdas.channel.names import SIGNATURES_SUFFIX, Channel, PackageName, SubdirPath, parse_artifact_key
 from lambdas.indexer.commit import Commit, fetch_cards, fetch_commit, fetch_patches
 from lambdas.indexer.encoding import decode_json, decompress
+from lambdas.indexer.flat import is_large
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import PatchInstructions
 from lambdas.indexer.project import COMMIT, FROM_PACKAGES, REPODATA, RUN_EXPORTS
@@ -34,6 +35,7 @@ from lambdas.indexer.tree import (
 )
 
 _NAMES: Final = 500  # read at a time
+_DEFERRAL_MS: Final = 15 * 60 * 1000  # what a publish left for later has been written by then
 
 
 class Problem(Enum):
@@ -118,8 +120,9 @@ def verify_subdir(
     progress(f"{path}: projections")
     if commit.index.patches_sha256 is not None:
         documents[FROM_PACKAGES] = from_packages
+    is_deferred = _is_deferred(storage, path, commit, depth)
     for filename, document in documents.items():
-        yield from _check_projection(storage, path, filename, document, commit)
+        yield from _check_projection(storage, path, filename, document, commit, is_deferred=is_deferred)
     yield from _find_orphans(storage, path, commit, depth)
 
 
@@ -203,10 +206,24 @@ def _find_unlisted(path: SubdirPath, filename: str) -> Finding:
     return Finding(problem=Problem.ARTIFACT_WITHOUT_RECORD, key=path.key(filename), message=message)
 
 
+def _is_deferred(storage: ObjectStorage, path: SubdirPath, commit: Commit, depth: Depth) -> bool:
+    """Tell whether files may lie there that are to be brought up to date before long."""
+    packed = storage.head(path.key(f"{REPODATA}.zst"))
+    return (
+        packed is not None
+        and is_large(packed)
+        and packed.metadata.get(COMMIT) == commit.sha256
+        and depth.now_ms - packed.last_modified_ms <= _DEFERRAL_MS
+    )
+
+
 def _check_projection(
-    storage: ObjectStorage, path: SubdirPath, name: str, document: object, commit: Commit
+    storage: ObjectStorage, path: SubdirPath, name: str, document: object, commit: Commit, *, is_deferred: bool
 ) -> Iterator[Finding]:
-    """Check that both encodings are there, agree, show the commit, and say what the shards say."""
+    """Check that both encodings are there, agree, show the commit, and say what the shards say.
+
+    With ``is_deferred``, they may be behind for now.
+    """
     plain = storage.get(path.key(name))
     packed = storage.get(path.key(f"{name}.zst"))
     for stored, filename in ((plain, name), (packed, f"{name}.zst")):
@@ -214,11 +231,17 @@ def _check_projection(
         if stored is None:
             yield Finding(problem=Problem.PROJECTION_MISSING, key=key, message="it is not there")
         elif stored.info.metadata.get(COMMIT) != commit.sha256:
-            yield Finding(problem=Problem.PROJECTION_BEHIND, key=key, message="it shows another commit")
+            yield Finding(
+                problem=Problem.PROJECTION_BEHIND,
+                key=key,
+                message="it shows another commit",
+                is_harmless=is_deferred,
+            )
     if plain is None or packed is None:
         return
+    are_equal = plain.info.metadata.get(COMMIT) == packed.info.metadata.get(COMMIT)
     try:
-        if decompress(packed.body, what=packed.info.key) != plain.body:
+        if (are_equal or not is_deferred) and decompress(packed.body, what=packed.info.key) != plain.body:
             yield Finding(
                 problem=Problem.ENCODINGS_DISAGREE, key=packed.info.key, message=f"it is not {name}, compressed"
             )

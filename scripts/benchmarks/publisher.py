@@ -1,7 +1,8 @@
 """Publishes artifacts one after the other, in a process of its own, and says what each cost.
 
 Reads ``{"bucket", "channel", "subdir", "filenames"}`` from standard input, and writes one JSON list. The
-artifacts have been uploaded: what is measured is the indexer alone, warm.
+artifacts have been uploaded: what is measured is the indexer alone, warm. What a publish leaves for
+later is done before the next one, and measured apart, under ``later``.
 """
 
 from __future__ import annotations
@@ -36,20 +37,25 @@ def find_peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(meter: Meter, indexer: Indexer, path: SubdirPath, filename: str) -> dict[str, object]:
-    """Index one artifact."""
+def measure(meter: Meter, indexer: Indexer, path: SubdirPath, touched: Touched) -> dict[str, object]:
+    """Run the indexer once."""
+
+    def find_seconds(name: str) -> float | None:
+        written = meter.written.get(path.key(name))
+        return None if written is None else written - started
+
     meter.reset()
     cpu, started = time.process_time(), time.perf_counter()
-    report = indexer.index(path, Touched(artifacts=frozenset({filename})))
+    report = indexer.index(path, touched)
     wall = time.perf_counter() - started
     return {
         "wall_s": wall,
         "copying_s": meter.copying_s,
         "cpu_s": time.process_time() - cpu,
         "peak_bytes": find_peak_bytes(),
-        "sharded_s": meter.written.get(path.key(SHARD_INDEX), started) - started,
-        "packed_s": meter.written.get(path.key("repodata.json.zst"), started) - started,
-        "flat_s": meter.written.get(path.key("repodata.json"), started) - started,
+        "sharded_s": find_seconds(SHARD_INDEX),
+        "packed_s": find_seconds("repodata.json.zst"),
+        "flat_s": find_seconds("repodata.json"),
         "requests": dict(meter.requests),
         "writes": meter.writes,
         "read_bytes": meter.read_bytes,
@@ -63,8 +69,16 @@ def main() -> None:
     task = json.load(sys.stdin)
     path = SubdirPath(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"]))
     meter = Meter()
-    indexer = Indexer(MeteredStorage(task["bucket"], meter), Silence(), Policy(outputs=Outputs()))
-    json.dump([measure(meter, indexer, path, filename) for filename in task["filenames"]], sys.stdout)
+    reminded: list[SubdirPath] = []
+    storage = MeteredStorage(task["bucket"], meter)
+    indexer = Indexer(storage, Silence(), Policy(outputs=Outputs()), remind=reminded.append)
+    runs = []
+    for filename in task["filenames"]:
+        run = measure(meter, indexer, path, Touched(artifacts=frozenset({filename})))
+        later = measure(meter, indexer, path, Touched(deferred=True)) if reminded else None
+        runs.append(run | {"later": later})
+        reminded.clear()
+    json.dump(runs, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def decide_status(
 ) -> UploadStatus:
     """Tell what became of an upload, from what lies in the bucket. Pure.
 
-    ``is_flat`` says that ``repodata.json`` shows what the shard says. ``refusal`` is the latest.
+    ``is_flat`` says that the flat files show what the shard says. ``refusal`` is the latest.
     """
     from lambdas.indexer.tree import iter_records  # noqa: PLC0415 - slow; see session.py
 
@@ -84,6 +84,7 @@ def decide_status(
 def fetch_status(storage: "ObjectStorage", key: ArtifactKey) -> UploadStatus:
     """Look into the bucket and tell what became of an upload."""
     from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.flat import is_large  # noqa: PLC0415 - as above
     from lambdas.indexer.project import COMMIT, REPODATA  # noqa: PLC0415 - as above
     from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - as above
 
@@ -93,7 +94,9 @@ def fetch_status(storage: "ObjectStorage", key: ArtifactKey) -> UploadStatus:
     names = [key.distribution.name] if key.distribution.name in commit.index.shards else []
     cards = fetch_cards(storage, key.path, commit.index, names).get(key.distribution.name) or {}
     shard = fetch_shards(storage, key.path, commit.index, names).get(key.distribution.name)
-    flat = storage.head(key.path.key(REPODATA))
+    flat = storage.head(key.path.key(f"{REPODATA}.zst"))
+    if not is_large(flat):  # the last one of the two, where it need not be waited for
+        flat = storage.head(key.path.key(REPODATA))
     refusals = [refusal for refusal in list_refusals(storage, f"{key}/") if refusal.key == str(key)]
     return decide_status(
         key,

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lambdas.channel.names import parse_subdir_path
+from lambdas.indexer.encoding import decompress
+from lambdas.indexer.s3 import S3Storage
+from scripts.benchmarks import synthetic
+from scripts.benchmarks.seeding import seed
 from scripts.emulated.commands import run_tool, upload
 from tests.builders import conda_package, tar_bz2_package
 from tests.end_to_end.conftest import CHANNEL, Channel, wait_until
@@ -192,7 +197,11 @@ def wait_until_idle(channel: Channel) -> None:
     def is_idle() -> bool:
         counts = client.get_queue_attributes(
             QueueUrl=channel.stack.outputs.queue_url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+            AttributeNames=[
+                "ApproximateNumberOfMessages",
+                "ApproximateNumberOfMessagesNotVisible",
+                "ApproximateNumberOfMessagesDelayed",
+            ],
         )["Attributes"]
         return set(counts.values()) == {"0"}
 
@@ -200,6 +209,24 @@ def wait_until_idle(channel: Channel) -> None:
         wait_until(is_idle, "the queue is empty")
     finally:
         client.close()
+
+
+def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channel: Channel) -> None:
+    made_up = synthetic.Channel(records=30_000)
+    path = parse_subdir_path("large/linux-64")
+    names = made_up.list_names()[:1]
+    seed(S3Storage(channel.bucket, channel.s3), path, made_up, touched=names)
+    filename, content = conda_package(name=names[0], version="99.0", subdir="linux-64")
+    channel.put(path.key(filename), content)
+
+    def shows(name: str) -> bool:
+        body = channel.everything.ask(f"/{path.key(name)}").body
+        return filename.encode() in (decompress(body, what=name) if name.endswith(".zst") else body)
+
+    wait_until(lambda: shows("repodata.json.zst"), "the compressed file shows it")
+    assert not shows("repodata.json")
+    wait_until(lambda: shows("repodata.json"), "the plain file shows it")
+    wait_until(lambda: shows("run_exports.json.zst"), "what few wait for shows it")
 
 
 def test_zz_dead_letters__none(channel: Channel, sqs: "SQSClient") -> None:

@@ -100,6 +100,15 @@ class TestStatus:
         flat[-1] = replace(flat[-1], info=replace(flat[-1].info, metadata={}))
         assert run("status", "--json", key).document["state"] == "waiting"
 
+    def test_status__large_subdir_whose_plain_file_comes_later(self, bucket: Bucket, run: Run) -> None:
+        """Clients read the compressed file: nobody is to wait for the other."""
+        (key,) = bucket.publish("team", conda_package())
+        for name, metadata in (("repodata.json.zst", {"fairway-tables": "0"}), ("repodata.json", {})):
+            versions = bucket.storage.versions[f"team/noarch/{name}"]
+            shown = versions[-1].info.metadata if name.endswith(".zst") else {}
+            versions[-1] = replace(versions[-1], info=replace(versions[-1].info, metadata={**shown, **metadata}))
+        assert run("status", "--json", key).document["state"] == "indexed"
+
     def test_status__refused(self, bucket: Bucket, run: Run) -> None:
         key = "team/noarch/broken-1.0-0.conda"
         bucket.storage.upload(key, b"not an archive")

@@ -1,6 +1,25 @@
-"""How Hypothesis runs here: no test depends on how fast the machine is."""
+"""How Hypothesis runs here: no test depends on how fast the machine is; and documents that are large sooner."""
 
+import pytest
 from hypothesis import settings
+
+from lambdas.indexer import channel, flat, project, segments, storage
+from lambdas.indexer.projections.repodata import RepodataForm
+from lambdas.indexer.projections.run_exports import RunExportsForm
 
 settings.register_profile("fairway", deadline=None)
 settings.load_profile("fairway")
+
+
+@pytest.fixture
+def scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a handful of packages fill segments and parts."""
+    monkeypatch.setattr(project, "LARGE_BYTES", 2500)
+    monkeypatch.setattr(channel, "LARGE_CHANNELDATA_BYTES", 1200)
+    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
+    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(flat, "PART_BYTES", 2000)
+    monkeypatch.setattr(segments, "ROUND_BYTES", 64)
+    monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(RepodataForm, "segment_bytes", 1200)
+    monkeypatch.setattr(RunExportsForm, "segment_bytes", 400)

@@ -10,7 +10,9 @@ from botocore.exceptions import ConnectTimeoutError
 from botocore.stub import ANY, Stubber
 
 from lambdas.channel.errors import RefusedError, UnavailableError
-from lambdas.indexer.announce import MAX_PATHS, AwsAnnouncer
+from lambdas.channel.names import parse_subdir_path
+from lambdas.indexer.announce import MAX_PATHS, AwsAnnouncer, QueueReminder
+from lambdas.indexer.events import parse_message
 from lambdas.indexer.refusals import Refusal, make_refusal, parse_refusal
 from lambdas.indexer.storage import ObjectInfo
 
@@ -152,3 +154,31 @@ def test_parse_refusal__of_what_was_announced() -> None:
     document = {slot: getattr(REFUSAL, slot) for slot in Refusal.__slots__}
     assert parse_refusal(json.dumps(document).encode()) == REFUSAL
     assert REFUSAL.object_key.startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
+
+
+@pytest.fixture
+def sqs() -> Iterator[tuple[Any, Stubber]]:
+    client: Any = boto3.client("sqs", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+    with Stubber(client) as stubber:
+        yield client, stubber
+        stubber.assert_no_pending_responses()
+
+
+def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = sqs
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
+    path = parse_subdir_path("team/noarch")
+    QueueReminder(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).remind(path)
+    ((message),) = sent
+    assert (message["QueueUrl"], message["DelaySeconds"]) == ("https://sqs.example.org/queue", 60)
+    assert parse_message(message["MessageBody"], bucket="any") == ("team/noarch/",)
+
+
+@pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied", "RequestThrottled"])
+def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> None:
+    client, stubber = sqs
+    stubber.add_client_error("send_message", code, http_status_code=400)
+    reminder = QueueReminder(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
+    with pytest.raises(UnavailableError):
+        reminder.remind(parse_subdir_path("team/noarch"))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import parse_subdir_path
-from lambdas.indexer.events import find_subdir, parse_notification, plan_work
+from lambdas.channel.names import SubdirPath, parse_subdir_path
+from lambdas.indexer.events import find_subdir, format_reminder, parse_message, plan_work
 from lambdas.indexer.publish import Touched
 
 BUCKET = "fairway-test"
@@ -35,44 +35,44 @@ def notification(*keys: str, bucket: str = BUCKET, event: str = "ObjectCreated:P
 # Messages
 
 
-def test_parse_notification__keys_of_all_records() -> None:
-    assert parse_notification(notification("a/noarch/x", "b/noarch/y"), bucket=BUCKET) == ("a/noarch/x", "b/noarch/y")
+def test_parse_message__keys_of_all_records() -> None:
+    assert parse_message(notification("a/noarch/x", "b/noarch/y"), bucket=BUCKET) == ("a/noarch/x", "b/noarch/y")
 
 
 @pytest.mark.parametrize(
     "event", ["ObjectCreated:Put", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
 )
-def test_parse_notification__whatever_happened(event: str) -> None:
-    assert parse_notification(notification("a/noarch/x", event=event), bucket=BUCKET) == ("a/noarch/x",)
+def test_parse_message__whatever_happened(event: str) -> None:
+    assert parse_message(notification("a/noarch/x", event=event), bucket=BUCKET) == ("a/noarch/x",)
 
 
 @pytest.mark.parametrize("key", ["plus+minus", "with space", "per%cent", "ünï", "日本", "a!b", "%2B", "a&b=c"])
-def test_parse_notification__keys_are_form_encoded(key: str) -> None:
-    assert parse_notification(notification(key), bucket=BUCKET) == (key,)
+def test_parse_message__keys_are_form_encoded(key: str) -> None:
+    assert parse_message(notification(key), bucket=BUCKET) == (key,)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_parse_notification__any_key_comes_back(key: str) -> None:
-    assert parse_notification(notification(key), bucket=BUCKET) == (key,)
+def test_parse_message__any_key_comes_back(key: str) -> None:
+    assert parse_message(notification(key), bucket=BUCKET) == (key,)
 
 
-def test_parse_notification__plus_is_a_space() -> None:
+def test_parse_message__plus_is_a_space() -> None:
     body = notification("x").replace('"key": "x"', '"key": "a+b%2Bc"')
-    assert parse_notification(body, bucket=BUCKET) == ("a b+c",)
+    assert parse_message(body, bucket=BUCKET) == ("a b+c",)
 
 
-def test_parse_notification__test_event() -> None:
+def test_parse_message__test_event() -> None:
     body = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET, "RequestId": "x"})
-    assert parse_notification(body, bucket=BUCKET) == ()
+    assert parse_message(body, bucket=BUCKET) == ()
 
 
-def test_parse_notification__nothing() -> None:
-    assert parse_notification('{"Records": []}', bucket=BUCKET) == ()
+def test_parse_message__nothing() -> None:
+    assert parse_message('{"Records": []}', bucket=BUCKET) == ()
 
 
-def test_parse_notification__another_bucket() -> None:
+def test_parse_message__another_bucket() -> None:
     with pytest.raises(InvalidDocumentError, match="another bucket"):
-        parse_notification(notification("a/noarch/x", bucket="other"), bucket=BUCKET)
+        parse_message(notification("a/noarch/x", bucket="other"), bucket=BUCKET)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,23 @@ def test_parse_notification__another_bucket() -> None:
         "[" * 100_000,
     ],
 )
-def test_parse_notification__malformed(body: str) -> None:
+def test_parse_message__malformed(body: str) -> None:
     with pytest.raises(InvalidDocumentError):
-        parse_notification(body, bucket=BUCKET)
+        parse_message(body, bucket=BUCKET)
+
+
+@pytest.mark.parametrize("path", [NOARCH, parse_subdir_path("a.b_c/linux-64")])
+def test_parse_message__reminder_comes_back(path: SubdirPath) -> None:
+    (key,) = parse_message(format_reminder(path), bucket=BUCKET)
+    assert plan_work([key]).subdirs == {path: Touched(deferred=True)}
+    assert find_subdir(key) == path
+
+
+@pytest.mark.parametrize("subdir", ["", "team", "team/noarch/x", "../noarch", "TEAM/noarch", 1, None])
+def test_parse_message__malformed_reminder(subdir: object) -> None:
+    body = json.dumps(json.loads(format_reminder(NOARCH)) | {"Subdir": subdir})
+    with pytest.raises(InvalidDocumentError):
+        parse_message(body, bucket=BUCKET)
 
 
 # Plans
@@ -209,6 +223,18 @@ def test_plan_work__any_key_has_one_fate(key: str) -> None:
     work = plan_work([key])
     assert len(work.subdirs) + len(work.misplaced) <= 1
     assert (find_subdir(key) in work.subdirs) is bool(work.subdirs)
+
+
+def test_plan_work__reminder_beside_what_was_touched() -> None:
+    work = plan_work(["team/noarch/", "team/noarch/a-1-0.conda"])
+    assert work.subdirs == {NOARCH: Touched(artifacts=frozenset({"a-1-0.conda"}), deferred=True)}
+
+
+@pytest.mark.parametrize("key", ["team/", "Team Files/", "team/noarch/deeper/", "//"])
+def test_plan_work__folder_that_is_no_subdir(key: str) -> None:
+    """Consoles make folders of empty objects: nothing is to be refused."""
+    work = plan_work([key])
+    assert (work.subdirs, work.misplaced) == ({}, {})
 
 
 def test_find_subdir__of_each_kind() -> None:

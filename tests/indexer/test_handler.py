@@ -9,6 +9,7 @@ import pytest
 
 from lambdas.channel.errors import UnavailableError
 from lambdas.indexer import handler
+from lambdas.indexer.events import format_reminder
 from lambdas.indexer.refusals import list_refusals
 from lambdas.indexer.settings import Settings
 from tests.builders import conda_package
@@ -242,6 +243,24 @@ def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, q
     world.storage.fault = fail_for("rejected/misplaced")
     assert queue.deliver() == {stuck}
     assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+@pytest.mark.usefixtures("scaled_down")
+def test_handle_queue__reminder(world: World, queue: Queue) -> None:
+    world.defers = True
+    for number in range(20):
+        queue.send(world.upload(NOARCH, package(name=f"p{number}")))
+    queue.deliver()
+    queue.send(world.upload(NOARCH, package(name="late")))
+    queue.deliver()
+    assert "late-1.0-0.conda" not in world.listed(NOARCH)
+    assert world.reminded
+    stuck = queue.send(body=format_reminder(NOARCH))
+    world.storage.fault = fail_for("noarch/repodata.json", kind="splice")
+    assert queue.deliver() == {stuck}
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert "late-1.0-0.conda" in world.listed(NOARCH)
 
 
 def test_handle_queue__duplicates_in_one_batch(world: World, queue: Queue) -> None:

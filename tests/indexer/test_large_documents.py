@@ -10,12 +10,10 @@ import random
 import pytest
 
 from lambdas.channel.errors import UnavailableError
-from lambdas.indexer import flat, project, segments, storage
+from lambdas.indexer import flat, project
 from lambdas.indexer.encoding import decompress
 from lambdas.indexer.project import COMMIT, Outputs
 from lambdas.indexer.projections import newest, pages
-from lambdas.indexer.projections.repodata import RepodataForm
-from lambdas.indexer.projections.run_exports import RunExportsForm
 from lambdas.indexer.publish import Policy
 from lambdas.indexer.tree import SHARD_INDEX
 from tests.builders import tar_bz2_package
@@ -23,17 +21,7 @@ from tests.indexer.world import NOARCH, World, build_from_nothing, package
 
 FLAT = ("repodata.json", "run_exports.json")
 
-
-@pytest.fixture(autouse=True)
-def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "LARGE_BYTES", 3000)
-    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
-    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(flat, "PART_BYTES", 2000)
-    monkeypatch.setattr(segments, "ROUND_BYTES", 64)
-    monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(RepodataForm, "segment_bytes", 1200)
-    monkeypatch.setattr(RunExportsForm, "segment_bytes", 400)
+pytestmark = pytest.mark.usefixtures("scaled_down")
 
 
 def fill(world: World, count: int, *, start: int = 0) -> list[str]:
@@ -91,7 +79,8 @@ def test_project__one_publish_splices(monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish(NOARCH, package("pkg0030", "2.0"))
     log = world.storage.log[before:]
     assert [key for kind, key in log if kind == "splice"] == [
-        NOARCH.key(name) for name in ("repodata.json.zst", "repodata.json", "run_exports.json.zst", "run_exports.json")
+        *(NOARCH.key(f"{name}{suffix}") for name in FLAT for suffix in (".zst", "")),
+        "team/channeldata.json",
     ]
     assert ("get", NOARCH.key("repodata.json")) not in log  # the plain file is made without reading it
     check(world, monkeypatch)

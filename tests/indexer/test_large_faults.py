@@ -14,10 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
-from lambdas.indexer import channel, flat, parallel, project, segments, storage
+from lambdas.indexer import flat, parallel
 from lambdas.indexer.encoding import decompress
-from lambdas.indexer.projections.repodata import RepodataForm
-from lambdas.indexer.projections.run_exports import RunExportsForm
 from tests.indexer.world import (
     NOARCH,
     PATCHES,
@@ -37,23 +35,16 @@ COUNT = 14
 FIRST = NOARCH.key("pkg00-1.0-0.conda")
 PATCH = b'{"packages.conda": {"pkg03-1.0-0.conda": {"depends": ["b"]}}, "remove": ["pkg05-1.0-0.conda"]}'
 
+pytestmark = pytest.mark.usefixtures("scaled_down")
+
 
 class Killed(BaseException):
     """The process is gone: nobody catches this."""
 
 
 @pytest.fixture(autouse=True)
-def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parallel, "ThreadPoolExecutor", InlinePool)
-    monkeypatch.setattr(project, "LARGE_BYTES", 2500)
-    monkeypatch.setattr(channel, "LARGE_CHANNELDATA_BYTES", 1200)
-    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
-    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(flat, "PART_BYTES", 2000)
-    monkeypatch.setattr(segments, "ROUND_BYTES", 64)
-    monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(RepodataForm, "segment_bytes", 1200)
-    monkeypatch.setattr(RunExportsForm, "segment_bytes", 400)
 
 
 def put(key: str, body: bytes) -> Callable[[World], str]:
@@ -78,12 +69,13 @@ HAPPENINGS: dict[str, Callable[[World], str]] = {
     "remove": remove(FIRST),
     "patch": put(NOARCH.key(PATCHES), PATCH),
     "unpatch": remove(NOARCH.key(PATCHES)),
+    "reminder": lambda _: NOARCH.key(""),
 }
 
 
 @functools.cache
-def prepared(*, patched: bool) -> MemoryStorage:
-    world = World()
+def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
+    world = World(defers=defers)
     keys = [world.upload(NOARCH, package(f"pkg{number:02}", run_exports=["x"])) for number in range(COUNT)]
     if patched:
         world.storage.upload(NOARCH.key(PATCHES), PATCH)
@@ -92,6 +84,9 @@ def prepared(*, patched: bool) -> MemoryStorage:
     info = world.storage.head(NOARCH.key("repodata.json"))
     assert info is not None
     assert flat.TABLES in info.metadata, "large enough"
+    if defers:
+        world.publish(NOARCH, package("pkg02", "2.0", run_exports=["x"]))
+        assert world.reminded, "something is left for later"
     return world.storage
 
 
@@ -107,6 +102,9 @@ def say(world: MemoryStorage) -> dict[str, object]:
 
 
 def check(world: World) -> None:
+    """Compare with the index built from nothing, once what was left for later is done."""
+    world.catch_up()
+    assert world.reminded == []
     check_readable(world.storage)
     check_encodings(world.storage)
     ours, theirs = say(world.storage), say(build_from_nothing(world.storage))
@@ -115,10 +113,10 @@ def check(world: World) -> None:
         assert ours[key] == theirs[key], key
 
 
-def record(happening: str, *, patched: bool) -> list[tuple[str, str]]:
+def record(happening: str, *, patched: bool, defers: bool) -> list[tuple[str, str]]:
     """The moments of a run that nothing disturbs."""
     moments: list[tuple[str, str]] = []
-    world = World(storage=prepared(patched=patched).fork())
+    world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
     key = HAPPENINGS[happening](world)
     world.storage.fault = lambda kind, key, moment: moments.append((kind, moment))
     world.index(key)
@@ -141,15 +139,16 @@ def fail_at(number: int, error: BaseException) -> Callable[[str, str, str], None
     return fault
 
 
+@pytest.mark.parametrize("defers", [False, True], ids=["at once", "deferring"])
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("happening", HAPPENINGS)
-def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patched: bool) -> None:
-    moments = record(happening, patched=patched)
+def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patched: bool, defers: bool) -> None:
+    moments = record(happening, patched=patched, defers=defers)
     writes = [number for number, (kind, _) in enumerate(moments) if kind in WRITES]
     chooser = random.Random(happening)  # noqa: S311 - no secret
     for number in chooser.sample(writes, min(len(writes), 5 * TIMES)):
         for error in (Killed(), ConflictError("409"), UnavailableError("503")):
-            world = World(storage=prepared(patched=patched).fork())
+            world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
             key = HAPPENINGS[happening](world)
             world.storage.fault = fail_at(number, error)
             with contextlib.suppress(Killed, FairwayError):
@@ -160,14 +159,15 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
             check(world)
 
 
+@pytest.mark.parametrize("defers", [False, True], ids=["at once", "deferring"])
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("first", HAPPENINGS)
-def test_index__large_documents_and_another_in_between(first: str, *, patched: bool) -> None:
-    moments = record(first, patched=patched)
+def test_index__large_documents_and_another_in_between(first: str, *, patched: bool, defers: bool) -> None:
+    moments = record(first, patched=patched, defers=defers)
     chooser = random.Random(first)  # noqa: S311 - no secret
     for second, happen in HAPPENINGS.items():
         for at in chooser.sample(range(len(moments)), min(len(moments), 2 * TIMES)):
-            world = World(storage=prepared(patched=patched).fork())
+            world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
             count = 0
 
             def interrupt(kind: str, key: str, moment: str, *, world: World = world, at: int = at) -> None:

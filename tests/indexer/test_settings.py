@@ -16,6 +16,7 @@ def test_parse_settings__least() -> None:
     assert settings.policy.outputs.url == ""
     assert (settings.event_bus, settings.distribution_id) == (None, None)
     assert settings.shard_grace_days == 14
+    assert (settings.queue_url, settings.deferral_seconds) == (None, 60)
 
 
 def test_parse_settings__everything() -> None:
@@ -28,6 +29,8 @@ def test_parse_settings__everything() -> None:
             "FAIRWAY_CHANNEL_URL": "https://conda.example.org/",
             "FAIRWAY_OPTIONAL_OUTPUTS": "current_repodata,bz2",
             "FAIRWAY_SHARD_GRACE_DAYS": "30",
+            "FAIRWAY_QUEUE_URL": "https://sqs.example.org/queue",
+            "FAIRWAY_DEFERRAL_SECONDS": "5",
         }
     )
     assert settings.policy.mutable_channels == ("dev", "staging-*")
@@ -35,6 +38,7 @@ def test_parse_settings__everything() -> None:
     assert settings.policy.outputs.url == "https://conda.example.org"
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
     assert settings.shard_grace_days == 30
+    assert (settings.queue_url, settings.deferral_seconds) == ("https://sqs.example.org/queue", 5)
 
 
 def test_parse_settings__empty_is_unset() -> None:
@@ -45,6 +49,7 @@ def test_parse_settings__empty_is_unset() -> None:
             "FAIRWAY_DISTRIBUTION_ID",
             "FAIRWAY_CHANNEL_URL",
             "FAIRWAY_OPTIONAL_OUTPUTS",
+            "FAIRWAY_QUEUE_URL",
         ],
         "",
     )

@@ -37,9 +37,12 @@ class World:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     announcer: RecordingAnnouncer = field(default_factory=RecordingAnnouncer)
     policy: Policy = POLICY
+    defers: bool = False
+    reminded: list[SubdirPath] = field(default_factory=list)
 
     def indexer(self, storage: ObjectStorage | None = None) -> Indexer:
-        return Indexer(storage or self.storage, self.announcer, self.policy, sleep=lambda _: None)
+        remind = self.reminded.append if self.defers else None
+        return Indexer(storage or self.storage, self.announcer, self.policy, remind=remind, sleep=lambda _: None)
 
     def upload(self, path: SubdirPath, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
         filename, body = package
@@ -56,6 +59,11 @@ class World:
     def index(self, *keys: str) -> list[Report]:
         """Do what the queue's handler does with the keys of one batch."""
         return index_keys(self.indexer(), keys)
+
+    def catch_up(self) -> None:
+        """Do what the queue's handler does with reminders, when they come."""
+        paths, self.reminded[:] = list(self.reminded), []
+        self.index(*(path.key("") for path in paths))
 
     def index_json(self, path: SubdirPath, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
         return json.loads(self.storage.body(path.key(name)))

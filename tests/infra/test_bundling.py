@@ -64,7 +64,7 @@ def test_build_indexer__leaves_out_what_no_function_needs(for_lambda: Path) -> N
     assert not [name for name in names if name.endswith((".pyc", ".pyi", "/RECORD", "/INSTALLER"))]
     assert not [name for name in names if {"__pycache__", "tests", "bin"} & set(name.split("/")[:-1])]
     services = {name.split("/")[2] for name in names if name.startswith("botocore/data/") and name.count("/") > 2}
-    assert services == {"cloudfront", "events", "s3", "sts", "xray"}
+    assert services == {"cloudfront", "events", "s3", "sqs", "sts", "xray"}
     assert not [name for name in names if name.startswith(("lambdas/authorizer", "infra", "scripts", "tests"))]
 
 
@@ -82,7 +82,7 @@ def test_build_indexer__runs_on_its_own(for_host: Path, tmp_path: Path) -> None:
 import sys
 sys.path[:] = [path for path in sys.path if "site-packages" not in path] + [{str(tmp_path)!r}]
 import boto3
-for service in ("s3", "events", "cloudfront", "sts"):
+for service in ("s3", "events", "cloudfront", "sqs", "sts"):
     boto3.client(service, region_name="us-east-1")
 import lambdas.indexer.handler as handler
 assert handler.__file__.startswith({str(tmp_path)!r}), handler.__file__

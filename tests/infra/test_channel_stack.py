@@ -169,6 +169,8 @@ def test_indexer__is_told_all_that_it_needs(full: Synthesis) -> None:
     assert variables["FAIRWAY_SHARD_GRACE_DAYS"] == "14"
     assert variables["FAIRWAY_DISTRIBUTION_ID"] == {"Ref": full.only("AWS::CloudFront::Distribution")["Id"]}
     assert variables["FAIRWAY_EVENT_BUS"] == {"Ref": full.only("AWS::Events::EventBus")["Id"]}
+    (queue,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]]
+    assert variables["FAIRWAY_QUEUE_URL"] == {"Ref": queue}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "Fairway"
     assert variables["POWERTOOLS_SERVICE_NAME"] == "fairway-indexer"
     assert "AWS_ENDPOINT_URL" not in variables
@@ -205,6 +207,13 @@ def test_queue__takes_messages_from_this_bucket_alone_and_over_tls(full: Synthes
     denials = [each for each in statements if each["Effect"] == "Deny"]
     assert [each["Condition"] for each in denials] == [{"Bool": {"aws:SecureTransport": "false"}}] * len(policies)
     assert len(policies) == len(full.resources("AWS::SQS::Queue")) == 2
+
+
+def test_queue__takes_reminders_from_the_indexer(full: Synthesis) -> None:
+    (queue,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]]
+    statements = full.statements(full.role_of(INDEXER))
+    (grant,) = [each for each in statements if "sqs:SendMessage" in as_list(each["Action"])]
+    assert (grant["Effect"], grant["Resource"]) == ("Allow", {"Fn::GetAtt": [queue, "Arn"]})
 
 
 def test_event_source__reports_partial_failures_within_bounds(plain: Synthesis) -> None:
