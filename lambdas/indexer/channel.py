@@ -23,7 +23,7 @@ from lambdas.indexer.flat import (
     fetch_tables,
     put_tables,
     read_single,
-    write_single,
+    write_plain,
 )
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.projections.channeldata import (
@@ -304,12 +304,13 @@ class ChannelProjector:
         if document.edition is None:
             self._put(CHANNELDATA, body, {**metadata, TABLES: state})
             return
-        write_single(
+        write_plain(
             self.storage,
             f"{self.channel}/{CHANNELDATA}",
             document.edition,
             base=self.found[CHANNELDATA],
-            source=document.source,
+            old=None if document.source is None else document.source.table,
+            packed=None,
             headers=_headers(CHANNELDATA),
             metadata={**metadata, TABLES: state},
         )

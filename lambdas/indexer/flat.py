@@ -168,64 +168,36 @@ def write_plain(
     *,
     base: ObjectInfo | None,
     old: Table | None,
-    packed: ObjectInfo,
+    packed: ObjectInfo | None,
     headers: ContentHeaders,
     metadata: Mapping[str, str],
 ) -> ObjectInfo:
-    """Write the plain file; ``old`` describes ``base``, and ``packed`` is the new compressed file.
+    """Write the plain file; ``old`` describes ``base``, where that is known.
+
+    What has to be sent again is taken from ``packed``, the new compressed file; from ``base`` where the
+    document is kept plain alone.
 
     Raises:
         ConflictError: ``base`` is no longer the current version.
     """
     pieces = edition.table.pieces()
-    source = Source(info=packed, table=edition.table)
+    known = None if base is None or old is None else Source(info=base, table=old)
 
     def read(first: int, last: int) -> bytes:
-        texts = read_texts(storage, source, edition.fresh, pieces[first:last])
+        if packed is not None:
+            source = Source(info=packed, table=edition.table)
+            texts = read_texts(storage, source, edition.fresh, pieces[first:last])
+        else:
+            texts = _read_spans(storage, known, edition.fresh, pieces[first:last])
         return b"".join((JOINT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
 
-    spans = _plain_spans(edition.table)
-    return _write(
-        storage,
-        key,
-        _plain_spans(old) if old is not None and base is not None else [],
-        spans,
-        read,
-        base=base,
-        headers=headers,
-        metadata=metadata,
-    )
+    spans = [] if known is None else _plain_spans(known.table)
+    return _write(storage, key, spans, _plain_spans(edition.table), read, base=base, headers=headers, metadata=metadata)
 
 
 def read_single(storage: ObjectStorage, source: Source, piece: Piece) -> bytes:
     """Read a piece of a file that is kept plain alone."""
     return next(_read_spans(storage, source, {}, [piece]))
-
-
-def write_single(
-    storage: ObjectStorage,
-    key: str,
-    edition: Edition,
-    *,
-    base: ObjectInfo | None,
-    source: Source | None,
-    headers: ContentHeaders,
-    metadata: Mapping[str, str],
-) -> ObjectInfo:
-    """Write a file that is kept plain alone; ``source`` is ``base`` with its table, where that is known.
-
-    Raises:
-        ConflictError: ``base`` is no longer the current version.
-    """
-    pieces = edition.table.pieces()
-
-    def read(first: int, last: int) -> bytes:
-        texts = _read_spans(storage, source, edition.fresh, pieces[first:last])
-        return b"".join((JOINT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
-
-    old = _plain_spans(source.table) if source is not None else []
-    spans = _plain_spans(edition.table)
-    return _write(storage, key, old, spans, read, base=base, headers=headers, metadata=metadata)
 
 
 def _write(
