@@ -178,6 +178,10 @@ class Indexing(Construct):
             timeout=timeout,
             log_group=log_group,
             tracing=lambda_.Tracing.DISABLED if configuration.is_emulated else lambda_.Tracing.ACTIVE,
+            # The indexer reminds itself through its queue. Whoever is reminded of a subdir reminds nobody of
+            # it, but may of others in the same batch: where Lambda saw 16 in a row, it would drop messages.
+            # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
+            recursive_loop=lambda_.RecursiveLoop.ALLOW,
         )
         acknowledge_rules(
             function,

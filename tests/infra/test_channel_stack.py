@@ -216,6 +216,11 @@ def test_queue__takes_reminders_from_the_indexer(full: Synthesis) -> None:
     assert (grant["Effect"], grant["Resource"]) == ("Allow", {"Fn::GetAtt": [queue, "Arn"]})
 
 
+def test_indexer__may_remind_itself_without_end(plain: Synthesis) -> None:
+    """Lambda would take reminders of several subdirs in turn for a loop, and drop messages after 16."""
+    assert plain.function(INDEXER)["Properties"]["RecursiveLoop"] == "Allow"
+
+
 def test_event_source__reports_partial_failures_within_bounds(plain: Synthesis) -> None:
     mapping = plain.only("AWS::Lambda::EventSourceMapping")["Properties"]
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
