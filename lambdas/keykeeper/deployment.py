@@ -1,6 +1,8 @@
-"""Answers CloudFormation, so that the keykeeper's first run is part of the deployment.
+"""Answers CloudFormation, so that the access document is there when a stack is created, and only then.
 
-Without an access document the authorizer answers 503; a deployment therefore ends with one in place.
+Without an access document the authorizer answers 503; a first deployment therefore ends with one in
+place. One that is missing later was lost: an empty one in its place would make channels public that
+were set private, so none is written then, neither by an update nor by the hourly run.
 
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html
 """
@@ -27,12 +29,13 @@ def is_deployment(event: object) -> bool:
 
 
 def settle_deployment(event: Mapping[str, Any], create: Callable[[], None], send: Send) -> dict[str, Any]:
-    """Create the document where there is none, and answer; a deletion leaves it alone.
+    """Create the document where there is none if the stack is being created, and answer.
 
-    Whatever happens is answered: CloudFormation would wait for an hour otherwise.
+    An update and a deletion leave it alone. Whatever happens is answered: CloudFormation would wait
+    for an hour otherwise.
     """
     reason = ""
-    if event["RequestType"] != "Delete":
+    if event["RequestType"] == "Create":
         try:
             with contextlib.suppress(ConflictError):  # there is one
                 create()

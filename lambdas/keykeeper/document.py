@@ -1,4 +1,4 @@
-"""The access document in S3, for the keykeeper: read, replace by compare-and-swap, create empty."""
+"""The access document in S3, for the keykeeper: read, replace by compare-and-swap, create once."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class S3Document:
     def fetch(self) -> tuple[AccessDocument, str] | None:
         """Return the document and its ETag; None where there is none, or S3 won't say.
 
-        Without the right to list, S3 answers 403 for what is not there; only an attempt to create it
-        tells the two apart.
+        Without the right to list, S3 answers 403 for what is not there too. It is read as the
+        authorizer reads it: what one can't understand, neither can the other.
 
         Raises:
             UnavailableError: S3 does not answer.

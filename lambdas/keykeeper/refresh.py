@@ -8,10 +8,15 @@ from typing import Final
 
 from lambdas.channel.access import AccessDocument, SigningKey
 from lambdas.channel.changes import apply_keys
-from lambdas.channel.errors import FairwayError
+from lambdas.channel.errors import FairwayError, UnavailableError
 
 CONFIRM_SECONDS: Final = 20 * 3600
 """Unchanged keys are confirmed in the document so often; the edge believes them for a week."""
+
+
+class IssuersUnavailableError(UnavailableError):
+    """Some issuers' keys could not be had; all else was done."""
+
 
 FetchKeys = Callable[[str], tuple[SigningKey, ...]]
 

@@ -33,10 +33,9 @@ def _fail(error: Exception) -> Callable[[], None]:
     return create
 
 
-@pytest.mark.parametrize("request_type", ["Create", "Update"])
-def test_settle_deployment__creates_and_answers(request_type: str) -> None:
+def test_settle_deployment__creates_and_answers() -> None:
     mailbox, created = Mailbox(), []
-    settle_deployment({**EVENT, "RequestType": request_type}, lambda: created.append(1), mailbox.send)
+    settle_deployment(EVENT, lambda: created.append(1), mailbox.send)
     ((url, answer),) = mailbox.letters
     assert (url, answer["Status"], created) == (EVENT["ResponseURL"], "SUCCESS", [1])
     assert {"StackId", "RequestId", "LogicalResourceId", "PhysicalResourceId"} <= answer.keys()
@@ -48,9 +47,10 @@ def test_settle_deployment__there_is_one_already() -> None:
     assert mailbox.letters[0][1]["Status"] == "SUCCESS"
 
 
-def test_settle_deployment__deletion_leaves_it_alone() -> None:
+@pytest.mark.parametrize("request_type", ["Update", "Delete"])
+def test_settle_deployment__attack_lost_document_is_not_replaced_by_an_empty_one(request_type: str) -> None:
     mailbox = Mailbox()
-    settle_deployment({**EVENT, "RequestType": "Delete"}, _fail(AssertionError()), mailbox.send)
+    settle_deployment({**EVENT, "RequestType": request_type}, _fail(AssertionError()), mailbox.send)
     assert mailbox.letters[0][1]["Status"] == "SUCCESS"
 
 

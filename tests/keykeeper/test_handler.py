@@ -1,11 +1,12 @@
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
 
-from lambdas.channel.access import AccessDocument, Issuer, SigningKey
+from lambdas.channel.access import AccessDocument, Issuer, SigningKey, parse_access
 from lambdas.channel.errors import AccessDeniedError, ConflictError, InvalidDocumentError, UnavailableError
-from lambdas.keykeeper.handler import MAX_ATTEMPTS, refresh_keys
+from lambdas.keykeeper.handler import ISSUERS_UNAVAILABLE, MAX_ATTEMPTS, refresh_keys, run_hourly
 from lambdas.keykeeper.refresh import CONFIRM_SECONDS
 from tests.access import ISSUER, KEY, NOW, make_document, make_issuer, make_secret, make_token
 
@@ -21,15 +22,10 @@ class MemoryDocument:
         self.readable = readable
         self.version = 1
         self.writes = 0
-        self.interruptions: list[AccessDocument] = []
+        self.interruptions: list[AccessDocument | None] = []
 
     def fetch(self) -> tuple[AccessDocument, str] | None:
         return (self.document, str(self.version)) if self.document is not None and self.readable else None
-
-    def create(self) -> None:
-        if self.document is not None:
-            raise ConflictError("there is one")
-        self._write(AccessDocument())
 
     def replace(self, document: AccessDocument, etag: str) -> None:
         if self.interruptions:
@@ -121,10 +117,45 @@ def test_refresh_keys__gives_up_against_endless_competition() -> None:
         refresh(store, first=(NEW_KEY,))
 
 
-def test_refresh_keys__creates_the_document_where_there_is_none() -> None:
+@pytest.mark.parametrize("run", [refresh_keys, run_hourly])
+def test_refresh_keys__attack_deleted_document_is_not_replaced_by_an_empty_one(run: Callable[..., object]) -> None:
     store = MemoryDocument(None)
-    refresh(store)
-    assert store.document == AccessDocument()
+    with pytest.raises(AccessDeniedError, match="missing"):
+        run(store, FakeIssuers({}).fetch, now=NOW)
+    assert (store.document, store.writes) == (None, 0)
+
+
+def test_refresh_keys__attack_document_deleted_meanwhile_is_not_written_again() -> None:
+    store = MemoryDocument(make_document(issuers=[make_issuer("team")]))
+    store.interruptions = [None]
+    with pytest.raises(AccessDeniedError, match="missing"):
+        refresh(store, first=(NEW_KEY,))
+    assert (store.document, store.writes) == (None, 0)
+
+
+def test_run_hourly__malformed_document_fails_the_run() -> None:
+    class MalformedDocument(MemoryDocument):
+        def fetch(self) -> tuple[AccessDocument, str] | None:
+            return parse_access(b"{}"), "1"
+
+    store = MalformedDocument(None)
+    with pytest.raises(InvalidDocumentError):
+        run_hourly(store, FakeIssuers({}).fetch, now=NOW)
+    assert store.writes == 0
+
+
+def test_run_hourly__issuer_that_fails_is_logged_and_fails_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    store = MemoryDocument(make_document(issuers=[make_issuer("team")]))
+    run_hourly(store, FakeIssuers({ISSUER: UnavailableError("down")}).fetch, now=NOW)
+    line = json.loads(capsys.readouterr().out)
+    assert (line["level"], line["code"]) == ("ERROR", ISSUERS_UNAVAILABLE)
+    assert ISSUER in line["message"]
+
+
+def test_run_hourly__says_how_many_issuers_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    store = MemoryDocument(make_document(issuers=[make_issuer("team")]))
+    run_hourly(store, FakeIssuers({ISSUER: (KEY,)}).fetch, now=NOW)
+    assert json.loads(capsys.readouterr().out) == {"level": "INFO", "code": "keys-refreshed", "issuers": 1}
 
 
 def test_refresh_keys__attack_unreadable_document_is_not_replaced_by_an_empty_one() -> None:
