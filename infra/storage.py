@@ -10,6 +10,7 @@ hence the denials, which win over any grant.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterable, Sequence
 
 import aws_cdk as cdk
@@ -23,6 +24,7 @@ from infra.config import Configuration, Publisher
 from lambdas.channel.errors import UsageError
 from lambdas.channel.names import (
     ACCESS_KEY,
+    AUDIT_PREFIX,
     EXTENSIONS,
     PATCH_INSTRUCTIONS,
     PRIVATE_PREFIX,
@@ -67,8 +69,14 @@ _PERISHABLE_KEYS = (
     f"{REJECTED_PREFIX}*",
 )
 
-# A role's own policies may have 10,240 characters; the rest is for reading and for denials.
+# What publishers may read of what is kept about their channels: ``fairway status`` does.
+_LEGIBLE = {"LookAtCards": f"{PRIVATE_PREFIX}cards/", "LookAtRefusals": REJECTED_PREFIX}
+_FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's name; what is private begins otherwise
+
+# A role's own policies may have 10,240 characters. The CDK moves what is beyond into managed ones, of
+# 6,144 each, statement by statement: the first is the role's own, and each of the others must fit there.
 _MAX_UPLOAD_CHARS = 7000
+_MAX_STATEMENT_CHARS = 5500
 
 
 class Storage(Construct):
@@ -132,7 +140,7 @@ class Storage(Construct):
         self.bucket.node.add_dependency(queue.node.find_child("Policy"))
 
     def allow_indexing(self, role: iam.Role) -> None:
-        """Let the indexer read everything but the access rules, and write and delete what is its own."""
+        """Let the indexer read everything but the access rules and their history, and write and delete its own."""
         reading = [self._arn("*")]
         deleting = [self._arn(key) for key in (*_UPLOADED_KEYS, *_PERISHABLE_KEYS)]
         writing = [self._arn(key) for key in _INDEX_KEYS]
@@ -148,7 +156,7 @@ class Storage(Construct):
             role,
             "NeverTouchAccessRules",
             [*_READING, *_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
-            [self._arn(ACCESS_KEY)],
+            [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")],
         )
         acknowledge_patterns(
             role, {*reading, *writing, *deleting}, "keys contain channel, subdir and filename, which nobody knows yet"
@@ -176,31 +184,54 @@ class Storage(Construct):
         uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
         if publisher.may_patch:
             uploads += [self._arn(f"{subdir}/{PATCH_INSTRUCTIONS}") for subdir in subdirs]
-        if sum(map(len, uploads)) > _MAX_UPLOAD_CHARS:
-            raise UsageError(
-                f"publisher {publisher.name!r} has more patterns than a role can hold",
-                hint="make it two publishers, or let fewer channels, subdirs and artifacts be named by wider globs",
-            )
+        _require_room(publisher, uploads, _MAX_UPLOAD_CHARS)
         self._allow(role, "Upload", [*_WRITING, *(["s3:DeleteObject"] if publisher.may_delete else [])], uploads)
         patterns = set(uploads)
         if publisher.may_read:
-            prefixes = [
-                prefix for channel in publisher.channels for prefix in (f"{channel}/*", f"{REJECTED_PREFIX}{channel}/*")
-            ]
-            reading = [self._arn(prefix) for prefix in prefixes]
-            self._allow(role, "Look", ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"], reading)
-            self._allow(role, "List", ["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": prefixes}})
-            patterns.update(reading)
+            patterns |= self._allow_looking(role, publisher)
         self._deny(
             role,
             "NothingPrivate",
             [*_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
             [self._arn(f"{PRIVATE_PREFIX}*")],
         )
-        self._deny(role, "NoAccessRules", _READING, [self._arn(ACCESS_KEY)])
+        self._deny(role, "NoAccessRules", _READING, [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")])
         acknowledge_patterns(
             role, patterns, "the publisher's own channels; filenames are not known beforehand, and .fairway is denied"
         )
+
+    def _allow_looking(self, role: iam.Role, publisher: Publisher) -> set[str]:
+        """Let a publisher read and list its channels, and of what is kept about them what its command asks for.
+
+        Returns the patterns.
+        """
+        looks = {"Look": [f"{channel}/*" for channel in publisher.channels]}
+        looks |= {sid: [f"{prefix}{look}" for look in looks["Look"]] for sid, prefix in _LEGIBLE.items()}
+        patterns: set[str] = set()
+        for sid, keys in looks.items():
+            reading = [self._arn(key) for key in keys]
+            _require_room(publisher, reading, _MAX_STATEMENT_CHARS)
+            self._allow(role, sid, ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"], reading)
+            patterns.update(reading)
+        prefixes = [key for keys in looks.values() for key in keys]
+        _require_room(publisher, prefixes, _MAX_STATEMENT_CHARS)
+        self._allow(role, "List", ["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": prefixes}})
+        legible = [key for sid in _LEGIBLE for key in looks[sid]]
+        self._deny(
+            role,
+            "ListNothingPrivate",
+            ["s3:ListBucket"],
+            [self._arn()],
+            {"StringLike": {"s3:prefix": [f"{PRIVATE_PREFIX}*"]}, "StringNotLike": {"s3:prefix": legible}},
+        )
+        if any(channel.startswith(("*", "?")) for channel in publisher.channels):
+            # Such a glob reaches below .fairway/ too. What is not denied is said by how it begins: a
+            # denial can't leave anything out of what it names.
+            public = [self._arn(f"{first}*") for first in _FIRST_CHARS]
+            undenied = [*public, *map(self._arn, legible)]
+            _require_room(publisher, undenied, _MAX_STATEMENT_CHARS)
+            self._deny_but(role, "ReadNothingPrivate", _READING, undenied)
+        return patterns
 
     def deny_serving_private_keys(self) -> None:
         """Keep CloudFront out of what is nobody's to read, whatever the authorizer lets through."""
@@ -254,7 +285,39 @@ class Storage(Construct):
         )
 
     @staticmethod
-    def _deny(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
+    def _deny(
+        role: iam.Role,
+        sid: str,
+        actions: Iterable[str],
+        resources: Sequence[str],
+        conditions: dict[str, dict[str, list[str]]] | None = None,
+    ) -> None:
         role.add_to_policy(
-            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, actions=list(actions), resources=list(resources))
+            iam.PolicyStatement(
+                sid=sid,
+                effect=iam.Effect.DENY,
+                actions=list(actions),
+                resources=list(resources),
+                conditions=conditions,
+            )
+        )
+
+    @staticmethod
+    def _deny_but(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
+        """Deny all resources but these."""
+        role.add_to_policy(
+            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, actions=list(actions), not_resources=list(resources))
+        )
+
+
+def _require_room(publisher: Publisher, patterns: Iterable[str], max_chars: int) -> None:
+    """Find patterns that would fail a deployment half-way.
+
+    Raises:
+        UsageError: they are too many for one statement of a policy.
+    """
+    if sum(len(pattern) + len('"",') for pattern in patterns) > max_chars:
+        raise UsageError(
+            f"publisher {publisher.name!r} has more patterns than a role can hold",
+            hint="make it two publishers, or let fewer channels, subdirs and artifacts be named by wider globs",
         )

@@ -22,6 +22,7 @@ Extension = Literal[".conda", ".tar.bz2"]
 NOARCH = Subdir("noarch")
 PRIVATE_PREFIX = ".fairway/"
 ACCESS_KEY = ".fairway/access.json"
+AUDIT_PREFIX = ".fairway/audit/"
 REJECTED_PREFIX = ".fairway/rejected/"
 SIGNATURES_SUFFIX = ".sigs"
 PATCH_INSTRUCTIONS = "patch_instructions.json"

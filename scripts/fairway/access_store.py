@@ -19,10 +19,9 @@ from lambdas.channel.access import (
 )
 from lambdas.channel.changes import apply_pruning, split_history
 from lambdas.channel.errors import ConflictError
-from lambdas.channel.names import ACCESS_KEY, PRIVATE_PREFIX
+from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
 from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, Condition, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 
-ARCHIVE_PREFIX: Final = f"{PRIVATE_PREFIX}audit/"
 MAX_ATTEMPTS: Final = 8
 _HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
 _ARCHIVE_HEADERS: Final = ContentHeaders(content_type="application/jsonl", cache_control=CACHE_CONTROL_PRIVATE)
@@ -74,7 +73,7 @@ def fetch_history(storage: ObjectStorage) -> tuple[Change, ...]:
     """Return all changes there ever were, oldest first."""
     archived = [
         change
-        for info in storage.list_objects(ARCHIVE_PREFIX)
+        for info in storage.list_objects(AUDIT_PREFIX)
         if (stored := storage.get(info.key)) is not None
         for change in parse_history(stored.body)
     ]
@@ -92,4 +91,4 @@ def _fetch(storage: ObjectStorage) -> tuple[AccessDocument, Condition]:
 def _put_archive(storage: ObjectStorage, history: tuple[Change, ...]) -> None:
     body = encode_history(history)
     name = f"{format_time(history[0].at).replace(':', '')}-{hashlib.sha256(body).hexdigest()[:16]}.jsonl"
-    storage.put(ARCHIVE_PREFIX + name, body, headers=_ARCHIVE_HEADERS)
+    storage.put(AUDIT_PREFIX + name, body, headers=_ARCHIVE_HEADERS)

@@ -5,8 +5,8 @@ import pytest
 from lambdas.channel.access import AccessDocument, Change, Visibility, encode_access
 from lambdas.channel.changes import MAX_HISTORY, apply_token_created, apply_visibility
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError
-from lambdas.channel.names import ACCESS_KEY, Channel
-from scripts.fairway.access_store import ARCHIVE_PREFIX, MAX_ATTEMPTS, change_access, fetch_access, fetch_history
+from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX, Channel
+from scripts.fairway.access_store import MAX_ATTEMPTS, change_access, fetch_access, fetch_history
 from tests.access import NOW, make_secret, make_token
 from tests.memory import MemoryStorage
 
@@ -125,7 +125,7 @@ def test_fetch_history__crash_between_archive_and_swap_doubles_nothing() -> None
     with pytest.raises(UnavailableError):
         change(storage, create)
     storage.fault = None
-    assert list(storage.list_objects(ARCHIVE_PREFIX))
+    assert list(storage.list_objects(AUDIT_PREFIX))
     assert fetch_history(storage) == history
     change(storage, create)
     assert fetch_history(storage) == (*history, *create(AccessDocument()).history)
