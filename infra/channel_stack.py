@@ -69,13 +69,16 @@ class ChannelStack(cdk.Stack):
             configuration=configuration,
             alarms=alarms,
             indexing=self.indexing,
-            keykeeper=self.keykeeping.keykeeper,
+            keykeeping=self.keykeeping,
             distribution_id=distribution_id,
         )
 
     def _print_outputs(self, configuration: Configuration) -> None:
         delivery, indexing, bucket = self.delivery, self.indexing, configuration.bucket_name
-        no_overwrite = " --no-overwrite" if configuration.require_if_none_match else ""
+        publish = f"aws s3 cp PACKAGE.conda s3://{bucket}/CHANNEL/noarch/"
+        if configuration.require_if_none_match:  # not aws s3 cp --no-overwrite, which version 1 lacks
+            where = f"--bucket {bucket} --key CHANNEL/noarch/PACKAGE.conda"
+            publish = f"aws s3api put-object --if-none-match '*' {where} --body PACKAGE.conda"
         outputs = {
             "ChannelUrl": (delivery.channel_url, "channels are one level below"),
             "BucketName": (bucket, "where artifacts are uploaded to"),
@@ -88,7 +91,7 @@ class ChannelStack(cdk.Stack):
             "ReconcilerFunctionName": (indexing.reconciler.function_name, "the daily repair"),
             "AuthorizerVersionArn": (delivery.functions.authorizer.edge_arn, "the authorizer that decides now"),
             "CreateTokenCommand": (f"fairway token create me --channel '*' --bucket {bucket}", "a token to read with"),
-            "PublishCommand": (f"aws s3 cp{no_overwrite} PACKAGE.conda s3://{bucket}/CHANNEL/noarch/", "publish"),
+            "PublishCommand": (publish, "publish"),
             "InstallCommand": (f"conda install -c {delivery.channel_url}/t/TOKEN/CHANNEL PACKAGE", "install"),
         }
         for name, role in self.publishing.roles.items():
@@ -103,7 +106,7 @@ class EdgeStack(cdk.Stack):
     def __init__(self, scope: Construct, *, configuration: Configuration, distribution_id: str) -> None:
         super().__init__(
             scope,
-            f"{configuration.stack_name}-edge",
+            f"{configuration.global_name}-edge",
             description="Fairway: what CloudFront measures and logs",
             env=cdk.Environment(account=configuration.account, region=EDGE_REGION),
             cross_region_references=True,

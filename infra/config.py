@@ -116,14 +116,24 @@ class Configuration:
         return f"fairway-{self.name}"
 
     @property
+    def global_name(self) -> str:
+        """What is named for an account, or in the edge's region: another region may have the same name."""
+        return f"{self.stack_name}-{self.region}"
+
+    @property
+    def service(self) -> str:
+        """What the indexer's metrics are told apart by, in a region with several deployments."""
+        return f"{self.stack_name}-indexer"
+
+    @property
     def bucket_name(self) -> str:
         """The bucket; known before it exists, because the authorizer's zip carries it."""
         return f"fairway-{self.name}-{self.account}-{self.region}"
 
     @property
     def authorizer_log_name(self) -> str:
-        """The log group of the authorizer, the same in every region it runs in."""
-        return f"/fairway/{self.name}/authorizer"
+        """The log group of the authorizer, the same in every region it runs in; it carries the bucket's."""
+        return f"/fairway/{self.name}/{self.region}/authorizer"
 
     @property
     def bucket_domain(self) -> str:
@@ -201,6 +211,11 @@ def _check_together(configuration: Configuration, path: str) -> None:
         raise UsageError(
             f"{path}: domain and certificate_arn belong together",
             hint=f"request a certificate for the domain in {EDGE_REGION} and give both",
+        )
+    if configuration.require_if_none_match and configuration.mutable_channels:
+        raise UsageError(
+            f"{path}: require_if_none_match refuses what mutable_channels allow: that artifacts are replaced",
+            hint="drop one of the two, or deploy mutable channels under another name",
         )
     names = [publisher.name for publisher in configuration.publishers]
     if len(set(names)) != len(names):

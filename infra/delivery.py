@@ -19,7 +19,7 @@ from infra.storage import Storage
 
 ARTIFACT_PATTERNS = ("*.conda", "*.tar.bz2")
 SHARD_PATTERNS = ("*/shards/*",)
-ERROR_STATUSES = (400, 403, 404, 500, 502, 503, 504)
+ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # all that CloudFront would keep for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # enough to break a stampede, too short to hide what was just published
 
 METADATA_TTL = cdk.Duration.seconds(30)
@@ -42,6 +42,12 @@ class Delivery(Construct):
         storage.allow_authorizing(self.functions.authorizer_role)
         self._origin = origins.S3BucketOrigin.with_origin_access_control(
             storage.bucket,
+            origin_access_control=cloudfront.S3OriginAccessControl(
+                self,
+                "OriginAccess",
+                origin_access_control_name=configuration.global_name,
+                signing=cloudfront.Signing.SIGV4_ALWAYS,
+            ),
             # LIST, so that S3 says 404 of a missing key; nothing lists, since the authorizer drops query
             # strings and never passes "/".
             origin_access_levels=[cloudfront.AccessLevel.READ, cloudfront.AccessLevel.LIST],
@@ -138,6 +144,7 @@ class Delivery(Construct):
         return cloudfront.ResponseHeadersPolicy(
             self,
             "Headers",
+            response_headers_policy_name=self._configuration.global_name,
             comment="Fairway: all that is served",
             security_headers_behavior=self._describe_security(),
         )

@@ -87,7 +87,7 @@ def _find_home(scope: Construct, configuration: Configuration) -> Construct:
 
 
 def _find_stack_id(configuration: Configuration) -> str:
-    return f"{configuration.stack_name}-authorizer"
+    return f"{configuration.global_name}-authorizer"
 
 
 def _describe_settings(configuration: Configuration) -> dict[str, object]:

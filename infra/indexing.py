@@ -23,6 +23,7 @@ from infra.functions import find_architecture, find_runtime, find_target, grant_
 RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # the most that Lambda gives
 MAX_RECEIVES = 5
 MARGIN_SECONDS = 30
+NAMESPACE = "Fairway"  # of metrics
 
 _TRACING = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
 
@@ -151,8 +152,8 @@ class Indexing(Construct):
             "FAIRWAY_QUEUE_URL": self.queue.queue_url,
             "FAIRWAY_SHARD_GRACE_DAYS": str(configuration.shard_grace_days),
             "POWERTOOLS_LOG_LEVEL": "INFO",
-            "POWERTOOLS_METRICS_NAMESPACE": "Fairway",
-            "POWERTOOLS_SERVICE_NAME": "fairway-indexer",
+            "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
+            "POWERTOOLS_SERVICE_NAME": configuration.service,
         }
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url

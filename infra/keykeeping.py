@@ -1,8 +1,8 @@
 """Keykeeping: the scheduled function that refreshes issuers' public keys in the access document.
 
-Owns its schedule and what it is given. What it may do in the bucket is said in storage.py. Each deployment
-runs it once, to write an empty access document where there is none: without one, the authorizer
-answers 503.
+Owns its schedule, its log and what it is given. What it may do in the bucket is said in storage.py.
+The first deployment runs it once, to write an empty access document where there is none: without
+one, the authorizer answers 503.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Keykeeping(Construct):
             assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
             description="Fairway: the keykeeper",
         )
-        log_group = make_log_group(self, "KeykeeperLog", configuration)
-        grant_logging(self.role, log_group)
+        self.log = make_log_group(self, "KeykeeperLog", configuration)
+        grant_logging(self.role, self.log)
         environment = {"FAIRWAY_BUCKET": configuration.bucket_name}
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
@@ -43,7 +43,7 @@ class Keykeeping(Construct):
         self.keykeeper = lambda_.Function(
             self,
             "Keykeeper",
-            description="Fairway: refreshes the keys by which identity tokens are checked",
+            description="Fairway: checks the access document, and refreshes the keys of issuers in it",
             code=lambda_.Code.from_asset(str(bundling.build_keykeeper(carried))),
             handler="lambdas.keykeeper.handler.handle_event",
             runtime=find_runtime(configuration),
@@ -52,7 +52,7 @@ class Keykeeping(Construct):
             environment=environment,
             memory_size=256,
             timeout=cdk.Duration.minutes(2),
-            log_group=log_group,
+            log_group=self.log,
         )
         acknowledge_rules(
             self.keykeeper, {"AwsSolutions-L1": "the same Python as the indexer's: one version of the shared code"}

@@ -10,7 +10,6 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
@@ -18,10 +17,10 @@ from constructs import Construct
 
 from infra.config import EDGE_REGION, Configuration
 from infra.functions import make_log_group
-from infra.indexing import Indexing
+from infra.indexing import NAMESPACE, Indexing
+from infra.keykeeping import EVERY, Keykeeping
 
-NAMESPACE = "Fairway"
-SERVICE = "fairway-indexer"
+ISSUERS_UNAVAILABLE = "issuers-unavailable"  # the code that the keykeeper logs
 
 # Of what CloudFront knows of a request, all but what could hold a token or says where it leads: no
 # cs-uri-stem (a token may be in the path), cs-uri-query, cs(Referer), cs(Cookie), x-host-header.
@@ -106,7 +105,7 @@ class Monitoring(Construct):
         configuration: Configuration,
         alarms: Alarms,
         indexing: Indexing,
-        keykeeper: lambda_.IFunction,
+        keykeeping: Keykeeping,
         distribution_id: str,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -119,25 +118,29 @@ class Monitoring(Construct):
         )
         errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
         misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
-        stale = keykeeper.metric_errors(period=cdk.Duration.hours(6), statistic="Sum")
-        refused = _count_of_ours("RefusedUploads")
+        unfit = keykeeping.keykeeper.metric_errors(period=EVERY, statistic="Sum")
+        stale = self._count_unreachable_issuers(configuration, keykeeping.log)
+        refused = _count_of_ours("RefusedUploads", configuration)
         alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; redrive them once mended")
         alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
         alarms.add("ReconcilerErrors", misses, above=0, what="the daily repair did not finish")
         # Longer than one retry takes, or else each retry would alarm.
         alarms.add("OldestMessage", oldest, above=3600, what="an upload has waited for more than an hour")
+        # The authorizer tells too, but in the region near its reader: here it is seen wherever readers are.
+        alarms.add("KeykeeperErrors", unfit, above=0, what="the access document is missing, or can't be understood")
         # Keys are believed for a week; an issuer that does not answer for an hour is nothing yet.
-        alarms.add("KeykeeperErrors", stale, above=3, what="an issuer's keys could not be refreshed for hours")
+        alarms.add("IssuersUnavailable", stale, above=3, what="an issuer's keys could not be refreshed for hours")
         alarms.add("RefusedUploads", refused, above=0, what="an upload was refused: fairway rejected list")
 
         dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",
-            dashboard_name=f"{configuration.stack_name}-{configuration.region}",
+            dashboard_name=configuration.global_name,
             default_interval=cdk.Duration.days(1),
         )
-        counts = [_count_of_ours(name) for name in ("IndexedArtifacts", "RemovedArtifacts", "RefusedUploads")]
-        swaps = [_count_of_ours(name) for name in ("Commits", "CommitConflicts")]
+        artifacts = ("IndexedArtifacts", "RemovedArtifacts", "RefusedUploads")
+        counts = [_count_of_ours(name, configuration) for name in artifacts]
+        swaps = [_count_of_ours(name, configuration) for name in ("Commits", "CommitConflicts")]
         durations = [
             indexing.indexer.metric_duration(period=_FIVE_MINUTES, statistic=statistic, label=statistic)
             for statistic in ("p50", "p99", "Maximum")
@@ -152,13 +155,27 @@ class Monitoring(Construct):
         )
         dashboard.add_widgets(
             _graph("Indexer (ms)", durations),
-            _graph("Errors", [errors, misses, keykeeper.metric_errors(period=_FIVE_MINUTES, statistic="Sum")]),
+            _graph("Errors", [errors, misses, unfit]),
             _graph(
                 "Edge",
                 [_count_of_edge("Requests", distribution_id, "Sum")],
                 right=[_count_of_edge(f"{kind}ErrorRate", distribution_id, "Average") for kind in ("4xx", "5xx")],
             ),
         )
+
+    def _count_unreachable_issuers(self, configuration: Configuration, log_group: logs.ILogGroup) -> cloudwatch.Metric:
+        """Count the runs in which some issuer did not answer."""
+        name = f"IssuersUnavailable-{configuration.global_name}"
+        logs.MetricFilter(
+            self,
+            "IssuersUnavailable",
+            log_group=log_group,
+            filter_pattern=logs.FilterPattern.string_value("$.code", "=", ISSUERS_UNAVAILABLE),
+            metric_namespace=NAMESPACE,
+            metric_name=name,
+            metric_value="1",
+        )
+        return cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=cdk.Duration.hours(6), statistic="Sum")
 
 
 class EdgeMonitoring(Construct):
@@ -176,7 +193,11 @@ class EdgeMonitoring(Construct):
 
 
 class AuthorizerMonitoring(Construct):
-    """What the edge's functions say of themselves in one region: a failure, or an unreadable access document."""
+    """What the edge's functions say of themselves in one region: a failure, or an unreadable access document.
+
+    They log where they run, near their readers, and two regions at most are watched so: what the access
+    document is like, the keykeeper looks at every hour too.
+    """
 
     def __init__(
         self,
@@ -188,7 +209,7 @@ class AuthorizerMonitoring(Construct):
         log_group: logs.ILogGroup,
     ) -> None:
         super().__init__(scope, construct_id)
-        name = f"AuthorizerFailures-{configuration.name}"
+        name = f"AuthorizerFailures-{configuration.global_name}"
         logs.MetricFilter(
             self,
             "Failures",
@@ -213,7 +234,7 @@ class AccessLog(Construct):
         self, scope: Construct, construct_id: str, *, configuration: Configuration, distribution_id: str
     ) -> None:
         super().__init__(scope, construct_id)
-        name = f"{configuration.stack_name}-{configuration.region}"
+        name = configuration.global_name
         log_group = make_log_group(self, "Log", configuration, name=f"/aws/vendedlogs/fairway/{name}")
         source = logs.CfnDeliverySource(
             self,
@@ -239,11 +260,11 @@ class AccessLog(Construct):
         delivery.add_resource_dependency(source)  # named, not referred to
 
 
-def _count_of_ours(name: str) -> cloudwatch.Metric:
+def _count_of_ours(name: str, configuration: Configuration) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace=NAMESPACE,
         metric_name=name,
-        dimensions_map={"service": SERVICE},
+        dimensions_map={"service": configuration.service},
         period=_FIVE_MINUTES,
         statistic="Sum",
     )

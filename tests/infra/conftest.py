@@ -19,12 +19,11 @@ EVERYTHING: dict[str, Any] = {
     "account": "123456789012",
     "region": "us-east-1",
     "public_channels": ["open", "free-*"],
-    "mutable_channels": ["nightly-*"],
     "domain": "conda.example.com",
     "certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/0c0ffee0",
     "access_log": True,
     "alarm_email": "oncall@example.com",
-    "require_if_none_match": True,
+    "require_if_none_match": True,  # for which no channel may be mutable: abroad has those
     "publishers": [
         {"name": "release", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:role/deployer"]},
         {
@@ -39,7 +38,15 @@ EVERYTHING: dict[str, Any] = {
             "may_attest": True,
             "may_patch": True,
         },
+        {"name": "all", "channels": ["*"], "principals": ["arn:aws:iam::123456789012:role/operator"]},
+        {"name": "some", "channels": ["*y"], "principals": ["arn:aws:iam::123456789012:role/operator"]},
     ],
+}
+
+ABROAD: dict[str, Any] = {
+    "region": "eu-central-1",
+    "require_if_none_match": False,
+    "mutable_channels": ["nightly-*"],
 }
 
 
@@ -57,8 +64,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
 
 @pytest.fixture(scope="session")
 def abroad(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """Every switch on, in a region that is not CloudFront's."""
-    return synthesise(tmp_path_factory.mktemp("abroad"), settings=EVERYTHING | {"region": "eu-central-1"})
+    """Every switch on, but that channels are mutable, in a region that is not CloudFront's."""
+    return synthesise(tmp_path_factory.mktemp("abroad"), settings=EVERYTHING | ABROAD)
 
 
 @pytest.fixture(scope="session")

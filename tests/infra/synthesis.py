@@ -108,8 +108,9 @@ def _covers(statement: Mapping[str, Any], action: str) -> bool:
 
 
 def _names(statement: Mapping[str, Any], resource: str) -> bool:
-    patterns = [pattern for pattern in as_list(statement["Resource"]) if isinstance(pattern, str)]
-    return any(fnmatchcase(resource, pattern.replace("[", "[[]")) for pattern in patterns)
+    key = "NotResource" if "NotResource" in statement else "Resource"
+    patterns = [pattern for pattern in as_list(statement[key]) if isinstance(pattern, str)]
+    return any(fnmatchcase(resource, pattern.replace("[", "[[]")) for pattern in patterns) == (key == "Resource")
 
 
 def find_values(node: object, key: str) -> Iterator[Any]:

@@ -3,6 +3,8 @@
 import json
 import re
 import zipfile
+from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from aws_cdk import aws_s3 as s3
 from infra.app import build
 from infra.monitoring import ACCESS_LOG_FIELDS
 from lambdas.channel.errors import UsageError
-from tests.infra.conftest import EVERYTHING
+from lambdas.keykeeper.handler import ISSUERS_UNAVAILABLE
+from tests.infra.conftest import ABROAD, EVERYTHING
 from tests.infra.synthesis import ROOT, Synthesis, allows, as_list, find_values, synthesise
 
 pytestmark = pytest.mark.xdist_group("synthesis")
@@ -160,11 +163,15 @@ def test_functions__log_to_groups_that_forget(full: Synthesis, abroad: Synthesis
             assert group in {each["Id"] for each in groups if each["Stack"] == function["Stack"]}
 
 
+def test_indexer__is_told_which_channels_are_mutable(abroad: Synthesis) -> None:
+    assert abroad.function(INDEXER)["Properties"]["Environment"]["Variables"]["FAIRWAY_MUTABLE_CHANNELS"] == "nightly-*"
+
+
 def test_indexer__is_told_all_that_it_needs(full: Synthesis) -> None:
     variables = full.function(INDEXER)["Properties"]["Environment"]["Variables"]
     assert variables["FAIRWAY_BUCKET"] == "fairway-team-123456789012-us-east-1"
     assert variables["FAIRWAY_CHANNEL_URL"] == "https://conda.example.com"
-    assert variables["FAIRWAY_MUTABLE_CHANNELS"] == "nightly-*"
+    assert variables["FAIRWAY_MUTABLE_CHANNELS"] == ""
     assert variables["FAIRWAY_OPTIONAL_OUTPUTS"] == ""
     assert variables["FAIRWAY_SHARD_GRACE_DAYS"] == "14"
     assert variables["FAIRWAY_DISTRIBUTION_ID"] == {"Ref": full.only("AWS::CloudFront::Distribution")["Id"]}
@@ -172,7 +179,7 @@ def test_indexer__is_told_all_that_it_needs(full: Synthesis) -> None:
     (queue,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]]
     assert variables["FAIRWAY_QUEUE_URL"] == {"Ref": queue}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "Fairway"
-    assert variables["POWERTOOLS_SERVICE_NAME"] == "fairway-indexer"
+    assert variables["POWERTOOLS_SERVICE_NAME"] == "fairway-team-indexer"
     assert "AWS_ENDPOINT_URL" not in variables
     assert variables == full.function(RECONCILER)["Properties"]["Environment"]["Variables"]
 
@@ -316,9 +323,10 @@ def test_indexer__may_write_nothing_else(full: Synthesis, key: str) -> None:
     assert not allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{key}")
 
 
+@pytest.mark.parametrize("key", [".fairway/access.json", ".fairway/audit/2026-01.jsonl"])
 @pytest.mark.parametrize("action", ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject"])
-def test_indexer__may_not_touch_access_rules(full: Synthesis, action: str) -> None:
-    assert not allows(full.statements(full.role_of(INDEXER)), action, f"{BUCKET}/.fairway/access.json")
+def test_indexer__may_not_touch_access_rules(full: Synthesis, action: str, key: str) -> None:
+    assert not allows(full.statements(full.role_of(INDEXER)), action, f"{BUCKET}/{key}")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +386,7 @@ def test_authorizer__reads_one_object_and_logs(full: Synthesis) -> None:
     ]
     (logging,) = [each for each in statements if each["Action"] != "s3:GetObject"]
     assert set(logging["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
-    assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/authorizer:*"
+    assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/us-east-1/authorizer:*"
 
 
 def test_keykeeper__writes_an_access_document_before_the_deployment_ends(plain: Synthesis) -> None:
@@ -452,21 +460,91 @@ def test_publisher__deletes_only_where_granted(full: Synthesis) -> None:
     [
         ("release", "team/noarch/repodata.json", True),
         ("release", ".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json", True),
+        ("release", ".fairway/cards/team/noarch/00ff.json.zst", True),
         ("release", "other/noarch/repodata.json", False),
         ("release", ".fairway/access.json", False),
+        ("release", ".fairway/cards/other/noarch/00ff.json.zst", False),
+        ("release", ".fairway/rejected/other/noarch/tool-1-0.conda/1/reason.json", False),
+        ("release", ".fairway/patches/team/noarch/00ff.json", False),
         ("ci", "team-dev/noarch/repodata.json", False),
+        ("ci", ".fairway/cards/team-dev/noarch/00ff.json.zst", False),
+        # A glob that begins with a star reaches below .fairway/ in what is granted, and not in what is left.
+        ("all", "team/noarch/repodata.json", True),
+        ("all", "0_team/noarch/repodata.json", True),
+        ("all", "_team/noarch/repodata.json", True),
+        ("all", ".fairway/cards/team/noarch/00ff.json.zst", True),
+        ("all", ".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json", True),
+        ("some", "play/noarch/repodata.json", True),
+        ("some", ".fairway/cards/play/noarch/00ff.json.zst", True),
+        ("some", ".fairway/cards/team/noarch/00ff.json.zst", False),
+        ("some", ".fairway/rejected/team/noarch/tool-1-0.conda/1/object", False),
     ],
 )
 def test_publisher__reads_its_channels_where_granted(full: Synthesis, name: str, key: str, *, may: bool) -> None:
     assert allows(full.statements(full.publisher(name)), "s3:GetObject", f"{BUCKET}/{key}") == may
 
 
+@pytest.mark.parametrize("name", ["release", "ci", "all", "some"])
+def test_publisher__attack_reads_what_is_private(full: Synthesis, name: str) -> None:
+    statements = full.statements(full.publisher(name))
+    written = [
+        resource.removeprefix(f"{BUCKET}/")
+        for grant in full.statements(full.role_of(INDEXER))
+        if grant["Effect"] == "Allow" and "s3:PutObject" in as_list(grant["Action"])
+        for resource in as_list(grant["Resource"])
+    ]
+    patterns = [pattern for pattern in written if pattern.startswith(".fairway/")]
+    assert len(patterns) > 5
+    theirs = (".fairway/cards/*", ".fairway/rejected/*")
+    keys = [pattern.replace("*", "y/y/y-1-0.conda") for pattern in patterns if pattern not in theirs]
+    for key in [*keys, ".fairway/access.json", ".fairway/audit/2026-01.jsonl", ".fairway/y/to-come.json"]:
+        for action in ("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes", "s3:PutObject"):
+            assert not allows(statements, action, f"{BUCKET}/{key}"), (action, key)
+
+
 def test_publisher__lists_its_channels_alone(full: Synthesis) -> None:
     (listing,) = [
-        each for each in full.statements(full.publisher("release")) if "s3:ListBucket" in as_list(each["Action"])
+        each
+        for each in full.statements(full.publisher("release"))
+        if each["Effect"] == "Allow" and "s3:ListBucket" in as_list(each["Action"])
     ]
-    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["team/*", ".fairway/rejected/team/*"]}}
+    assert listing["Condition"] == {
+        "StringLike": {"s3:prefix": ["team/*", ".fairway/cards/team/*", ".fairway/rejected/team/*"]}
+    }
     assert "s3:ListBucket" not in json.dumps(full.statements(full.publisher("ci")))
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "may"),
+    [
+        ("release", "team/noarch/", True),
+        ("release", ".fairway/rejected/team/noarch/", True),
+        ("release", "", False),
+        ("release", "other/", False),
+        ("all", "team/noarch/", True),
+        ("all", ".fairway/rejected/team/noarch/", True),
+        ("all", ".fairway/cards/team/noarch/", True),
+        ("all", "", False),
+        ("all", ".fairway/", False),
+        ("all", ".fairway/audit/", False),
+        ("all", ".fairway/access.json", False),
+        ("some", ".fairway/rejected/play/noarch/", True),
+        ("some", ".fairway/rejected/team/noarch/", False),
+        ("some", ".fairway/audit/", False),
+    ],
+)
+def test_publisher__attack_lists_what_is_private(full: Synthesis, name: str, prefix: str, *, may: bool) -> None:
+    statements = [each for each in full.statements(full.publisher(name)) if "s3:ListBucket" in as_list(each["Action"])]
+    effects = {each["Effect"] for each in statements if holds(each["Condition"], prefix)}
+    assert (effects == {"Allow"}) == may
+
+
+def holds(condition: dict[str, Any], prefix: str) -> bool:
+    assert set(condition) <= {"StringLike", "StringNotLike"}
+    return all(
+        any(fnmatchcase(prefix, pattern) for pattern in as_list(values["s3:prefix"])) == (operator == "StringLike")
+        for operator, values in condition.items()
+    )
 
 
 def test_publisher__of_more_patterns_than_a_role_holds_is_refused_before_deploying(tmp_path: Path) -> None:
@@ -474,6 +552,16 @@ def test_publisher__of_more_patterns_than_a_role_holds_is_refused_before_deployi
     publisher = EVERYTHING["publishers"][0] | many
     with pytest.raises(UsageError, match="publisher 'release' has more patterns than a role can hold"):
         synthesise(tmp_path, settings=EVERYTHING | {"publishers": [publisher]})
+
+
+@pytest.mark.parametrize(("names", "glob"), [(40, "team"), (20, "*y")])
+def test_publisher__of_many_patterns_fits_into_policies(tmp_path: Path, names: int, glob: str) -> None:
+    channels = [glob, *(f"channel-{number}" for number in range(names))]
+    publisher = EVERYTHING["publishers"][0] | {"channels": channels}
+    synthesis = synthesise(tmp_path, settings=EVERYTHING | {"publishers": [publisher]})
+    for kind, most in (("AWS::IAM::Policy", 10240), ("AWS::IAM::ManagedPolicy", 6144)):
+        for policy in synthesis.resources(kind):
+            assert len(json.dumps(policy["Properties"]["PolicyDocument"], separators=(",", ":"))) <= most
 
 
 def test_publisher__of_principals_is_taken_by_them_alone(full: Synthesis) -> None:
@@ -629,7 +717,8 @@ def test_distribution__signs_every_request_to_the_bucket(full: Synthesis) -> Non
 def test_distribution__forgets_errors_at_once(full: Synthesis) -> None:
     config = full.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
     ttls = {each["ErrorCode"]: each["ErrorCachingMinTTL"] for each in config["CustomErrorResponses"]}
-    assert set(ttls) >= {400, 403, 404, 500, 502, 503, 504}
+    # All that CloudFront knows; one that is left out is kept for ten seconds.
+    assert set(ttls) == {400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504}
     assert max(ttls.values()) <= 5
     assert not list(find_values(config["CustomErrorResponses"], "ResponseCode"))  # a 404 stays a 404
 
@@ -693,7 +782,9 @@ def test_origin_response__may_log_and_nothing_else(which: str, request: pytest.F
     (statement,) = synthesis.statements(role)
     assert statement["Effect"] == "Allow"
     assert statement["Action"] == ["logs:CreateLogStream", "logs:PutLogEvents"]
-    assert re.fullmatch(r"arn:aws:logs:\*:\d{12}:log-group:/fairway/[a-z]+/authorizer:\*", statement["Resource"])
+    assert re.fullmatch(
+        r"arn:aws:logs:\*:\d{12}:log-group:/fairway/[a-z]+/[a-z0-9-]+/authorizer:\*", statement["Resource"]
+    )
     for resource in (f"{BUCKET}/.fairway/access.json", f"{BUCKET}/team/noarch/tool-1-0.conda"):
         assert not allows([statement], "s3:GetObject", resource)
 
@@ -717,13 +808,13 @@ def test_abroad__the_functions_are_where_cloudfront_takes_them_from(abroad: Synt
     }
     assert regions == {
         "fairway-team": "eu-central-1",
-        "fairway-team-authorizer": "us-east-1",
-        "fairway-team-edge": "us-east-1",
+        "fairway-team-eu-central-1-authorizer": "us-east-1",
+        "fairway-team-eu-central-1-edge": "us-east-1",
     }
     for handler in (AUTHORIZER, ORIGIN_RESPONSE):
-        assert abroad.function(handler)["Stack"] == "fairway-team-authorizer"
+        assert abroad.function(handler)["Stack"] == "fairway-team-eu-central-1-authorizer"
     versions = abroad.resources("AWS::Lambda::Version")
-    assert [each["Stack"] for each in versions] == ["fairway-team-authorizer"] * 2
+    assert [each["Stack"] for each in versions] == ["fairway-team-eu-central-1-authorizer"] * 2
     for handler in (INDEXER, RECONCILER, KEYKEEPER):
         assert abroad.function(handler)["Stack"] == "fairway-team"
 
@@ -738,12 +829,117 @@ def test_abroad__the_bucket_and_its_readers_agree_on_the_region(abroad: Synthesi
 
 
 def test_abroad__the_edges_numbers_and_logs_are_in_its_region(abroad: Synthesis) -> None:
-    edge = "fairway-team-edge"
+    edge = "fairway-team-eu-central-1-edge"
     assert {each["Stack"] for each in abroad.resources("AWS::Logs::Delivery")} == {edge}
     alarms = abroad.resources("AWS::CloudWatch::Alarm")
     assert {each["Stack"] for each in alarms if each["Properties"]["Namespace"] == "AWS/CloudFront"} == {edge}
     # The authorizer logs in whichever region it runs; both that have a group watch it.
-    assert {each["Stack"] for each in abroad.resources("AWS::Logs::MetricFilter")} == {"fairway-team", edge}
+    watched = [
+        each["Stack"]
+        for each in abroad.resources("AWS::Logs::MetricFilter")
+        if "Authorizer" in each["Properties"]["MetricTransformations"][0]["MetricName"]
+    ]
+    assert sorted(watched) == ["fairway-team", edge]
+
+
+# Beside others
+
+
+@pytest.fixture(scope="session")
+def neighbours(tmp_path_factory: pytest.TempPathFactory) -> list[Synthesis]:
+    """Deployments of one account: of one name in two regions, and of another name in each of these."""
+    settings = [
+        EVERYTHING | ABROAD | {"name": name, "region": region}
+        for region in ("eu-central-1", "us-east-1", "us-west-2")
+        for name in ("team", "lab")
+    ]
+    return [synthesise(tmp_path_factory.mktemp("neighbour"), settings=each) for each in settings]
+
+
+# Where a resource of a type has its physical name, and the types that are one to an account wherever they are.
+NAMES = ("Name", *(f"{kind}Name" for kind in ("Alarm", "Bucket", "Dashboard", "Function", "LogGroup", "Queue", "Role")))
+GLOBAL = ("AWS::CloudFront::", "AWS::IAM::", "AWS::CloudWatch::Dashboard", "AWS::Logs::Delivery", "AWS::S3::Bucket")
+NAMED_BY_OTHERS = (
+    "AWS::IAM::Policy",  # its name is unique in its role
+    "AWS::IAM::OIDCProvider",  # one for each issuer in an account: existing_oidc_providers
+    "AWS::Logs::MetricFilter",  # its name is unique in its log group, which it names
+    "Custom::",  # reads what another resource of the same deployment is called
+)
+
+
+def find_physical_names(synthesis: Synthesis) -> set[tuple[str, str, str]]:
+    """Return where (a region, or everywhere), of which type and how each named thing is called; stacks too."""
+    manifest = json.loads((synthesis.folder / "manifest.json").read_text())
+    names = set()
+    for stack_id, artifact in manifest["artifacts"].items():
+        if artifact["type"] != "aws:cloudformation:stack":
+            continue
+        stack, region = artifact["properties"].get("stackName", stack_id), artifact["environment"].rsplit("/", 1)[1]
+        names.add((region, "AWS::CloudFormation::Stack", stack))
+        for resource in synthesis.templates[stack]["Resources"].values():
+            kind, properties = resource["Type"], resource.get("Properties", {})
+            if kind.startswith(NAMED_BY_OTHERS):
+                continue
+            where = "everywhere" if kind.startswith(GLOBAL) else region
+            configs = [properties, *(value for key, value in properties.items() if key.endswith("Config"))]
+            names |= {
+                (where, kind, config[key])
+                for config in configs
+                if isinstance(config, dict)
+                for key in NAMES
+                if isinstance(config.get(key), str)
+            }
+    return names
+
+
+def test_neighbours__share_no_name(neighbours: list[Synthesis]) -> None:
+    found = [find_physical_names(each) for each in neighbours]
+    kinds = {kind for names in found for _, kind, _ in names}
+    assert kinds >= {
+        "AWS::CloudFormation::Stack",
+        "AWS::CloudFront::CachePolicy",
+        "AWS::CloudFront::OriginAccessControl",
+        "AWS::CloudFront::ResponseHeadersPolicy",
+        "AWS::CloudWatch::Dashboard",
+        "AWS::Logs::DeliverySource",
+        "AWS::Logs::LogGroup",
+        "AWS::S3::Bucket",
+        "AWS::SSM::Parameter",
+    }
+    shared = [name for name, times in Counter(name for names in found for name in names).items() if times > 1]
+    assert not shared
+
+
+def test_neighbours__are_alarmed_by_their_own_metrics_alone(neighbours: list[Synthesis]) -> None:
+    metrics = Counter(
+        json.dumps([stack_region(each, alarm["Stack"]), properties.get("Dimensions"), properties["MetricName"]])
+        for each in neighbours
+        for alarm in each.resources("AWS::CloudWatch::Alarm")
+        # What refers to a resource of the same stack is the deployment's own.
+        if '"Ref"' not in json.dumps((properties := alarm["Properties"]).get("Dimensions", []))
+        and "Fn::" not in json.dumps(properties.get("Dimensions", []))
+    )
+    assert len(metrics) > 2 * len(neighbours)
+    assert set(metrics.values()) == {1}
+    for each in neighbours:
+        variables = each.function(INDEXER)["Properties"]["Environment"]["Variables"]
+        (refused,) = [
+            alarm["Properties"]
+            for alarm in each.resources("AWS::CloudWatch::Alarm")
+            if alarm["Properties"]["MetricName"] == "RefusedUploads"
+        ]
+        assert refused["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+        assert refused["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+
+
+def stack_region(synthesis: Synthesis, stack: str) -> str:
+    manifest = json.loads((synthesis.folder / "manifest.json").read_text())
+    (environment,) = [
+        artifact["environment"]
+        for name, artifact in manifest["artifacts"].items()
+        if artifact["type"] == "aws:cloudformation:stack" and artifact["properties"].get("stackName", name) == stack
+    ]
+    return str(environment.rsplit("/", 1)[1])
 
 
 # Watching
@@ -755,12 +951,46 @@ def test_alarms__name_what_needs_a_person(plain: Synthesis) -> None:
         "5xxErrorRate",
         "ApproximateAgeOfOldestMessage",
         "ApproximateNumberOfMessagesVisible",
-        "AuthorizerFailures-conda",
+        "AuthorizerFailures-fairway-conda-us-east-1",
         "Errors",
+        "IssuersUnavailable-fairway-conda-us-east-1",
         "RefusedUploads",
     }
     assert len(plain.resources("AWS::CloudWatch::Alarm")) <= 10  # free, AWS says
     assert len(plain.resources("AWS::CloudWatch::Dashboard")) == 1
+
+
+def test_alarms__tell_of_an_unfit_access_document_within_the_hour(plain: Synthesis, abroad: Synthesis) -> None:
+    for synthesis in (plain, abroad):
+        keykeeper = synthesis.function(KEYKEEPER)
+        (alarm,) = [
+            each
+            for each in synthesis.resources("AWS::CloudWatch::Alarm", stack=keykeeper["Stack"])
+            if each["Properties"].get("Dimensions") == [{"Name": "FunctionName", "Value": {"Ref": keykeeper["Id"]}}]
+        ]
+        found = alarm["Properties"]
+        assert (found["MetricName"], found["Statistic"], found["Period"]) == ("Errors", "Sum", 3600)
+        assert (found["Threshold"], found["EvaluationPeriods"]) == (0, 1)
+        assert found["ComparisonOperator"] == "GreaterThanThreshold"
+        rules = [each["Properties"] for each in synthesis.resources("AWS::Events::Rule")]
+        (hourly,) = [each for each in rules if each["ScheduleExpression"] == "rate(1 hour)"]
+        assert hourly["Targets"][0]["Arn"] == {"Fn::GetAtt": [keykeeper["Id"], "Arn"]}
+
+
+def test_alarms__issuers_that_do_not_answer_are_counted_by_what_the_keykeeper_logs(plain: Synthesis) -> None:
+    group = plain.function(KEYKEEPER)["Properties"]["LoggingConfig"]["LogGroup"]
+    (counted,) = [
+        each["Properties"]
+        for each in plain.resources("AWS::Logs::MetricFilter")
+        if each["Properties"]["LogGroupName"] == group
+    ]
+    assert counted["FilterPattern"] == f'{{ $.code = "{ISSUERS_UNAVAILABLE}" }}'
+    (alarm,) = [
+        each["Properties"]
+        for each in plain.resources("AWS::CloudWatch::Alarm")
+        if each["Properties"]["MetricName"] == counted["MetricTransformations"][0]["MetricName"]
+    ]
+    assert alarm["Threshold"] == 3
 
 
 def test_alarms__mail_where_configured(full: Synthesis, plain: Synthesis) -> None:
@@ -809,7 +1039,11 @@ def test_outputs__are_all_there(plain: Synthesis) -> None:
 
 def test_outputs__suggest_what_the_bucket_will_take(full: Synthesis) -> None:
     (outputs,) = [template["Outputs"] for template in full.templates.values() if "Outputs" in template]
-    assert outputs["PublishCommand"]["Value"].startswith("aws s3 cp --no-overwrite ")
+    # With both versions of the AWS CLI: "aws s3 cp --no-overwrite" is the second's alone.
+    assert outputs["PublishCommand"]["Value"] == (
+        "aws s3api put-object --if-none-match '*' --bucket fairway-team-123456789012-us-east-1 "
+        "--key CHANNEL/noarch/PACKAGE.conda --body PACKAGE.conda"
+    )
 
 
 def test_templates__hold_no_secrets(full: Synthesis) -> None:

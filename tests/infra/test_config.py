@@ -40,6 +40,7 @@ def test_parse_configuration__chooses_the_environment() -> None:
 def test_parse_configuration__names_follow_from_it() -> None:
     configuration = parse({"name": "team", "region": "eu-central-1"})
     assert configuration.stack_name == "fairway-team"
+    assert configuration.global_name == "fairway-team-eu-central-1"
     assert configuration.bucket_name == "fairway-team-123456789012-eu-central-1"
     assert configuration.bucket_domain == f"{configuration.bucket_name}.s3.eu-central-1.amazonaws.com"
 
@@ -47,6 +48,7 @@ def test_parse_configuration__names_follow_from_it() -> None:
 def test_parse_configuration__longest_names_make_a_legal_bucket() -> None:
     configuration = parse({"name": "a" * 20, "region": "ap-southeast-1"})
     assert len(configuration.bucket_name) <= 63
+    assert len(configuration.global_name) <= 60  # of an origin access control 64, of a delivery source 60
 
 
 @pytest.mark.parametrize(
@@ -120,6 +122,7 @@ def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None
         ({"shard_grace_days": 0}, "from 1 to 3650, not 0"),
         ({"old_version_days": True}, "old_version_days"),
         ({"indexer_max_concurrency": 1}, "from 2 to 1000, not 1"),
+        ({"require_if_none_match": True, "mutable_channels": ["nightly-*"]}, "refuses what mutable_channels allow"),
         ({"batch_artifacts": 100, "batch_window_seconds": 0}, "need a window"),
         ({"existing_oidc_providers": ["gitlab.com"]}, "not an issuer"),
         ({"existing_oidc_providers": ["http://gitlab.com"]}, "not an issuer"),
