@@ -161,8 +161,12 @@ class MemoryStorage:
                 raise ConflictError(f"{key!r} was replaced")
             return self._add(key, b"".join(pieces), headers, dict(metadata or {}))
 
-    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+    def copy(
+        self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
+    ) -> None:
         with self._request("copy", key):
+            if condition is not None and self._current(key) is not None:
+                raise ConflictError(f"{key!r} is there already")
             self._add(key, self._exactly(source), None, dict(metadata))
 
     def delete(self, info: ObjectInfo) -> None:

@@ -170,12 +170,15 @@ class DirectoryStorage:
         except VanishedError as error:
             raise ConflictError(f"{key!r} was replaced by another writer") from error
 
-    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+    def copy(
+        self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
+    ) -> None:
         """Copy a file chunk by chunk, then rename it into place."""
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
+                self._check(key, condition)
                 handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
                 temporary = Path(name)
                 try:

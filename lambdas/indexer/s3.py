@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 MAX_SINGLE_COPY_BYTES: Final = 5 * 1024**3  # CopyObject's limit
+COPIED_PART_BYTES: Final = 512 * 1024**2  # of a copy in parts: several at once, none of them long
 PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
 _CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _MD5_HEX_CHARS: Final = 32
@@ -167,25 +168,13 @@ class S3Storage:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Replace an object by a multipart upload: one request for each part, and two around them."""
-        with _translated(key):
-            upload = self._client.create_multipart_upload(
-                Bucket=self.bucket,
-                Key=key,
-                ContentType=headers.content_type,
-                CacheControl=headers.cache_control,
-                Metadata=dict(metadata or {}),
-            )["UploadId"]
-            try:
-                size, done = self._put_parts(key, upload, parts, base)
-                condition: dict[str, Any] = {"IfNoneMatch": "*"} if base is None else {"IfMatch": f'"{base.etag}"'}
-                answer = self._client.complete_multipart_upload(
-                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": done}, **condition
-                )
-            except BaseException:
-                # What is left if we stop here costs money until the bucket's lifecycle clears it away.
-                with contextlib.suppress(ClientError, BotoCoreError):
-                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
-                raise
+        served = {"ContentType": headers.content_type, "CacheControl": headers.cache_control}
+        with _translated(key), self._multipart_upload(key, Metadata=dict(metadata or {}), **served) as upload:
+            size, done = self._put_parts(key, upload, parts, base)
+            condition: dict[str, Any] = {"IfNoneMatch": "*"} if base is None else {"IfMatch": f'"{base.etag}"'}
+            answer = self._client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": done}, **condition
+            )
         return ObjectInfo(
             key=key,
             size=size,
@@ -194,6 +183,18 @@ class S3Storage:
             version=answer.get("VersionId"),
             metadata=dict(metadata or {}),
         )
+
+    @contextlib.contextmanager
+    def _multipart_upload(self, key: str, **arguments: Any) -> Iterator[str]:  # noqa: ANN401 - of boto3's names
+        """Begin a multipart upload, and abort it if the block fails."""
+        upload = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **arguments)["UploadId"]
+        try:
+            yield upload
+        except BaseException:
+            # What is left if we stop here costs money until the bucket's lifecycle clears it away.
+            with contextlib.suppress(ClientError, BotoCoreError):
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            raise
 
     def _put_parts(
         self, key: str, upload: str, parts: Iterable[Part], base: ObjectInfo | None
@@ -235,8 +236,13 @@ class S3Storage:
         checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
         return {"PartNumber": number, "ETag": answer["ETag"], **checksums}  # type: ignore[typeddict-item] # of these names
 
-    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
-        """Copy on the server: CopyObject, or a multipart copy above 5 GiB."""
+    def copy(
+        self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
+    ) -> None:
+        """Copy on the server: CopyObject, or a multipart copy above 5 GiB or under a condition."""
+        if condition is not None:
+            self._copy_where_absent(source, key, metadata)
+            return
         copy_source: CopySourceTypeDef = {"Bucket": self.bucket, "Key": source.key}
         if source.version is not None:
             copy_source["VersionId"] = source.version
@@ -252,6 +258,26 @@ class S3Storage:
                 )
             else:  # a multipart copy, in parts, by boto3
                 self._client.copy(copy_source, self.bucket, key, ExtraArgs={"Metadata": dict(metadata)})
+
+    def _copy_where_absent(self, source: ObjectInfo, key: str, metadata: Mapping[str, str]) -> None:
+        """Copy in parts: their completion takes If-None-Match, also where a policy demands it.
+
+        Of CopyObject AWS says so in one place, and in another that it answers 501.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+        """
+        starts = range(0, source.size, COPIED_PART_BYTES)
+        parts = [CopyRange(start=start, stop=min(start + COPIED_PART_BYTES, source.size)) for start in starts]
+        with _translated(key):
+            if not parts:  # a part has a byte at least
+                self._client.put_object(Bucket=self.bucket, Key=key, Body=b"", Metadata=dict(metadata), IfNoneMatch="*")
+                return
+            with self._multipart_upload(key, Metadata=dict(metadata)) as upload:
+                with _translated(source.key, reading=True):
+                    _, done = self._put_parts(key, upload, parts, source)
+                self._client.complete_multipart_upload(
+                    Bucket=self.bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": done}, IfNoneMatch="*"
+                )
 
     def delete(self, info: ObjectInfo) -> None:
         """Delete: one DeleteObject."""

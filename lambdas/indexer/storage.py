@@ -166,11 +166,14 @@ class ObjectStorage(Protocol):
             ConflictError: ``base`` is no longer current, or another write was under way.
         """
 
-    def copy(self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str]) -> None:
+    def copy(
+        self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
+    ) -> None:
         """Copy exactly this version to another key, never through this process.
 
         Raises:
             VanishedError: the source is gone.
+            ConflictError: the condition did not hold, or another write was under way.
         """
 
     def delete(self, info: ObjectInfo) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lambdas.channel.errors import UsageError
+from lambdas.channel.errors import ConflictError, PermanentError, UsageError
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import strip_bucket
 
@@ -78,14 +78,22 @@ Examples:
 def release(session: Session, key: str, identity: str | None) -> None:
     """Put refused bytes back under their key, to be looked at again.
 
-    They are judged as any upload is: what made them refused must have changed (a channel that is
-    mutable now, a clock that has moved on, an artifact that was removed).
+    They are judged as any upload is: what made them refused must have changed (a clock that has moved
+    on, an artifact that was removed). What lies under the key is never overwritten.
     """
+    from lambdas.indexer.storage import IfAbsent  # noqa: PLC0415 - slow; see session.py
+
     found = _find(session, key, identity)
     info = session.storage.head(found.object_key)
     if info is None:
         raise UsageError(f"the refused bytes of {found.key!r} are gone", hint="they are kept for a while only")
-    session.storage.copy(info, found.key, metadata={})
+    try:
+        session.storage.copy(info, found.key, metadata={}, condition=IfAbsent())
+    except ConflictError as error:
+        raise PermanentError(
+            f"{found.key!r} is taken by another upload",
+            hint=f"remove that one first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
+        ) from error
     for leftover in (found.object_key, found.reason_key):
         if (old := session.storage.head(leftover)) is not None:
             session.storage.delete(old)

@@ -341,6 +341,15 @@ def test_copy__larger_than_one_request_may_copy(storage: S3Storage, wire: Wire) 
     assert [request.method for request in wire.requests] == ["HEAD", "POST"]  # CreateMultipartUpload, no CopyObject
 
 
+def test_copy__where_nothing_is_says_so_where_s3_takes_it(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(200, body=b"<R><UploadId>u</UploadId></R>")
+    wire.answer(200, body=b"<R><ETag>p</ETag></R>")
+    wire.answer(200, body=b"<R><ETag>e</ETag></R>")
+    storage.copy(INFO, "k/b", metadata={}, condition=IfAbsent())
+    assert [request.method for request in wire.requests] == ["POST", "PUT", "POST"]  # no CopyObject
+    assert wire.header("If-None-Match") == "*"
+
+
 def test_delete__exactly_this_version(storage: S3Storage, wire: Wire) -> None:
     wire.answer(204)
     storage.delete(INFO)

@@ -466,6 +466,36 @@ def test_copy__over_an_object(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/b") == b"bytes"
 
 
+@pytest.mark.parametrize("body", [b"bytes", b""])
+def test_copy__where_nothing_is(storage: ObjectStorage, body: bytes) -> None:
+    put(storage, "k/a", body)
+    info = storage.head("k/a")
+    assert info is not None
+    storage.copy(info, "k/b", metadata={"reason": "because"}, condition=IfAbsent())
+    stored = storage.get("k/b")
+    assert stored is not None
+    assert (stored.body, stored.info.metadata) == (body, {"reason": "because"})
+
+
+@pytest.mark.parametrize("body", [b"bytes", b""])
+def test_copy__never_over_an_object_where_so_asked(storage: ObjectStorage, body: bytes) -> None:
+    put(storage, "k/b", b"was here")
+    put(storage, "k/a", body)
+    info = storage.head("k/a")
+    assert info is not None
+    with pytest.raises(ConflictError):
+        storage.copy(info, "k/b", metadata={}, condition=IfAbsent())
+    assert body_of(storage, "k/b") == b"was here"
+
+
+def test_copy__where_nothing_is_and_source_is_gone(storage: ObjectStorage) -> None:
+    info = put(storage, "k/a")
+    storage.delete(info)
+    with pytest.raises(VanishedError):
+        storage.copy(info, "k/b", metadata={}, condition=IfAbsent())
+    assert body_of(storage, "k/b") is None
+
+
 # Listing
 
 

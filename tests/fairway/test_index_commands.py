@@ -175,6 +175,19 @@ class TestRejected:
         assert run("status", "--json", key).document["record"]["depends"] == ["other"]
         assert run("rejected", "list").out.strip() == "nothing was refused"
 
+    def test_rejected__release_overwrites_nothing(self, bucket: Bucket, run: Run) -> None:
+        first = conda_package()
+        (key,) = bucket.publish("team", first)
+        bucket.storage.clock_ms += 5000
+        bucket.upload("team", conda_package(depends=["other"]))
+        bucket.settle(key)
+        result = run("rejected", "release", key)
+        assert result.code != 0
+        assert f"error: {key!r} is taken by another upload" in result.err
+        assert "hint: remove that one first: aws s3 rm s3://" in result.err
+        assert bucket.storage.body(key) == first[1]
+        assert len(run("rejected", "list", "--json").document) == 1
+
     def test_rejected__nothing_there(self, bucket: Bucket, run: Run) -> None:
         result = run("rejected", "show", "team/noarch/hello-1.0-0.conda")
         assert result.code == 2
