@@ -69,7 +69,7 @@ class Publisher:
     artifacts: tuple[str, ...] = ("*",)  # globs of filenames without their extension
     principals: tuple[str, ...] = ()  # ARNs
     workloads: tuple[Workload, ...] = ()
-    may_read: bool = True  # the channels' objects and why an upload was refused, straight from the bucket
+    may_read: bool = True  # the channels' objects and what became of uploads, straight from the bucket
     may_delete: bool = False
     may_attest: bool = False  # upload ARTIFACT.sigs
     may_patch: bool = False  # upload patch_instructions.json

@@ -63,9 +63,9 @@ class Session:
         Raises:
             UsageError: it was not named.
         """
-        from lambdas.indexer.s3 import S3Storage  # noqa: PLC0415 - slow; see the module
+        from scripts.fairway.bucket import ListedStorage  # noqa: PLC0415 - slow; see the module
 
-        return S3Storage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
+        return ListedStorage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
 
     def require_bucket(self) -> str:
         """Return the bucket's name.

@@ -1,41 +1,117 @@
 """What a publisher's role may do, with IAM enforced: that, and nothing else."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
 
+from scripts.emulated.commands import CommandError, run_tool
 from tests.builders import conda_package
 from tests.end_to_end.conftest import Channel
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sts import STSClient
+    from mypy_boto3_sts.type_defs import CredentialsTypeDef
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 
-@pytest.fixture(scope="module")
-def publisher(channel: Channel, sts: "STSClient") -> Iterator["S3Client"]:
-    """S3 as the role that the local environment declares for the channel ``demo``."""
-    role = channel.stack.outputs.publisher_roles["demo"]
-    lent = sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
-    client = channel.stack.session().client(
+def borrow(channel: Channel, sts: "STSClient", name: str) -> "CredentialsTypeDef":
+    role = channel.stack.outputs.publisher_roles[name]
+    return sts.assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+
+
+def open_s3(channel: Channel, lent: "CredentialsTypeDef") -> "S3Client":
+    return channel.stack.session().client(
         "s3",
         endpoint_url=channel.stack.endpoint,
         aws_access_key_id=lent["AccessKeyId"],
         aws_secret_access_key=lent["SecretAccessKey"],
         aws_session_token=lent["SessionToken"],
     )
+
+
+@pytest.fixture(scope="module")
+def publisher(channel: Channel, sts: "STSClient") -> Iterator["S3Client"]:
+    """S3 as the role that the local environment declares for the channel ``demo``."""
+    client = open_s3(channel, borrow(channel, sts, "demo"))
     yield client
     client.close()
+
+
+@pytest.fixture(scope="module")
+def publisher_of_all(channel: Channel, sts: "STSClient") -> Iterator["S3Client"]:
+    """S3 as the role that the local environment declares for every channel."""
+    client = open_s3(channel, borrow(channel, sts, "all"))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def environment_of_demo(channel: Channel, sts: "STSClient") -> dict[str, str]:
+    """The environment of a command that is run with the role for the channel ``demo``."""
+    lent = borrow(channel, sts, "demo")
+    return channel.stack.environment | {
+        "AWS_ACCESS_KEY_ID": lent["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": lent["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": lent["SessionToken"],
+    }
 
 
 def test_publisher__publishes(channel: Channel, publisher: "S3Client") -> None:
     name, content = conda_package(name="by-a-role")
     publisher.put_object(Bucket=channel.bucket, Key=f"demo/noarch/{name}", Body=content)
     channel.wait_until_listed(f"demo/noarch/{name}")
+
+
+def test_publisher__publishes_with_the_command_and_sees_what_became_of_it(
+    environment_of_demo: dict[str, str], tmp_path: Path
+) -> None:
+    name, content = conda_package(name="by-a-command", subdir="linux-aarch64")  # the first of its subdir
+    file = tmp_path / name
+    file.write_bytes(content)
+    key = f"demo/linux-aarch64/{name}"
+    published = run_tool("fairway", "publish", "--json", "--wait", str(file), "demo", environment=environment_of_demo)
+    assert json.loads(published)["state"] == "indexed"
+    status = run_tool("fairway", "status", "--json", key, environment=environment_of_demo)
+    assert json.loads(status)["record"]["name"] == "by-a-command"
+
+
+def test_publisher__sees_why_an_upload_was_refused(
+    channel: Channel, publisher: "S3Client", environment_of_demo: dict[str, str]
+) -> None:
+    key = "demo/noarch/broken-1.0-0.conda"
+    publisher.put_object(Bucket=channel.bucket, Key=key, Body=b"no archive")
+    with pytest.raises(CommandError, match="refused"):
+        run_tool("fairway", "status", "--wait", key, environment=environment_of_demo)
+
+
+PRIVATE_KEYS = [".fairway/access.json", ".fairway/audit/2026-01.jsonl", ".fairway/patches/demo/noarch/x.json"]
+
+
+@pytest.mark.parametrize("key", PRIVATE_KEYS)
+def test_publisher__of_all_channels_may_not_read_nor_list_what_is_private(
+    channel: Channel, publisher_of_all: "S3Client", key: str
+) -> None:
+    if key != ".fairway/access.json":
+        channel.put(key, b"private")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        publisher_of_all.get_object(Bucket=channel.bucket, Key=key)
+    for prefix in ("", ".fairway/", key):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            publisher_of_all.list_objects_v2(Bucket=channel.bucket, Prefix=prefix)
+
+
+def test_publisher__of_all_channels_reads_them(channel: Channel, publisher_of_all: "S3Client") -> None:
+    name, content = conda_package(name="read-by-all")
+    channel.publish(f"demo/noarch/{name}", content)
+    assert publisher_of_all.get_object(Bucket=channel.bucket, Key=f"demo/noarch/{name}")["ContentLength"]
+    for prefix in ("demo/noarch/", ".fairway/cards/demo/noarch/"):
+        assert publisher_of_all.list_objects_v2(Bucket=channel.bucket, Prefix=prefix)["KeyCount"]
 
 
 @pytest.mark.parametrize(

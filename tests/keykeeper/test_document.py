@@ -1,3 +1,4 @@
+import contextlib
 import io
 from collections.abc import Iterator
 
@@ -7,6 +8,7 @@ from botocore.config import Config
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
+from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
 from lambdas.channel.access import AccessDocument, encode_access
 from lambdas.channel.errors import AccessDeniedError, ConflictError, InvalidDocumentError, UnavailableError
 from lambdas.keykeeper.document import S3Document
@@ -49,6 +51,37 @@ def test_fetch__malformed(stubbed: Stubbed) -> None:
     stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(b"{"), 1), "ETag": '"1"'})
     with pytest.raises(InvalidDocumentError):
         document.fetch()
+
+
+@pytest.mark.parametrize(
+    ("body", "fit"),
+    [
+        (BODY, True),
+        (b'{"version": 1}', True),
+        (b"", False),
+        (b"[]", False),
+        (b'{"version": 2}', False),
+        (b'{"version": 1, "channels": {"team": {"visibility": "open"}}}', False),
+        (b'{"version": 1, "tokens": [{"name": "ci"}]}', False),
+    ],
+)
+def test_fetch__understands_what_the_authorizer_does_and_nothing_else(
+    stubbed: Stubbed, body: bytes, *, fit: bool
+) -> None:
+    class Source:
+        def fetch(self, etag: str | None) -> FetchedDocument:
+            return FetchedDocument(body=body, etag="1")
+
+    reports: list[str] = []
+    keeper = RulesKeeper(
+        Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=lambda code, _: reports.append(code)
+    )
+    assert (keeper.current(0) is not None) == fit == (not reports)
+
+    document, stubber = stubbed
+    stubber.add_response("get_object", {"Body": StreamingBody(io.BytesIO(body), len(body)), "ETag": '"1"'})
+    with contextlib.nullcontext() if fit else pytest.raises(InvalidDocumentError):
+        assert document.fetch() is not None
 
 
 @pytest.mark.parametrize("status", [403, 404])

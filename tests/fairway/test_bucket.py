@@ -1,0 +1,72 @@
+"""What is missing and what is denied are told apart, also for whoever may list a part of the bucket."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.stub import Stubber
+
+from lambdas.channel.errors import AccessDeniedError, UnavailableError
+from scripts.fairway.bucket import ListedStorage
+
+MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
+KEY = "team/noarch/repodata.json"
+LOOKS: list[tuple[str, Callable[[ListedStorage], object]]] = [
+    ("head_object", lambda storage: storage.head(KEY)),
+    ("get_object", lambda storage: storage.get(KEY)),
+]
+Stubbed = tuple[ListedStorage, Stubber]
+
+
+@pytest.fixture
+def stubbed() -> Iterator[Stubbed]:
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    with Stubber(client) as stubber:
+        yield ListedStorage("bucket", client), stubber
+
+
+def list_keys(stubber: Stubber, *keys: str) -> None:
+    contents = [{"Key": key, "Size": 1, "ETag": '"e"', "LastModified": MODIFIED} for key in keys]
+    stubber.add_response("list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": KEY})
+
+
+@pytest.mark.parametrize(("request_name", "look"), LOOKS)
+def test_look__missing_where_the_listing_says_so(
+    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object]
+) -> None:
+    storage, stubber = stubbed
+    stubber.add_client_error(request_name, http_status_code=403)
+    list_keys(stubber, f"{KEY}.zst")
+    assert look(storage) is None
+
+
+@pytest.mark.parametrize(("request_name", "look"), LOOKS)
+def test_look__denied_where_it_is_listed(
+    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object]
+) -> None:
+    storage, stubber = stubbed
+    stubber.add_client_error(request_name, http_status_code=403)
+    list_keys(stubber, KEY)
+    stubber.add_client_error(request_name, http_status_code=403)
+    with pytest.raises(AccessDeniedError):
+        look(storage)
+
+
+@pytest.mark.parametrize(("request_name", "look"), LOOKS)
+@pytest.mark.parametrize(("status", "error"), [(403, AccessDeniedError), (503, UnavailableError)])
+def test_look__no_listing_is_no_answer(
+    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object], status: int, error: type[Exception]
+) -> None:
+    storage, stubber = stubbed
+    stubber.add_client_error(request_name, http_status_code=403)
+    stubber.add_client_error("list_objects_v2", http_status_code=status)
+    with pytest.raises(error):
+        look(storage)
