@@ -3,13 +3,18 @@
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from lambdas.channel.names import ACCESS_KEY
 from scripts.emulated.commands import run_tool
 from scripts.emulated.viewer import Viewer, make_basic
 from tests.access import AUDIENCE, ISSUER, KEY, make_claims, make_identity
 from tests.end_to_end.conftest import Channel, wait_until
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
@@ -58,3 +63,26 @@ def test_access__changes_take_effect_within_a_minute(channel: Channel, tmp_path:
     run_tool("fairway", "issuer", "remove", ISSUER, environment=environment)
     run_tool("fairway", "channel", "set-private", "shown-for-a-while", environment=environment)
     wait_until(lambda: statuses() == (401, 401), "both are forgotten")
+
+
+def test_access__attack_deleted_document_is_missed_and_not_replaced_by_an_empty_one(
+    channel: Channel, functions: "LambdaClient"
+) -> None:
+    pages = functions.get_paginator("list_functions").paginate()
+    (keykeeper,) = [
+        function["FunctionName"]
+        for page in pages
+        for function in page["Functions"]
+        if "lambdas.keykeeper" in function["Handler"]
+    ]
+    assert "FunctionError" not in functions.invoke(FunctionName=keykeeper, Payload=b"{}")
+    kept = channel.s3.get_object(Bucket=channel.bucket, Key=ACCESS_KEY)["Body"].read()
+    channel.s3.delete_object(Bucket=channel.bucket, Key=ACCESS_KEY)
+    try:
+        assert "FunctionError" in functions.invoke(FunctionName=keykeeper, Payload=b"{}")
+        assert ACCESS_KEY not in {
+            each["Key"]
+            for each in channel.s3.list_objects_v2(Bucket=channel.bucket, Prefix=ACCESS_KEY).get("Contents", [])
+        }
+    finally:
+        channel.put(ACCESS_KEY, kept)
