@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from lambdas.channel.access import AccessDocument, parse_access
+from lambdas.channel.access import parse_access
 from lambdas.channel.decisions import AccessRules, compile_rules
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError
 
@@ -88,17 +88,14 @@ class RulesKeeper:
 
     def _accept(self, fetched: FetchedDocument) -> bool:
         if fetched.body is None:
-            if self._etag is not None:
-                # It was there: somebody deleted it, which is no way to change rules.
-                self._report("access-document-missing", "the access document was deleted")
-                return False
-            document = AccessDocument()  # S3 has answered that there are no rules yet (law 7)
-        else:
-            try:
-                document = parse_access(fetched.body)
-            except InvalidDocumentError as error:
-                self._report("access-document-malformed", str(error))
-                return self._rules is not None
+            # Every deployment writes one: it was deleted, which is no way to change rules.
+            self._report("access-document-missing", "the access document is not there")
+            return False
+        try:
+            document = parse_access(fetched.body)
+        except InvalidDocumentError as error:
+            self._report("access-document-malformed", str(error))
+            return self._rules is not None
         self._rules = compile_rules(document, public_globs=self._public_globs)
         self._etag = fetched.etag
         return True

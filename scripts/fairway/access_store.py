@@ -18,9 +18,9 @@ from lambdas.channel.access import (
     parse_history,
 )
 from lambdas.channel.changes import apply_pruning, split_history
-from lambdas.channel.errors import ConflictError
+from lambdas.channel.errors import ConflictError, UsageError
 from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
-from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, Condition, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, IfMatch, ObjectStorage
 
 MAX_ATTEMPTS: Final = 8
 _HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
@@ -28,9 +28,10 @@ _ARCHIVE_HEADERS: Final = ContentHeaders(content_type="application/jsonl", cache
 
 
 def fetch_access(storage: ObjectStorage) -> AccessDocument:
-    """Return the document; an empty one where there is none yet.
+    """Return the document.
 
     Raises:
+        UsageError: there is none: every deployment writes one, so it was deleted.
         InvalidDocumentError: it can't be understood.
     """
     return _fetch(storage)[0]
@@ -49,6 +50,7 @@ def change_access(
     writes nothing.
 
     Raises:
+        UsageError: there is no document to change.
         ConflictError: others were quicker every time.
     """
     for attempt in range(MAX_ATTEMPTS):
@@ -81,10 +83,14 @@ def fetch_history(storage: ObjectStorage) -> tuple[Change, ...]:
     return tuple(sorted(distinct.values(), key=lambda change: change.at))
 
 
-def _fetch(storage: ObjectStorage) -> tuple[AccessDocument, Condition]:
+def _fetch(storage: ObjectStorage) -> tuple[AccessDocument, IfMatch]:
     stored = storage.get(ACCESS_KEY)
     if stored is None:
-        return AccessDocument(), IfAbsent()
+        # A new one, with nothing but this change in it, would undo every other: nobody is to write it by accident.
+        raise UsageError(
+            f"there is no access document {ACCESS_KEY!r}",
+            hint="restore the version before it was deleted; docs/operating.md says how",
+        )
     return parse_access(stored.body), IfMatch(etag=stored.info.etag)
 
 

@@ -10,8 +10,10 @@ import pytest
 
 from lambdas.channel.access import AccessDocument, Visibility, encode_access
 from lambdas.channel.decisions import Decision, compile_rules, decide
+from lambdas.channel.names import ACCESS_KEY
 from lambdas.channel.tokens import is_token
 from lambdas.indexer.directory import DirectoryStorage
+from lambdas.indexer.storage import ContentHeaders
 from lambdas.keykeeper import jwks
 from scripts.fairway import main as main_module
 from scripts.fairway.access_store import fetch_access
@@ -21,6 +23,7 @@ from tests.access import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity
 from tests.fairway.conftest import Run
 
 DAY = 86_400
+HEADERS = ContentHeaders(content_type="application/json", cache_control="no-store")
 
 
 @pytest.fixture
@@ -33,6 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: dict[str, int]) -> DirectoryStorage:
     storage = DirectoryStorage(tmp_path)
+    storage.put(ACCESS_KEY, encode_access(AccessDocument()), headers=HEADERS)  # as the deployment does
     monkeypatch.setattr(Session, "storage", storage)
     monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
     return storage
@@ -231,7 +235,6 @@ def test_issuer_check__says_why(run: Run, storage: DirectoryStorage, tmp_path: P
 
 def test_main__malformed_document_is_left_alone(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:
     path = tmp_path / ".fairway" / "access.json"
-    path.parent.mkdir()
     path.write_text('{"version": 2}')
     result = run("token", "create", "ci", "--channel", "team")
     assert result.code == 1

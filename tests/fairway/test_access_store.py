@@ -4,13 +4,20 @@ import pytest
 
 from lambdas.channel.access import AccessDocument, Change, Visibility, encode_access
 from lambdas.channel.changes import MAX_HISTORY, apply_token_created, apply_visibility
-from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError
+from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError, UsageError
 from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX, Channel
 from scripts.fairway.access_store import MAX_ATTEMPTS, change_access, fetch_access, fetch_history
 from tests.access import NOW, make_secret, make_token
 from tests.memory import MemoryStorage
 
 TOKEN = make_token(make_secret(1), "team", created=NOW)
+
+
+def make_bucket() -> MemoryStorage:
+    """A bucket as a deployment leaves it."""
+    storage = MemoryStorage()
+    storage.upload(ACCESS_KEY, encode_access(AccessDocument()))
+    return storage
 
 
 def create(document: AccessDocument) -> AccessDocument:
@@ -25,13 +32,21 @@ def change(storage: MemoryStorage, make: Callable[[AccessDocument], AccessDocume
     return change_access(storage, make, now=NOW, sleep=lambda _: None)
 
 
-def test_change_access__first_change_creates_the_document() -> None:
-    storage = MemoryStorage()
+def test_change_access__returns_what_is_there_now() -> None:
+    storage = make_bucket()
     assert change(storage, create) == fetch_access(storage) == create(AccessDocument())
 
 
+def test_change_access__attack_lost_document_is_not_replaced_by_an_empty_one() -> None:
+    storage = make_bucket()
+    storage.remove(ACCESS_KEY)
+    with pytest.raises(UsageError, match="no access document"):
+        change(storage, create)
+    assert storage.list_keys() == []
+
+
 def test_change_access__nothing_to_change_writes_nothing() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
     change(storage, create)
     before = storage.requests["put"]
     change(storage, create)
@@ -39,7 +54,7 @@ def test_change_access__nothing_to_change_writes_nothing() -> None:
 
 
 def test_change_access__competing_changes_are_all_kept() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
     others = iter(["one", "two", "three"])
 
     def interrupt(request: str, key: str, when: str) -> None:
@@ -55,7 +70,7 @@ def test_change_access__competing_changes_are_all_kept() -> None:
 
 
 def test_change_access__gives_up_against_endless_competition() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
 
     def lose(request: str, key: str, when: str) -> None:
         if (request, when) == ("put", "before"):
@@ -68,7 +83,7 @@ def test_change_access__gives_up_against_endless_competition() -> None:
 
 
 def test_change_access__lost_answer_of_a_write_that_persisted_is_no_second_token() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
 
     def lose_once(request: str, key: str, when: str) -> None:
         if (request, when) == ("put", "after"):
@@ -81,7 +96,7 @@ def test_change_access__lost_answer_of_a_write_that_persisted_is_no_second_token
 
 
 def test_change_access__outage_is_passed_on() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
 
     def fail(request: str, key: str, when: str) -> None:
         raise UnavailableError("down")
@@ -92,7 +107,7 @@ def test_change_access__outage_is_passed_on() -> None:
 
 
 def test_change_access__malformed_document_is_not_replaced() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
     storage.upload(ACCESS_KEY, b"{")
     with pytest.raises(InvalidDocumentError):
         change(storage, create)
@@ -106,7 +121,7 @@ def make_full(storage: MemoryStorage) -> tuple[Change, ...]:
 
 
 def test_fetch_history__archives_lose_nothing() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
     history = make_full(storage)
     after = change(storage, create)
     assert len(after.history) == MAX_HISTORY // 2
@@ -114,7 +129,7 @@ def test_fetch_history__archives_lose_nothing() -> None:
 
 
 def test_fetch_history__crash_between_archive_and_swap_doubles_nothing() -> None:
-    storage = MemoryStorage()
+    storage = make_bucket()
     history = make_full(storage)
 
     def crash(request: str, key: str, when: str) -> None:
