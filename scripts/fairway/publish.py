@@ -77,8 +77,10 @@ Examples:
   fairway publish --dry-run --json hello-1.0-0.conda tools | jq .record
   fairway publish --as-conda old/*.tar.bz2 tools
 
-The subdir is the one in the package's info/index.json. Exit code 0 if all was uploaded (with
---wait: and is installable), 1 otherwise. Nothing is uploaded if one of the files is bad.
+The subdir is the one in the package's info/index.json. Nothing is uploaded if one of the files is
+bad. What is there already, byte for byte, counts as uploaded.
+
+Exit code 0 if all was uploaded (with --wait: and is installable), 1 if not, 2 for wrong usage.
 """
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -148,7 +150,12 @@ def _publish(
     if not wait:
         _show(session, [{"key": str(one.key), "record": one.record, "state": "uploaded"} for one in candidates])
         return 0
-    found = wait_for(session, [one.key for one in candidates], timeout_seconds=timeout)
+    found = wait_for(
+        session,
+        [one.key for one in candidates],
+        timeout_seconds=timeout,
+        sha256s={one.key: one.info.sha256 for one in candidates},
+    )
     document = [one.to_json() for one in found]
     records = [one.record for one in found if one.record is not None]
     session.show(

@@ -1,10 +1,11 @@
 """``fairway status``: what became of an upload."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lambdas.indexer.tree import Card, Shard
 
 POLL_SECONDS: Final = 0.5
+RECENT_SECONDS: Final = 60 * 60
+"""How long an upload is the one that is asked about: a refusal of an older one is told beside what is there."""
+_ANY_BYTES: Final[Mapping[ArtifactKey, str]] = MappingProxyType({})
 
 
 class State(Enum):
@@ -28,11 +32,12 @@ class State(Enum):
     WAITING = "waiting"  # it is there, and the index does not say so yet
     REFUSED = "refused"
     YANKED = "yanked"  # downloadable, and not in the index
+    REPLACED = "replaced"  # it was there, and other bytes took its place
     REMOVED = "removed"  # the artifact is gone, its record not yet
     UNKNOWN = "unknown"  # nothing is known under this key
 
 
-FINAL_STATES: Final = frozenset({State.INDEXED, State.REFUSED, State.YANKED})
+FINAL_STATES: Final = frozenset({State.INDEXED, State.REFUSED, State.YANKED, State.REPLACED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +48,7 @@ class UploadStatus:
     state: State
     record: dict[str, Any] | None = None
     refusal: "Refusal | None" = None
+    """Of the upload that is refused; where the state is another, of a later upload under the same key."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``--json`` prints."""
@@ -62,27 +68,47 @@ def decide_status(
     refusal: "Refusal | None",
     *,
     is_flat: bool,
+    since_ms: int = 0,
+    sha256: str | None = None,
 ) -> UploadStatus:
     """Tell what became of an upload, from what lies in the bucket. Pure.
+
+    Who knows the SHA-256 of what was uploaded is told of these bytes alone. Otherwise the last upload
+    counts: one that was refused decides if it came since ``since_ms``, or if nothing else is there; a
+    refused one from before is told beside what is there.
 
     ``is_flat`` says that the flat files show what the shard says. ``refusal`` is the latest.
     """
     from lambdas.indexer.tree import iter_records  # noqa: PLC0415 - slow; see session.py
 
     record = None if shard is None else dict(iter_records(shard)).get(key.filename)
-    if refusal is not None and (info is None or _uploaded_ms(refusal) >= info.last_modified_ms):
-        return UploadStatus(key=str(key), state=State.REFUSED, record=record, refusal=refusal)
-    if info is None:
-        return UploadStatus(key=str(key), state=State.UNKNOWN if card is None else State.REMOVED, record=record)
-    if card is None or card.etag != info.etag:
-        return UploadStatus(key=str(key), state=State.WAITING, record=record)
-    if record is None:
-        return UploadStatus(key=str(key), state=State.YANKED)
-    return UploadStatus(key=str(key), state=State.INDEXED if is_flat else State.WAITING, record=record)
+    is_read = info is not None and card is not None and card.etag == info.etag
+    if refusal is not None and info is not None and _uploaded_ms(refusal) < info.last_modified_ms:
+        refusal = None  # what is there came after it
+    is_theirs = sha256 is not None and (card is None or card.sha256 != sha256)
+    if is_theirs:
+        record = None
+    if sha256 is not None and is_read and not is_theirs:
+        refusal = None  # of other bytes
+    if refusal is not None and (info is None or sha256 is not None or _uploaded_ms(refusal) >= since_ms):
+        state = State.REFUSED
+    elif info is None:
+        state = State.UNKNOWN if card is None else State.REMOVED
+    elif not is_read:
+        state = State.WAITING
+    elif is_theirs:
+        state = State.REPLACED
+    elif record is None:
+        state = State.YANKED
+    else:
+        state = State.INDEXED if is_flat else State.WAITING
+    return UploadStatus(key=str(key), state=state, record=record, refusal=refusal)
 
 
-def fetch_status(storage: "ObjectStorage", key: ArtifactKey) -> UploadStatus:
-    """Look into the bucket and tell what became of an upload."""
+def fetch_status(
+    storage: "ObjectStorage", key: ArtifactKey, *, since_ms: int, sha256: str | None = None
+) -> UploadStatus:
+    """Look into the bucket and tell what became of an upload, as ``decide_status`` does."""
     from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
     from lambdas.indexer.flat import is_large  # noqa: PLC0415 - as above
     from lambdas.indexer.project import COMMIT, REPODATA  # noqa: PLC0415 - as above
@@ -105,17 +131,29 @@ def fetch_status(storage: "ObjectStorage", key: ArtifactKey) -> UploadStatus:
         shard,
         max(refusals, key=_uploaded_ms, default=None),
         is_flat=flat is not None and flat.metadata.get(COMMIT) == commit.sha256,
+        since_ms=since_ms,
+        sha256=sha256,
     )
 
 
-def wait_for(session: Session, keys: Sequence[ArtifactKey], *, timeout_seconds: float) -> list[UploadStatus]:
-    """Wait until each upload is indexed, refused or yanked, or time is up."""
+def wait_for(
+    session: Session,
+    keys: Sequence[ArtifactKey],
+    *,
+    timeout_seconds: float,
+    sha256s: Mapping[ArtifactKey, str] = _ANY_BYTES,
+) -> list[UploadStatus]:
+    """Wait until each upload is indexed, refused or yanked, or time is up.
+
+    ``sha256s`` has what is known of the uploads' bytes.
+    """
     deadline = time.monotonic() + timeout_seconds
+    since_ms = (session.now - RECENT_SECONDS) * 1000  # however long we wait
     found: dict[ArtifactKey, UploadStatus] = {}
     while True:
         for key in keys:
             if key not in found or found[key].state not in FINAL_STATES:
-                found[key] = fetch_status(session.storage, key)
+                found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
         waiting = sum(status.state not in FINAL_STATES for status in found.values())
         if not waiting or time.monotonic() >= deadline:
             return [found[key] for key in keys]
@@ -126,8 +164,11 @@ def format_statuses(statuses: Sequence[UploadStatus]) -> str:
     """Lay statuses out for people."""
     lines = [format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])]
     for status in statuses:
-        if status.state == State.REFUSED and status.refusal is not None:
-            lines.append(f"\n{status.key}: {status.refusal.message} [{status.refusal.code}]")
+        if status.refusal is not None:
+            later = (
+                "" if status.state == State.REFUSED else f"a later upload, {status.refusal.uploaded_at}, was refused: "
+            )
+            lines.append(f"\n{status.key}: {later}{status.refusal.message} [{status.refusal.code}]")
             if status.refusal.hint:
                 lines.append(f"  hint: {status.refusal.hint}")
             lines.append(f"  the refused bytes: fairway rejected show {status.key}")
@@ -147,7 +188,10 @@ States:
   waiting   the index does not say so yet      yanked    downloadable, but not in the index
   removed   gone; its record will follow       unknown   nothing lies under this key
 
-Exit code 0 if all are indexed, 1 otherwise.
+An upload of the last hour that was refused is 'refused', though an earlier artifact stays served
+under its name. After that hour the state is the earlier artifact's, with the refusal beside it.
+
+Exit code 0 if all are indexed, 1 if not, 2 for wrong usage.
 """
 )
 @click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")

@@ -203,5 +203,6 @@ def _wait(session: Session, path: SubdirPath, filenames: list[str], *, gone: boo
     wanted = State.YANKED if gone else State.INDEXED
     for filename in filenames:
         key = parse_artifact_key(path.key(filename))
-        while fetch_status(session.storage, key).state != wanted:
+        # What was uploaded before, and refused, says nothing of the artifact that is there.
+        while fetch_status(session.storage, key, since_ms=session.now * 1000).state != wanted:
             time.sleep(POLL_SECONDS)

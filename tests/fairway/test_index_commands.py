@@ -1,13 +1,17 @@
 """The commands for the index, run as people run them, over a bucket in memory."""
 
+import base64
+import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdas.channel.names import parse_artifact_key
 from lambdas.indexer.events import make_misplaced, plan_work
@@ -17,7 +21,7 @@ from lambdas.indexer.tree import Shard
 from scripts.fairway import maintenance
 from scripts.fairway.index import find_channel
 from scripts.fairway.session import Session
-from scripts.fairway.status import State, decide_status
+from scripts.fairway.status import State, decide_status, fetch_status
 from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.conftest import Run
@@ -53,11 +57,32 @@ class Bucket:
         return keys
 
 
+@dataclass
+class Uploader:
+    """Stands for boto3: takes what the command uploads, and has the indexer hear of it."""
+
+    bucket: Bucket
+    region_name: str = "us-east-1"
+
+    def client(self, service: str, **_: object) -> "Uploader":
+        assert service == "s3"
+        return self
+
+    def put_object(self, *, Key: str, Body: Any, ChecksumSHA256: str, **said: str) -> None:  # noqa: ANN401, N803 - boto3's
+        body = Body.read()
+        assert hashlib.sha256(body).digest() == base64.b64decode(ChecksumSHA256)
+        if said.get("IfNoneMatch") == "*" and self.bucket.storage.head(Key) is not None:
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.bucket.storage.upload(Key, body)
+        self.bucket.settle(Key)
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     storage, announcer = MemoryStorage(), RecordingAnnouncer()
     bucket = Bucket(storage, announcer, Indexer(storage, announcer, Policy(), sleep=lambda _: None))
     monkeypatch.setattr(Session, "storage", storage)
+    monkeypatch.setattr(Session, "aws", Uploader(bucket))
     monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
     monkeypatch.setattr(Session, "now", property(lambda _: storage.clock_ms // 1000))
     monkeypatch.setattr(maintenance, "connect_indexer", lambda _: (bucket.indexer, _settings()))
@@ -129,6 +154,28 @@ class TestStatus:
         assert result.document["refusal"]["code"] == "filename-taken"
         assert result.document["record"]["depends"] == []
 
+    def test_status__refused_overwrite_of_long_ago_is_told_beside(self, bucket: Bucket, run: Run) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        bucket.storage.clock_ms += 5000
+        bucket.upload("team", conda_package(depends=["other"]))
+        bucket.settle(key)
+        bucket.storage.clock_ms += 3_599_000
+        assert run("status", "--wait", "--timeout", "0", key).code == 1
+        bucket.storage.clock_ms += 2000
+        result = run("status", "--json", key)
+        assert (result.code, result.document["state"]) == (0, "indexed")
+        assert result.document["refusal"]["code"] == "filename-taken"
+        said = run("status", key).out
+        assert "a later upload, 2026" in said
+        assert "was refused: " in said
+
+    def test_status__refused_and_nothing_else_there(self, bucket: Bucket, run: Run) -> None:
+        key = "team/noarch/broken-1.0-0.conda"
+        bucket.storage.upload(key, b"not an archive")
+        bucket.settle(key)
+        bucket.storage.clock_ms += 30 * DAY_MS
+        assert run("status", "--json", key).document["state"] == "refused"
+
     def test_status__removed_and_unknown(self, bucket: Bucket, run: Run) -> None:
         (key,) = bucket.publish("team", conda_package())
         bucket.storage.remove(key)
@@ -149,6 +196,11 @@ class TestStatus:
         card = Card(record={"sha256": ""}, run_exports={}, facts={}, etag=info.etag)
         parsed = parse_artifact_key(key)
         assert decide_status(parsed, info, card, Shard(), None, is_flat=True).state == State.YANKED
+
+    def test_fetch_status__other_bytes_took_its_place(self, bucket: Bucket) -> None:
+        (key,) = bucket.publish("team", conda_package())
+        status = fetch_status(bucket.storage, parse_artifact_key(key), since_ms=0, sha256="0" * 64)
+        assert (status.state, status.record) == (State.REPLACED, None)
 
     def test_status__wait_ends_with_time(self, bucket: Bucket, run: Run) -> None:
         (key,) = bucket.upload("team", conda_package())
@@ -355,6 +407,19 @@ class TestYank:
             name: before[f"team/noarch/{name}"] for name in same
         }
 
+    def test_yank__waits_for_the_artifact_whatever_was_refused_later(
+        self, bucket: Bucket, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("there is nothing to wait for"))
+        (key,) = bucket.publish("team", conda_package())
+        bucket.storage.clock_ms += 5000
+        bucket.publish("team", conda_package(depends=["other"]))
+        bucket.storage.clock_ms += 5000
+        run("yank", "team", "foo", "--reason", "it burns")
+        bucket.settle("team/noarch/patch_instructions.json")
+        assert run("yank", "--wait", "team", "foo", "--reason", "it burns").code == 0
+        assert run("status", "--json", key).document["state"] == "refused"
+
     def test_yank__keeps_the_reason(self, bucket: Bucket, run: Run) -> None:
         bucket.publish("team", conda_package())
         run("yank", "team/noarch", "foo-1.0-0.conda", "--reason", "it burns")
@@ -503,6 +568,45 @@ class TestPublish:
         result = run("publish", str(tmp_path / filename), str(tmp_path / "broken-1.0-0.conda"), "team")
         assert result.code == 1
         assert "broken-1.0-0.conda" in result.out
+
+    def test_publish__wait(self, bucket: Bucket, run: Run, tmp_path: Path) -> None:
+        filename, body = conda_package(depends=["bar"])
+        (tmp_path / filename).write_bytes(body)
+        for _ in range(2):  # the second time it is there already
+            result = run("publish", "--wait", "--json", str(tmp_path / filename), "team")
+            assert (result.code, result.document["state"]) == (0, "indexed"), result.out
+            assert result.document["record"]["depends"] == ["bar"]
+
+    def test_publish__wait_for_the_first_bytes_after_others_were_refused(
+        self, bucket: Bucket, run: Run, tmp_path: Path
+    ) -> None:
+        filename, body = conda_package()
+        (tmp_path / filename).write_bytes(body)
+        (key,) = bucket.publish("team", (filename, body))
+        bucket.storage.clock_ms += 5000
+        bucket.publish("team", conda_package(depends=["other"]))
+        assert run("status", "--json", key).document["state"] == "refused"
+        result = run("publish", "--wait", "--json", str(tmp_path / filename), "team")
+        assert result.code == 0
+        assert result.document["state"] == "indexed"
+        assert result.document["record"]["sha256"] == hashlib.sha256(body).hexdigest()
+        assert result.document["refusal"] is None
+
+    def test_publish__refused_bytes_are_not_shown_the_record_of_others(
+        self, bucket: Bucket, run: Run, tmp_path: Path
+    ) -> None:
+        bucket.publish("team", conda_package(depends=["published"]))
+        bucket.storage.clock_ms += 5000
+        filename, body = conda_package(depends=["other"])
+        (tmp_path / filename).write_bytes(body)
+        arguments = ["publish", "--wait", "--replace", str(tmp_path / filename), "team"]
+        result = run(*arguments, "--json")
+        assert (result.code, result.document["state"], result.document["record"]) == (1, "refused", None)
+        bucket.storage.clock_ms += 30 * DAY_MS
+        said = run(*arguments)
+        assert said.code == 1
+        assert "filename-taken" in said.out
+        assert '"depends"' not in said.out
 
     def test_publish__as_conda(self, run: Run, tmp_path: Path) -> None:
         filename, body = tar_bz2_package()
