@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 MAX_URL_BYTES = 8192
+MAX_REQUEST_BYTES = 32 * 1024  # the request line and all headers
 MAX_GENERATED_BYTES = 40 * 1024  # of a response made at viewer-request: headers and body
 
 HOP_BY_HOP = frozenset(

@@ -16,6 +16,9 @@ It makes up for what the emulator does otherwise than AWS:
 - It looks at some paths before it looks at the Host. A second slash in front keeps its other
   interfaces out of reach; the emulated distribution drops all slashes in front.
 
+What can't be parsed is answered as CloudFront answers it: nothing of a request, in which there may be
+a token, is repeated in an answer or in the log.
+
 Not here: viewer-response and origin-request functions, and origin-response functions that replace
 a status or a body. Fairway uses none.
 """
@@ -27,6 +30,7 @@ import asyncio
 import functools
 import json
 import signal
+import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +41,7 @@ from urllib.parse import unquote_plus
 import aiohttp
 import boto3
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from multidict import CIMultiDict
@@ -44,6 +49,7 @@ from yarl import URL
 
 from scripts.emulated.cloudfront import (
     HOP_BY_HOP,
+    MAX_REQUEST_BYTES,
     MAX_URL_BYTES,
     Behaviour,
     GeneratedResponse,
@@ -71,6 +77,9 @@ _CONNECTIONS = 64
 _CHUNK_BYTES = 64 * 1024
 _NO_SUCH_KEY = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
 _DESCRIBING = HOP_BY_HOP | {"content-length", "content-type", "content-encoding", "date", "server"}  # one answer alone
+_BAD_REQUEST = make_error(400, "Bad request.", "Error")
+_TOO_LARGE = make_error(413, "The request is too large.", "Error")
+_BROKEN = make_error(500, "The development edge failed; its log says where.", "Error")
 
 T = TypeVar("T")
 
@@ -124,8 +133,10 @@ class Edge:
         uri, _, querystring = incoming.raw_path.partition("?")
         if len(incoming.raw_path) > MAX_URL_BYTES:
             return _format_response(make_error(414, "The URL is too long.", "Error"))
+        if _measure(incoming) > MAX_REQUEST_BYTES:
+            return _format_response(_TOO_LARGE)
         if not uri.startswith("/"):
-            return _format_response(make_error(400, "Bad request.", "Error"))
+            return _format_response(_BAD_REQUEST)
         behaviour = find_behaviour(self.distribution.behaviours, uri)
         if incoming.method not in behaviour.methods or (incoming.method in {"GET", "HEAD"} and incoming.can_read_body):
             return _format_response(make_error(403, "This distribution does not allow such a request.", "Error"))
@@ -272,6 +283,58 @@ class Edge:
         return False
 
 
+class _Connection(web.RequestHandler):
+    """aiohttp's side of a connection, but nothing that a viewer sent is answered or logged."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - it repeats the request
+    ) -> web.StreamResponse:
+        """Answer a request that could not be parsed (400), or that the edge failed at, and close."""
+        if status == web.HTTPBadRequest.status_code:
+            error = _TOO_LARGE if isinstance(exc, LineTooLong) else _BAD_REQUEST
+        else:
+            self.log_exception("", exc_info=exc)
+            error = _BROKEN
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        response = _format_response(error)
+        response.force_close()
+        return response
+
+    def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
+        """Log what failed and where, not what the error says: that may repeat the request."""
+        trace = "".join(traceback.format_tb(exc_info.__traceback__)) if exc_info is not None else ""
+        self.logger.error("%s\n%s", type(exc_info).__name__, trace)
+
+
+class _Server(web.Server):
+    def __call__(self) -> _Connection:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+def make_server(edge: Edge) -> web.Server:
+    """Return what serves an edge's viewers, within CloudFront's limits."""
+    return _Server(
+        edge.serve,
+        access_log=None,
+        max_line_size=MAX_REQUEST_BYTES,
+        max_field_size=MAX_REQUEST_BYTES,
+        max_headers=MAX_REQUEST_BYTES // len("a:\r\n"),
+    )
+
+
+def _measure(incoming: web.BaseRequest) -> int:
+    """Return the bytes of the request line and the headers, as they came."""
+    line = len(f"{incoming.method} {incoming.raw_path} HTTP/1.1\r\n")
+    return line + sum(len(name) + len(value) + len(": \r\n") for name, value in incoming.raw_headers)
+
+
 def _read_headers(incoming: web.BaseRequest) -> tuple[tuple[str, str], ...]:
     return tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
@@ -305,7 +368,7 @@ async def serve(*, endpoint: str, distribution_id: str, port: int) -> None:
             storage=session.client("s3", endpoint_url=endpoint, config=settings),
             session=viewers,
         )
-        runner = web.ServerRunner(web.Server(edge.serve, access_log=None, max_line_size=4 * MAX_URL_BYTES))
+        runner = web.ServerRunner(make_server(edge))
         await runner.setup()
         await web.TCPSite(runner, HOST, port).start()
         stopped = asyncio.Event()

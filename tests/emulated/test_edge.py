@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -14,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.channel.errors import UsageError
 from scripts.emulated.cloudfront import parse_behaviours
-from scripts.emulated.edge import Distribution, Edge, serve
+from scripts.emulated.edge import Distribution, Edge, make_server, serve
 from scripts.emulated.viewer import Answer, Viewer
 
 CONTENT = bytes(range(256)) * 4096
@@ -102,6 +103,15 @@ class World:
     viewer: Viewer
     edge: Edge
 
+    async def send(self, raw: bytes) -> bytes:
+        """Send bytes as they are; return all that comes back until the edge closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(self.viewer.url).port)
+        writer.write(raw)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
     async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await asyncio.to_thread(self.viewer.ask, path, method, named)
@@ -137,7 +147,7 @@ def play(
                 storage=cast("Any", FakeStorage()),
                 session=session,
             )
-            runner = web.ServerRunner(web.Server(edge.serve, max_line_size=32768))
+            runner = web.ServerRunner(make_server(edge))
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             viewer = Viewer(url=f"http://127.0.0.1:{runner.addresses[0][1]}")
@@ -253,6 +263,87 @@ def test_serve__urls_that_cloudfront_does_not_take(path: str, status: int) -> No
         assert not world.functions.invoked
 
     play(scene)
+
+
+@pytest.mark.parametrize(
+    "request_line_and_headers",
+    [
+        b"GET /t/TOKEN/t\xc3\xa9am/noarch/repodata.json HTTP/1.1",
+        b"GET /t/TOKEN/a b HTTP/1.1",
+        b"GET /t/TOKEN/x HTTP/3.9",
+        b"GET http://u:TOKEN@[/x HTTP/1.1",
+        b"G(T /t/TOKEN/x HTTP/1.1",
+        b"TOKEN",
+        b"GET /x HTTP/1.1\r\nAuthorization Bearer TOKEN",
+        b"GET /x HTTP/1.1\r\nAuthorization: Bearer \x01TOKEN",
+        b"GET /x HTTP/1.1\r\nTransfer-Encoding: TOKEN",
+    ],
+)
+def test_serve__token_in_what_cannot_be_parsed(
+    request_line_and_headers: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scene(world: World) -> None:
+        answer = await world.send(request_line_and_headers + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert answer.split()[1] == b"400"
+        assert b"Bad request." in answer
+        assert b"TOKEN" not in answer
+        assert b"/x" not in answer
+        assert not world.functions.invoked
+
+    play(scene)
+    assert "TOKEN" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_serve__requests_as_large_as_cloudfront_takes() -> None:
+    async def scene(world: World) -> None:
+        token = "a" * (16 * 1024)
+        assert (await world.ask("/x", Authorization=f"Bearer {token}")).status == 200
+        ((_, event),) = world.functions.invoked
+        sent = event["Records"][0]["cf"]["request"]["headers"]["authorization"]
+        assert sent == [{"key": "Authorization", "value": f"Bearer {token}"}]
+        start = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        many = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 90) for number in range(300))
+        assert (await world.send(start + many + b"\r\n")).split()[1] == b"200"
+
+    def drop(request: dict[str, Any]) -> object:
+        kept = {name: values for name, values in request["headers"].items() if len(values[0]["value"]) < 80}
+        return request | {"headers": kept}
+
+    play(scene, drop)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Authorization: Bearer " + b"TOKEN" * 7000,
+        b"\r\n".join(b"X-%d: TOKEN%s" % (number, b"a" * 90) for number in range(400)),
+    ],
+)
+def test_serve__token_in_what_is_too_large(
+    headers: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def scene(world: World) -> None:
+        answer = await world.send(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n\r\n")
+        assert answer.split()[1] == b"413"
+        assert b"TOKEN" not in answer
+        assert not world.functions.invoked
+
+    play(scene)
+    assert "TOKEN" not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_serve__token_in_an_error_of_the_edge(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(request: dict[str, Any]) -> object:
+        raise ValueError(f"what of {request['uri']}?")
+
+    async def scene(world: World) -> None:
+        answer = await world.ask("/t/TOKEN/x")
+        assert (answer.status, b"TOKEN" in answer.body) == (500, False)
+
+    play(scene, fail)
+    assert "ValueError" in caplog.text
+    assert "in fail" in caplog.text
+    assert "TOKEN" not in caplog.text
 
 
 def test_serve__what_appears_between_two_looks_is_served() -> None:

@@ -1,8 +1,10 @@
 """No token reaches the origin, a log, or the bucket, whatever way it was sent (law 9)."""
 
 import json
+import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,7 +37,23 @@ def send_everywhere(channel: Channel) -> str:
     assert {answer.status for answer in answers} >= {302, 400, 401, 403}
     for answer in answers:
         assert token not in f"{answer.headers} {answer.body!r}"
+    for raw in (
+        f"GET /t/{token}/t\u00e9am/noarch/repodata.json HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"GET /t/{token}/te am/noarch/repodata.json HTTP/1.1\r\nHost: x\r\n\r\n",
+        f"GET /{CHANNEL}/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token * 1000}\r\n\r\n",
+    ):
+        said = send_raw(channel.stack.edge_url, raw.encode())
+        assert said.split()[1] in {b"400", b"413"}
+        assert token.encode() not in said
     return token
+
+
+def send_raw(url: str, request: bytes) -> bytes:
+    """Send what no client sends; return all that comes back."""
+    parts = urlsplit(url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def test_edge__attack_token_leaves_in_a_log(channel: Channel) -> None:
