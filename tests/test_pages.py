@@ -3,8 +3,10 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -33,6 +35,64 @@ def test_page__links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def _find_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
+    """Return the first YAML document under a heading."""
+    _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n### {heading}\n")
+    (block,) = re.findall(
+        r"^```yaml\n(.*?)^```$", section.partition("\n## ")[0].partition("\n### ")[0], re.MULTILINE | re.DOTALL
+    )
+    assert "arn:" not in block  # roles' names are generated
+    return yaml.load(block, Loader=yaml.BaseLoader)  # noqa: S506 - strings alone; "on" stays a word
+
+
+def test_publishing__github_workflow_can_be_pasted() -> None:
+    workflow = _find_job("publishing.md", "GitHub Actions")
+    assert workflow["on"] == {"push": {"branches": ["main"]}}
+    assert workflow["permissions"] == {"id-token": "write", "contents": "read"}
+    job = workflow["jobs"]["publish"]
+    steps = {step["uses"].partition("@")[0]: step for step in job["steps"] if "uses" in step}
+    assert all(re.fullmatch(r"[\w./-]+@v[1-9]\d*", step["uses"]) for step in steps.values())
+    assert "actions/checkout" in steps
+    assert steps["aws-actions/configure-aws-credentials"]["with"] == {
+        "role-to-assume": "${{ vars.FAIRWAY_PUBLISHER_ROLE }}",
+        "aws-region": "${{ vars.FAIRWAY_REGION }}",
+    }
+    assert job["env"] == {"FAIRWAY_BUCKET": "${{ vars.FAIRWAY_BUCKET }}"}
+    assert "output/*/*.conda" in job["steps"][-1]["run"]
+
+
+def test_publishing__gitlab_job_can_be_pasted() -> None:
+    job = _find_job("publishing.md", "GitLab CI")["publish"]
+    assert job["image"]["entrypoint"] == [""]
+    assert job["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
+    assert job["variables"]["AWS_ROLE_ARN"] == "$FAIRWAY_PUBLISHER_ROLE"
+    token, copy = job["script"]
+    assert "$AWS_TOKEN" in token
+    assert "$AWS_WEB_IDENTITY_TOKEN_FILE" in token
+    assert copy.endswith("--recursive --exclude '*' --include '*.conda' --include '*.tar.bz2'")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page__copies_of_folders_name_artifacts(page: Path) -> None:
+    """Build tools leave index files beside artifacts, and a publisher may not write those."""
+    text = re.sub(r"\n +--", " --", page.read_text(encoding="utf-8"))
+    for command in re.findall(r"aws s3 cp .*--recursive.*", text):
+        assert "--exclude '*' --include '*.conda'" in command
+
+
+def test_publishing__names_the_output_that_has_the_role() -> None:
+    text = (ROOT / "docs/publishing.md").read_text(encoding="utf-8")
+    assert "`PublisherRoleTools`" in text
+    assert "publisher-tools" not in text
+
+
+def test_tokens__answer_to_other_methods_is_that_of_cloudfront() -> None:
+    """CloudFront refuses them before the authorizer could: ``test_serve__method_that_the_distribution_…``."""
+    text = (ROOT / "docs/tokens.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| (\d+) \|.*GET and HEAD", text, re.MULTILINE)
+    assert row == "403"
 
 
 def test_repository__names_no_place_of_its_own_making() -> None:
