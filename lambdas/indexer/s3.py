@@ -356,7 +356,8 @@ def _translated(key: str, *, reading: bool = False) -> Iterator[None]:
 
 def _translate_client_error(error: ClientError, key: str, *, reading: bool) -> FairwayError:
     status, code = _status(error), _code(error)
-    message = f"S3 answered {status} {code} for {key!r}"
+    # The answer to HEAD has no body: its code is the status again.
+    message = f"S3 answered {status if code in {'', str(status)} else f'{status} {code}'} for {key!r}"
     if code == "NoSuchBucket":
         return AccessDeniedError("the bucket does not exist", hint="check --bucket or FAIRWAY_BUCKET")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS or code == "RequestTimeout":
@@ -369,4 +370,4 @@ def _translate_client_error(error: ClientError, key: str, *, reading: bool) -> F
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     }:
         return VanishedError(message) if reading else ConflictError(message)
-    return AccessDeniedError(message)
+    return AccessDeniedError(message, hint="may you do this? 'aws sts get-caller-identity' says as whom AWS knows you")

@@ -25,7 +25,8 @@ Examples:
 The outputs are those of a deployed channel, byte for byte. Two runs at once do no harm. What may
 not be indexed is moved to DIR/.fairway/rejected/, beside a reason.
 
-Exit code 0 if everything could be read, 1 otherwise; refused artifacts are listed, and are no error.
+Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Refused artifacts are listed,
+and are no error.
 """
 )
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")

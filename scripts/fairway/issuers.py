@@ -127,7 +127,7 @@ Examples:
   fairway issuer refresh {_GITHUB}
 """
 )
-@click.argument("issuer_url", metavar="ISSUER", required=False)
+@click.argument("issuer_url", metavar="[ISSUER]", required=False)
 @click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
 @with_session
 def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None:
@@ -160,6 +160,8 @@ def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None
 Examples:
   fairway issuer check identity-token.txt
   echo "$ID_TOKEN" | fairway issuer check -
+
+Exit code 0 if it is genuine, though no rule may match; 1 if not, 2 for wrong usage.
 """
 )
 @click.argument("file", type=click.File())

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from lambdas.channel.errors import FairwayError, UsageError
+from lambdas.channel.errors import FairwayError, InvalidNameError, UsageError
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {  # name: (module:command, summary)
     "publish": ("scripts.fairway.publish:publish", "Check, upload and wait for packages."),
@@ -65,7 +65,13 @@ The bucket and the URL come from the outputs of 'cdk deploy':
   export FAIRWAY_URL=https://d111111abcdef8.cloudfront.net
 
 AWS credentials are found as by every AWS tool (AWS_PROFILE, AWS_ENDPOINT_URL, …).
-Exit codes: 0 done, 1 the answer is no, 2 wrong usage.
+
+\b
+Exit codes:
+  0    done
+  1    the answer is no: refused, not there in time, found wrong, denied by AWS
+  2    wrong usage: an option, a name or a pattern that is none, or that nothing has
+  130  interrupted
 """
 
 
@@ -91,7 +97,7 @@ def main() -> None:
     except click.ClickException as error:
         _print_error(error.format_message(), None)
         sys.exit(EXIT_NO)
-    except UsageError as error:
+    except (UsageError, InvalidNameError) as error:  # names in packages are judged where they are read
         _print_error(str(error), error.hint)
         sys.exit(EXIT_USAGE)
     except FairwayError as error:

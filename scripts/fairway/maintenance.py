@@ -23,8 +23,8 @@ Examples:
   fairway verify --deep tools/linux-64
   fairway verify --json tools | jq '.findings[] | select(.harmless | not)'
 
-Exit code 0 if nothing is wrong, 1 otherwise. Shards that no index names are harmless while they
-are young: readers may still hold an older index.
+Exit code 0 if nothing is wrong, 1 if something is, 2 for wrong usage. Shards that no index names are
+harmless while they are young: readers may still hold an older index.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
@@ -75,6 +75,9 @@ Examples:
   fairway reconcile --sweep tools
 
 The deployment does the same by itself once a day.
+
+Exit code 0 if everything could be looked at, 1 if not, 2 for wrong usage. Refused artifacts are
+listed, and are no error.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
@@ -109,6 +112,9 @@ Examples:
 
 Reads every artifact again: for an index that 'fairway verify' finds broken and 'fairway
 reconcile' does not mend. What is right already comes out byte for byte as it was.
+
+Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Refused artifacts are listed,
+and are no error.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")

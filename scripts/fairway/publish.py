@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from lambdas.channel.errors import InvalidNameError, PermanentError, RefusedError, UsageError, VanishedError
-from lambdas.channel.names import ArtifactKey, SubdirPath, parse_channel, parse_filename, parse_subdir
+from lambdas.channel.names import ArtifactKey, Channel, SubdirPath, parse_channel, parse_filename, parse_subdir
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
 
@@ -103,16 +103,17 @@ def publish(
     replace: bool,
 ) -> int:
     """Check packages, upload them, and wait until they can be installed."""
+    name = parse_channel(channel)
     with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
         ready = [convert(session, file, Path(folder)) for file in files] if as_conda else list(files)
-        return _publish(session, ready, channel, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
+        return _publish(session, ready, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
 
 
 def convert(session: Session, file: Path, folder: Path) -> Path:
     """Turn a ``.tar.bz2`` into a ``.conda``; other files are left as they are.
 
     Raises:
-        UsageError: it can't be turned into one.
+        PermanentError: it can't be turned into one.
     """
     from conda_package_handling.api import transmute  # noqa: PLC0415 - slow; see session.py
     from conda_package_handling.exceptions import InvalidArchiveError  # noqa: PLC0415 - as above
@@ -125,12 +126,19 @@ def convert(session: Session, file: Path, folder: Path) -> Path:
     except (InvalidArchiveError, OSError, ValueError) as failure:
         error = str(failure)
     if error:
-        raise UsageError(f"{str(file)!r} can't be turned into a .conda: {error}", hint="publish it as it is")
+        raise PermanentError(f"{str(file)!r} can't be turned into a .conda: {error}", hint="publish it as it is")
     return folder / (file.name.removesuffix(".tar.bz2") + ".conda")
 
 
 def _publish(
-    session: Session, files: Sequence[Path], channel: str, *, dry_run: bool, wait: bool, timeout: float, replace: bool
+    session: Session,
+    files: Sequence[Path],
+    channel: Channel,
+    *,
+    dry_run: bool,
+    wait: bool,
+    timeout: float,
+    replace: bool,
 ) -> int:
     candidates, refused = [], []
     for file in files:
@@ -164,12 +172,12 @@ def _publish(
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 
-def check_file(file: Path, channel: str) -> Candidate:
+def check_file(file: Path, channel: Channel) -> Candidate:
     """Read and validate a file as the indexer will.
 
     Raises:
         RefusedError: the indexer would refuse it.
-        InvalidNameError: its name, or the channel's, is none.
+        InvalidNameError: its name, or its subdir's, is none.
     """
     from lambdas.indexer.artifact import read_artifact  # noqa: PLC0415 - slow; see session.py
     from lambdas.indexer.record import make_record  # noqa: PLC0415 - as above
@@ -183,7 +191,7 @@ def check_file(file: Path, channel: str) -> Candidate:
             "info/index.json has no 'subdir', so it is not known where the package belongs",
             hint="upload it with 'aws s3 cp' to the subdir that you know it is for",
         )
-    path = SubdirPath(channel=parse_channel(channel), subdir=parse_subdir(subdir))
+    path = SubdirPath(channel=channel, subdir=parse_subdir(subdir))
     key = ArtifactKey(path=path, distribution=distribution)
     return Candidate(
         file=file, key=key, info=info, record=make_record(info, key, last_modified_ms=time.time_ns() // 10**6)
@@ -287,7 +295,12 @@ def _show_refused(session: Session, refused: list[tuple[Path, RefusedError | Inv
     session.show(
         {
             "refused": [
-                {"file": str(file), "code": getattr(error, "code", "invalid-name"), "message": str(error)}
+                {
+                    "file": str(file),
+                    "code": getattr(error, "code", "invalid-name"),
+                    "message": str(error),
+                    "hint": error.hint,
+                }
                 for file, error in refused
             ]
         },

@@ -195,7 +195,7 @@ Exit code 0 if all are indexed, 1 if not, 2 for wrong usage.
 """
 )
 @click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")
-@click.option("--wait", is_flag=True, help="Wait until each is indexed or refused.")
+@click.option("--wait", is_flag=True, help="Wait until each is indexed, refused or yanked.")
 @click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="With --wait: how long.")
 @with_session
 def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: float) -> int:

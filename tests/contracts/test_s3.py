@@ -156,6 +156,14 @@ def test_any__denied_is_never_nothing_there(
         call(storage)
 
 
+def test_head__denied_says_the_status_once(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(403)
+    with pytest.raises(AccessDeniedError) as caught:
+        storage.head("k/a")
+    assert str(caught.value) == "S3 answered 403 for 'k/a'"
+    assert "get-caller-identity" in (caught.value.hint or "")
+
+
 def test_get__object_in_a_cold_storage_class(storage: S3Storage, wire: Wire) -> None:
     wire.answer(403, "InvalidObjectState")
     with pytest.raises(AccessDeniedError):

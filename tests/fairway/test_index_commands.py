@@ -184,7 +184,7 @@ class TestStatus:
 
     def test_status__not_a_key(self, bucket: Bucket, run: Run) -> None:
         result = run("status", "hello-1.0-0.conda")
-        assert result.code == 1
+        assert result.code == 2
         assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME")
 
     def test_decide_status__yanked(self, bucket: Bucket) -> None:
@@ -569,6 +569,24 @@ class TestPublish:
         assert result.code == 1
         assert "broken-1.0-0.conda" in result.out
 
+    def test_publish__json_of_what_is_refused_has_the_hint(self, run: Run, tmp_path: Path) -> None:
+        files = {"broken-1.0-0.conda": b"no archive", "Upper-1.0-0.conda": conda_package()[1], "notes.txt": b""}
+        for name, body in files.items():
+            (tmp_path / name).write_bytes(body)
+        result = run("publish", "--json", *(str(tmp_path / name) for name in files), "team")
+        assert result.code == 1
+        refused = {Path(one["file"]).name: one for one in result.document["refused"]}
+        assert refused.keys() == files.keys()
+        assert all(one["hint"] for one in refused.values())
+        assert refused["broken-1.0-0.conda"]["code"] == "archive-wrong-format"
+        assert {refused[name]["code"] for name in ("Upper-1.0-0.conda", "notes.txt")} == {"invalid-name"}
+
+    def test_publish__what_cannot_be_converted_is_no_wrong_usage(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "broken-1.0-0.tar.bz2").write_bytes(b"no archive")
+        result = run("publish", "--as-conda", str(tmp_path / "broken-1.0-0.tar.bz2"), "team")
+        assert result.code == 1
+        assert result.err.splitlines()[-1].startswith("hint: ")
+
     def test_publish__wait(self, bucket: Bucket, run: Run, tmp_path: Path) -> None:
         filename, body = conda_package(depends=["bar"])
         (tmp_path / filename).write_bytes(body)
@@ -617,7 +635,17 @@ class TestPublish:
     def test_publish__not_a_channel(self, run: Run, tmp_path: Path) -> None:
         filename, body = conda_package()
         (tmp_path / filename).write_bytes(body)
-        assert run("publish", "--dry-run", str(tmp_path / filename), "Team").code == 1
+        assert run("publish", "--dry-run", str(tmp_path / filename), "Team").code == 2
+        (tmp_path / filename).write_bytes(body[:100])
+        result = run("publish", str(tmp_path / filename), "Team")  # whatever the package is
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("error: invalid channel name 'Team'\nhint: ")
+
+    @pytest.mark.parametrize("command", ["verify", "reconcile", "rebuild", "unyank"])
+    def test_any__not_a_channel(self, bucket: Bucket, run: Run, command: str) -> None:
+        more = ["foo"] if command == "unyank" else []
+        assert run(command, "Team", *more).code == 2
+        assert run(command, "team/Noarch", *more).code == 2
 
 
 @pytest.mark.parametrize(
