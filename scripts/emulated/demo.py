@@ -18,7 +18,7 @@ from scripts.emulated.transcript import Transcript
 from scripts.emulated.viewer import Viewer
 
 CHANNEL = "demo"
-_VISIBLE_SECONDS = 60.0
+_VISIBLE_SECONDS = 180.0
 _POLL_SECONDS = 0.05
 
 

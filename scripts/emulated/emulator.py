@@ -23,7 +23,7 @@ from scripts.emulated.isolation import make_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _TAIL_LINES = 20
