@@ -199,6 +199,11 @@ def find_extension(filename: str) -> Extension | None:
     return next((extension for extension in EXTENSIONS if filename.endswith(extension)), None)
 
 
+def is_artifact_like(filename: str) -> bool:
+    """Tell whether somebody meant an artifact, or its signatures: by the extension, whatever its case."""
+    return find_extension(filename.lower().removesuffix(SIGNATURES_SUFFIX)) is not None
+
+
 def parse_filename(filename: str) -> Distribution:
     """Take an artifact's filename apart.
 

@@ -2,10 +2,11 @@
 
 A refused object leaves its public key, so that the earlier version, if any, is served again; its
 bytes and the reason are kept under ``.fairway/rejected/KEY/ID/``. ID is made of the refused bytes'
-ETag: the same bytes refused twice lie in one place.
+ETag: the same bytes refused twice lie in one place. A very long key is named by its hash.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ _REASON: Final = "reason.json"
 _BYTES: Final = "object"
 _ID_CHARS: Final = 16
 _MAX_KEY_BYTES: Final = 900
+_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
 
 
@@ -49,10 +51,7 @@ class Refusal:
 
     @property
     def _folder(self) -> str:
-        # A key may have 1,024 bytes: one that leaves no room for ours is named by its hash.
-        long = len(self.key.encode()) > _MAX_KEY_BYTES
-        name = hashlib.sha256(self.key.encode()).hexdigest() if long else self.key
-        return f"{REJECTED_PREFIX}{name}/{self.id}"
+        return f"{REJECTED_PREFIX}{_find_place(self.key)}/{self.id}"
 
 
 class Announcer(Protocol):
@@ -113,8 +112,33 @@ def parse_refusal(body: bytes) -> Refusal:
 
 def list_refusals(storage: ObjectStorage, prefix: str = "") -> Iterator[Refusal]:
     """Read the refusals of all keys that start with the prefix."""
-    for info in storage.list_objects(REJECTED_PREFIX + prefix):
+    places = [REJECTED_PREFIX + prefix]
+    if prefix:  # keys that lie under their hash are in none of the places that a prefix tells
+        hashes = [name for name in storage.list_folders(REJECTED_PREFIX) if _HASH.match(name)]
+        places += [f"{REJECTED_PREFIX}{name}/" for name in hashes if not name.startswith(prefix)]
+    for place in places:
+        yield from (refusal for refusal in _read_refusals(storage, place) if refusal.key.startswith(prefix))
+
+
+def fetch_refusals(storage: ObjectStorage, key: str) -> list[Refusal]:
+    """Read the refusals of exactly this key, the latest last."""
+    found = _read_refusals(storage, f"{REJECTED_PREFIX}{_find_place(key)}/")
+    return sorted((refusal for refusal in found if refusal.key == key), key=lambda refusal: refusal.uploaded_at)
+
+
+def _read_refusals(storage: ObjectStorage, place: str) -> Iterator[Refusal]:
+    for info in storage.list_objects(place):
         if info.key.endswith(f"/{_REASON}"):
             stored = storage.get(info.key)
             if stored is not None:
                 yield parse_refusal(stored.body)
+
+
+def _find_place(key: str) -> str:
+    """Return where the refusals of a key lie: under the key, or where it leaves no room for ours, its hash.
+
+    A key may have 1,024 bytes. Those of a directory need not be UTF-8: half a surrogate pair stands
+    for a byte that is none.
+    """
+    encoded = key.encode(errors="surrogatepass")
+    return hashlib.sha256(encoded).hexdigest() if len(encoded) > _MAX_KEY_BYTES else key

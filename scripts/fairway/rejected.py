@@ -35,7 +35,11 @@ Examples:
 @with_session
 def list_rejected(session: Session, prefix: str) -> None:
     """List refused uploads whose keys start with PREFIX, oldest first."""
-    found = _fetch(session, prefix)
+    from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - slow; see session.py
+
+    found = sorted(
+        list_refusals(session.storage, strip_bucket(session, prefix)), key=lambda one: (one.uploaded_at, one.key)
+    )
     rows = [(one.uploaded_at[:19], one.key, one.code, one.id) for one in found]
     session.show(
         [asdict(one) for one in found],
@@ -103,16 +107,11 @@ def release(session: Session, key: str, identity: str | None) -> None:
     )
 
 
-def _fetch(session: Session, prefix: str) -> "list[Refusal]":
-    from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - slow; see session.py
-
-    found = list_refusals(session.storage, strip_bucket(session, prefix))
-    return sorted(found, key=lambda one: (one.uploaded_at, one.key))
-
-
 def _find(session: Session, key: str, identity: str | None) -> "Refusal":
+    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - slow; see session.py
+
     wanted = strip_bucket(session, key)
-    found = [one for one in _fetch(session, f"{wanted}/") if one.key == wanted and identity in {None, one.id}]
+    found = [one for one in fetch_refusals(session.storage, wanted) if identity in {None, one.id}]
     if not found:
         raise UsageError(f"nothing was refused under {wanted!r}", hint="fairway rejected list")
     return found[-1]

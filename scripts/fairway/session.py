@@ -105,8 +105,12 @@ class Session:
         return int(time.time())
 
     def show(self, document: object, text: str) -> None:
-        """Print the answer: one JSON document, or text for people."""
-        print(json.dumps(document, indent=2) if self.as_json else text)
+        """Print the answer: one JSON document, or text for people.
+
+        Names of files need not be UTF-8: what a terminal can't show is shown by its number.
+        """
+        answer = json.dumps(document, indent=2) if self.as_json else text
+        print(answer.encode(errors="backslashreplace").decode())
 
     def note(self, text: str) -> None:
         """Print what is not the answer: to stderr, and only for people."""

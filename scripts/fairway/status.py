@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from lambdas.channel.errors import UsageError
-from lambdas.channel.names import ArtifactKey, parse_artifact_key
+from lambdas.channel.errors import InvalidNameError, UsageError
+from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_key
 from scripts.fairway.session import Session, format_table, with_session
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def fetch_status(
     from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
     from lambdas.indexer.flat import is_large  # noqa: PLC0415 - as above
     from lambdas.indexer.project import COMMIT, REPODATA  # noqa: PLC0415 - as above
-    from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - as above
+    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - as above
 
     # The artifact first: what is found of it in the index afterwards is at least as new.
     info = storage.head(str(key))
@@ -123,37 +123,52 @@ def fetch_status(
     flat = storage.head(key.path.key(f"{REPODATA}.zst"))
     if not is_large(flat):  # the last one of the two, where it need not be waited for
         flat = storage.head(key.path.key(REPODATA))
-    refusals = [refusal for refusal in list_refusals(storage, f"{key}/") if refusal.key == str(key)]
+    refusals = fetch_refusals(storage, str(key))
     return decide_status(
         key,
         info,
         cards.get(key.filename),
         shard,
-        max(refusals, key=_uploaded_ms, default=None),
+        refusals[-1] if refusals else None,
         is_flat=flat is not None and flat.metadata.get(COMMIT) == commit.sha256,
         since_ms=since_ms,
         sha256=sha256,
     )
 
 
+def fetch_refused(storage: "ObjectStorage", key: str) -> UploadStatus:
+    """Do the same for a key that is no artifact's: all that is known of it is whether it was refused."""
+    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - slow; see session.py
+
+    info = storage.head(key)  # first: a refusal is written before the object goes
+    refusals = fetch_refusals(storage, key)
+    if refusals and (info is None or _uploaded_ms(refusals[-1]) >= info.last_modified_ms):
+        return UploadStatus(key=key, state=State.REFUSED, refusal=refusals[-1])
+    waits = info is not None and is_artifact_like(key)
+    return UploadStatus(key=key, state=State.WAITING if waits else State.UNKNOWN)
+
+
 def wait_for(
     session: Session,
-    keys: Sequence[ArtifactKey],
+    keys: Sequence[ArtifactKey | str],
     *,
     timeout_seconds: float,
     sha256s: Mapping[ArtifactKey, str] = _ANY_BYTES,
 ) -> list[UploadStatus]:
     """Wait until each upload is indexed, refused or yanked, or time is up.
 
-    ``sha256s`` has what is known of the uploads' bytes.
+    What is no artifact's key is given as text. ``sha256s`` has what is known of the uploads' bytes.
     """
     deadline = time.monotonic() + timeout_seconds
     since_ms = (session.now - RECENT_SECONDS) * 1000  # however long we wait
-    found: dict[ArtifactKey, UploadStatus] = {}
+    found: dict[ArtifactKey | str, UploadStatus] = {}
     while True:
         for key in keys:
             if key not in found or found[key].state not in FINAL_STATES:
-                found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
+                if isinstance(key, str):
+                    found[key] = fetch_refused(session.storage, key)
+                else:
+                    found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
         waiting = sum(status.state not in FINAL_STATES for status in found.values())
         if not waiting or time.monotonic() >= deadline:
             return [found[key] for key in keys]
@@ -200,10 +215,23 @@ Exit code 0 if all are indexed, 1 if not, 2 for wrong usage.
 @with_session
 def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: float) -> int:
     """Tell what became of uploads: waiting, indexed, or refused and why."""
-    parsed = [parse_artifact_key(strip_bucket(session, key)) for key in keys]
+    parsed: list[ArtifactKey | str] = []
+    errors: list[InvalidNameError] = []
+    for key in [strip_bucket(session, key) for key in keys]:
+        try:
+            parsed.append(parse_artifact_key(key))
+        except InvalidNameError as error:  # refused, or to be refused, or nothing that anybody uploaded
+            if fetch_refused(session.storage, key).state == State.UNKNOWN:
+                errors.append(error)
+            else:
+                parsed.append(key)
+    if errors and not parsed:
+        raise errors[0]
     found = wait_for(session, parsed, timeout_seconds=timeout if wait else 0)
     document = [one.to_json() for one in found]
-    session.show(document[0] if len(document) == 1 else document, format_statuses(found))
+    session.show(document[0] if len(keys) == 1 else document, format_statuses(found))
+    if errors:  # the other keys have had their answer
+        raise errors[0]
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 

@@ -187,6 +187,34 @@ class TestStatus:
         assert result.code == 2
         assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME")
 
+    @pytest.mark.parametrize(
+        ("key", "code"),
+        [
+            ("hello-1.0-0.conda", "invalid-key"),
+            ("team/noarch/Upper-1.0-0.conda", "invalid-key"),
+            ("team/deep/er/hello-1.0-0.conda", "invalid-key"),
+            ("team/noarch/hello-1.0-0.conda.sigs", "signatures-not-json"),
+            ("team/noarch/patch_instructions.json", "patches-not-json"),
+        ],
+    )
+    def test_status__refused_under_a_key_of_no_artifact(self, bucket: Bucket, run: Run, key: str, code: str) -> None:
+        (good,) = bucket.publish("team", conda_package(name="hello"))
+        bucket.storage.upload(key, b"anything")
+        if code == "invalid-key":
+            assert run("status", "--json", key).document["state"] == "waiting"
+        bucket.settle(key)
+        result = run("status", "--json", "--wait", good, key)
+        assert result.code == 1
+        states = [(one["key"], one["state"], (one["refusal"] or {}).get("code")) for one in result.document]
+        assert states == [(good, "indexed", None), (key, "refused", code)]
+
+    def test_status__not_a_key_beside_good_ones(self, bucket: Bucket, run: Run) -> None:
+        (good,) = bucket.publish("team", conda_package(name="hello"))
+        result = run("status", "--json", "hello-1.0-0.conda", good)
+        assert result.code == 1
+        assert [(one["key"], one["state"]) for one in result.document] == [(good, "indexed")]
+        assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME: 'hello-1.0-0.conda'")
+
     def test_decide_status__yanked(self, bucket: Bucket) -> None:
         (key,) = bucket.publish("team", conda_package())
         info = bucket.storage.head(key)
@@ -251,6 +279,19 @@ class TestRejected:
         (one,) = run("rejected", "list", "--json").document
         assert (one["key"], one["code"]) == ("hello-1.0-0.conda", "invalid-key")
         assert "hello-1.0-0.conda" not in bucket.storage.list_keys()
+
+    def test_rejected__key_that_lies_under_its_hash(self, bucket: Bucket, run: Run) -> None:
+        key = f"team/noarch/{'x' * 950}.conda"
+        bucket.storage.upload(key, b"anything")
+        bucket.storage.upload("team/noarch/Upper-1.0-0.conda", b"anything")
+        bucket.settle(key, "team/noarch/Upper-1.0-0.conda")
+        for prefix, number in (("", 2), ("team/noarch/", 2), ("team/noarch/xx", 1), (key, 1), ("other/", 0)):
+            assert len(run("rejected", "list", "--json", prefix).document) == number, prefix
+        digest = run("rejected", "show", "--json", key).document["object_key"].split("/")[2]
+        assert run("rejected", "list", "--json", digest[0]).document == [], "a hash is no key"
+        assert run("rejected", "release", key).code == 0
+        assert bucket.storage.body(key) == b"anything"
+        assert run("rejected", "show", key).code == 2
 
 
 class TestVerify:
