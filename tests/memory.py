@@ -192,6 +192,9 @@ class MemoryStorage:
             found = sorted({rest.partition("/")[0] for rest in rests if "/" in rest})
         yield from found
 
+    def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
+        yield from (info for info in self.list_objects(prefix) if "/" not in info.key[len(prefix) :])
+
     # Inside
 
     def _next(self) -> str:

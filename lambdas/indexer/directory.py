@@ -214,16 +214,7 @@ class DirectoryStorage:
         start = self._path(folder) if folder else self.root
         for key, entry in self._walk(start, folder + "/" if folder else ""):
             if key.startswith(prefix):
-                try:
-                    status = entry.stat()
-                except FileNotFoundError:
-                    continue
-                yield ObjectInfo(
-                    key=key,
-                    size=status.st_size,
-                    etag=_file_etag(status),
-                    last_modified_ms=_modified_ms(status),
-                )
+                yield from _list_file(key, entry)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the folders directly inside one."""
@@ -235,6 +226,18 @@ class DirectoryStorage:
         except (FileNotFoundError, NotADirectoryError):
             return
         yield from (entry.name for entry in entries if entry.is_dir() and entry.name != PRIVATE_PREFIX[:-1])
+
+    def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the files directly inside a folder."""
+        if not prefix and self._channel is not None:
+            return
+        try:
+            entries = sorted((self._path(prefix) if prefix else self.root).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if not entry.is_dir() and not entry.name.startswith(_TEMPORARY) and prefix + entry.name not in _OWN:
+                yield from _list_file(prefix + entry.name, entry)
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
         try:
@@ -314,6 +317,12 @@ class DirectoryStorage:
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _list_file(key: str, entry: Path) -> Iterator[ObjectInfo]:
+    with contextlib.suppress(FileNotFoundError):  # gone since its folder was read
+        status = entry.stat()
+        yield ObjectInfo(key=key, size=status.st_size, etag=_file_etag(status), last_modified_ms=_modified_ms(status))
 
 
 def _file_etag(status: os.stat_result) -> str:

@@ -18,13 +18,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from lambdas.channel.errors import FairwayError, UnavailableError
-from lambdas.channel.names import parse_channel
+from lambdas.channel.names import Channel, parse_channel
 from lambdas.indexer.announce import AwsAnnouncer, QueueReminder
 from lambdas.indexer.events import find_subdir, make_misplaced, parse_message, plan_work
 from lambdas.indexer.parallel import THREADS
 from lambdas.indexer.policy import publish_settings
 from lambdas.indexer.publish import Indexer, Report
-from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, sweep_or_leave
+from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, refuse_strays, sweep_or_leave
 from lambdas.indexer.s3 import S3Storage
 from lambdas.indexer.settings import Settings, parse_settings
 
@@ -99,9 +99,10 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
     """Reconcile every channel, or those in ``event["channels"]``, and sweep shards nobody names.
 
     Subdirs that time does not suffice for come first the next day, more or less: the order is drawn.
+    What lies where nothing can be indexed harms no reader, and comes last.
     """
-    channels = event.get("channels") or list(list_channels(storage()))
-    subdirs = [path for channel in channels for path in list_subdirs(storage(), parse_channel(channel))]
+    channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
+    subdirs = [path for channel in channels for path in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
     done = failed = 0
     while subdirs and context.get_remaining_time_in_millis() > _SUBDIR_MS:
@@ -109,14 +110,28 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
         try:
             for report in reconcile(storage(), indexer(), path):
                 _tell(str(path), report)
+                _tell_failures(report)
             grace_ms = settings().shard_grace_days * DAY_MS
             sweep_or_leave(storage(), path, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
         except FairwayError:
             logger.exception("subdir not reconciled", extra={"subdir": str(path)})
             failed += 1
+    for channel in [*channels, *([] if event.get("channels") else [None])]:
+        _refuse_strays(channel, context)
     _count("UnreconciledSubdirs", failed + len(subdirs))
     return {"reconciled": done, "failed": failed, "unfinished": [str(path) for path in subdirs]}
+
+
+def _refuse_strays(channel: Channel | None, context: LambdaContext) -> None:
+    """Set aside what lies in no subdir of a channel, or in no channel, while there is time."""
+    try:
+        reports = refuse_strays(storage(), indexer(), channel)
+        while context.get_remaining_time_in_millis() > _SUBDIR_MS and (report := next(reports, None)) is not None:
+            _tell(channel or "nowhere", report)
+            _tell_failures(report)
+    except FairwayError:
+        logger.exception("misplaced uploads not set aside", extra={"channel": channel})
 
 
 class _Batch:
@@ -132,11 +147,11 @@ class _Batch:
     def index(self) -> None:
         keys = [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
         work = plan_work(keys)
-        for key, misplaced in work.misplaced.items():
-            with self._guarded([key]):
-                if (refusal := indexer().refuse(key, make_misplaced(misplaced))) is not None:
-                    _count("RefusedUploads", 1)
-                    logger.warning("refused", key=key, code=refusal.code, reason=refusal.message)
+        if work.misplaced:
+            with self._guarded(work.misplaced):
+                report = indexer().refuse_all({key: make_misplaced(error) for key, error in work.misplaced.items()})
+                self._failures |= report.failures
+                _tell("nowhere", report)
         for path, touched in work.subdirs.items():
             with self._guarded([key for key in keys if find_subdir(key) == path]):
                 with tracer.provider.in_subsegment("## index"):
@@ -182,6 +197,11 @@ def _tell(path: str, report: Report) -> None:
     _count("Commits", report.commits)
     _count("CommitConflicts", report.conflicts)
     logger.info("settled", extra={"subdir": path, **counts, "commits": report.commits, "conflicts": report.conflicts})
+
+
+def _tell_failures(report: Report) -> None:
+    for key, failure in report.failures.items():
+        logger.error("to be tried again", key=key, exc_info=failure)
 
 
 def _count(name: str, value: int) -> None:

@@ -201,6 +201,29 @@ class Indexer:
         info = self._storage.head(key)
         return None if info is None else set_aside(self._storage, self._announcer, info, error)
 
+    def refuse_all(self, misplaced: Mapping[str, RefusedError]) -> Report:
+        """Do so for several keys, each for itself: one that can't be set aside stops no other (law 3)."""
+
+        def refuse(key: str) -> Refusal | FairwayError | None:
+            try:
+                return self.refuse(key, misplaced[key])
+            except FairwayError as error:
+                return error
+            except Exception as error:  # noqa: BLE001 - a bug that one key meets may not stop the others (law 3)
+                failure = UnavailableError(f"could not set {key!r} aside: {error!r}")
+                failure.__cause__ = error
+                return failure
+
+        found = dict(zip(misplaced, in_parallel(refuse, misplaced), strict=True))
+        return Report(
+            outcomes=tuple(
+                Outcome(key=key, status="refused", refusal=one)
+                for key, one in found.items()
+                if isinstance(one, Refusal)
+            ),
+            failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
+        )
+
     def _settle(self, path: SubdirPath, touched: Touched, run: _Run) -> Commit:
         """Swap until the commit agrees with what is under the touched keys, then look once more.
 

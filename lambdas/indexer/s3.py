@@ -288,13 +288,7 @@ class S3Storage:
         """List: one ListObjectsV2 per 1,000 keys."""
         with _translated(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
-                for entry in page.get("Contents", []):
-                    yield ObjectInfo(
-                        key=entry["Key"],
-                        size=entry["Size"],
-                        etag=entry["ETag"].strip('"'),
-                        last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
-                    )
+                yield from (_listed_info(entry) for entry in page.get("Contents", []))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List common prefixes: one ListObjectsV2 per 1,000."""
@@ -305,6 +299,15 @@ class S3Storage:
             for page in pages:
                 for entry in page.get("CommonPrefixes", []):
                     yield entry["Prefix"][len(prefix) :].rstrip("/")
+
+    def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List what lies directly there: one ListObjectsV2 per 1,000 files and folders."""
+        with _translated(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+            )
+            for page in pages:
+                yield from (_listed_info(entry) for entry in page.get("Contents", []))
 
 
 def _version_argument(version: str | None) -> dict[str, Any]:
@@ -327,6 +330,15 @@ def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: AN
         metadata=answer.get("Metadata", {}),
         md5=etag if plain and "-" not in etag and len(etag) == _MD5_HEX_CHARS else None,
         sha256=base64.b64decode(checksum).hex() if whole else None,
+    )
+
+
+def _listed_info(entry: Any) -> ObjectInfo:  # noqa: ANN401 - one of boto3's dictionaries
+    return ObjectInfo(
+        key=entry["Key"],
+        size=entry["Size"],
+        etag=entry["ETag"].strip('"'),
+        last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
     )
 
 

@@ -187,3 +187,6 @@ class ObjectStorage(Protocol):
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the names of the folders directly under a prefix, which ends in ``/`` or is empty."""
+
+    def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the objects directly under a prefix, which ends in ``/`` or is empty, and in no folder of it."""

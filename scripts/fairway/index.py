@@ -70,7 +70,8 @@ def index(
             if rebuild:
                 reports.append(rebuild_subdir(storage, indexer, path))
             else:
-                reports.extend(reconcile(storage, indexer, path))
+                # Folders of a directory are their owner's: what lies there is nobody's lost upload.
+                reports.extend(reconcile(storage, indexer, path, deep=False))
     return show_reports(session, reports)
 
 

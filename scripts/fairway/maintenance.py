@@ -41,7 +41,7 @@ def verify(session: Session, target: str, *, deep: bool) -> int:
     findings = []
     for path in paths:
         findings += list(verify_subdir(session.storage, path, depth, progress=session.note))
-    if "/" not in target:
+    if is_channel(target):
         findings += list(verify_channel(session.storage, channel))
     wrong = [finding for finding in findings if not finding.is_harmless]
     rows = [(finding.problem.value, finding.key, finding.message) for finding in wrong]
@@ -74,7 +74,8 @@ Examples:
   fairway reconcile tools/linux-64
   fairway reconcile --sweep tools
 
-The deployment does the same by itself once a day.
+For a whole channel, uploads to places where nothing can be indexed are set aside too. The
+deployment does the same by itself once a day.
 
 Exit code 0 if everything could be looked at, 1 if not, 2 for wrong usage. Refused artifacts are
 listed, and are no error.
@@ -86,12 +87,12 @@ listed, and are no error.
 def reconcile(session: Session, target: str, *, sweep: bool) -> int:
     """Repair an index by listing the bucket; only what is not known yet is downloaded."""
     from lambdas.indexer.reconcile import reconcile as run  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.reconcile import sweep_or_leave  # noqa: PLC0415 - as above
+    from lambdas.indexer.reconcile import refuse_strays, sweep_or_leave  # noqa: PLC0415 - as above
 
     indexer, settings = connect_indexer(session)
     reports: list[Report] = []
     deleted = 0
-    _, paths = find_subdirs(session.storage, target)
+    channel, paths = find_subdirs(session.storage, target)
     for path in paths:
         session.note(f"{path}: listing")
         for report in run(session.storage, indexer, path):
@@ -101,6 +102,9 @@ def reconcile(session: Session, target: str, *, sweep: bool) -> int:
             grace_ms = settings.shard_grace_days * DAY_MS
             swept = sweep_or_leave(session.storage, path, now_ms=session.now * 1000, grace_ms=grace_ms)
             deleted += swept.deleted if swept is not None else 0
+    if is_channel(target):
+        for place in (channel, None):
+            reports += refuse_strays(session.storage, indexer, place)
     return show_reports(session, reports, deleted_shards=deleted)
 
 
@@ -140,13 +144,18 @@ def find_subdirs(storage: "ObjectStorage", target: str) -> tuple[Channel, list[S
     """
     from lambdas.indexer.reconcile import list_subdirs  # noqa: PLC0415 - slow; see session.py
 
-    if "/" in target.rstrip("/"):
+    if not is_channel(target):
         path = parse_subdir_path(target.rstrip("/"))
         return path.channel, [path]
     channel = parse_channel(target.rstrip("/"))
     if channel not in storage.list_folders(""):
         raise UsageError(f"there is no channel {channel!r}", hint="fairway channel list")
     return channel, list(list_subdirs(storage, channel))
+
+
+def is_channel(target: str) -> bool:
+    """Tell whether ``CHANNEL[/SUBDIR]`` is a whole channel."""
+    return "/" not in target.rstrip("/")
 
 
 def connect_indexer(session: Session) -> "tuple[Indexer, Settings]":

@@ -106,6 +106,7 @@ OTHERS: list[Callable[[S3Storage], object]] = [
     lambda storage: storage.delete(INFO),
     lambda storage: list(storage.list_objects("k/")),
     lambda storage: list(storage.list_folders("k/")),
+    lambda storage: list(storage.list_files("k/")),
 ]
 EVERYTHING = [*LOOKS, *READS, *WRITES, *OTHERS]
 WITH_BODIES = [*LOOKS[1:], *READS, *WRITES, *OTHERS]  # the answer to HEAD has none, hence no code

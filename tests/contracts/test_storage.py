@@ -570,6 +570,17 @@ def test_list_folders__more_than_a_page_of_keys_in_one(storage: ObjectStorage) -
     assert list(storage.list_folders("team/")) == ["a", "b", "c"]
 
 
+def test_list_files__direct_ones(storage: ObjectStorage) -> None:
+    for key in ("team/noarch/a", "team/b", "team/a", "c"):
+        put(storage, key)
+    assert [info.key for info in storage.list_files("team/")] == ["team/a", "team/b"]
+    assert list(storage.list_files("team/")) == [
+        info for info in storage.list_objects("team/") if "noarch" not in info.key
+    ]
+    assert [info.key for info in storage.list_files("")] == ["c"]
+    assert list(storage.list_files("nobody/")) == []
+
+
 @pytest.mark.parametrize("key", ODD_KEYS)
 def test_put__odd_keys(storage: ObjectStorage, key: str) -> None:
     info = put(storage, key, key.encode())

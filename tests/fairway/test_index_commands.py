@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -380,6 +381,97 @@ class TestReconcile:
         writes = [key for kind, key in bucket.storage.log if kind in {"put", "copy", "delete"}]
         assert (touched, writes) == ([], [])
 
+    def test_reconcile__misplaced_uploads_are_reported(self, bucket: Bucket, run: Run) -> None:
+        keys = [f"team/noarch/{name}" for name in ("Upper-1.0-0.conda", "nodash.conda", "Foo-1.0-0.CONDA")]
+        for key in [*keys, "team/noarch/foo-1.0-0.Conda", "team/noarch/Upper-1.0-0.conda.sigs"]:
+            bucket.storage.upload(key, b"anything")
+        bucket.upload("team", conda_package())
+        result = run("reconcile", "--json", "team/noarch")
+        assert (result.code, result.document["indexed"], result.document["refused"]) == (0, 1, 5)
+        assert {one["code"] for one in result.document["refusals"]} == {"invalid-key"}
+        assert set(keys) <= {one["key"] for one in result.document["refusals"]}
+        assert [key for key in bucket.storage.list_keys() if key in keys] == []
+        assert run("reconcile", "--json", "team").document["refused"] == 0
+        assert run("status", "--json", keys[2]).document["state"] == "refused"
+
+    def test_reconcile__uploads_to_places_where_nothing_is_indexed(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", *(conda_package(name=f"p{number}") for number in range(5)))
+        misplaced = [
+            "top-1-0.conda",
+            "Team/noarch/foo-1-0.conda",
+            "team/above-1-0.conda",
+            "team//empty-1-0.conda",
+            "team/x/y-1.0-0.conda",
+            "team/a/b/c-1-0.tar.bz2",
+            "team/noarch/deeper/d-1-0.conda",
+            "team/noarch/shards/e-1-0.conda",
+        ]
+        kept = ["top.txt", "team/x/notes.txt", "team/notices.json", "other/x/y-1.0-0.conda"]
+        for key in (*misplaced, *kept):
+            bucket.storage.upload(key, b"anything")
+        before = bucket.storage.snapshot()
+        bucket.storage.log.clear()
+        document = run("reconcile", "--json", "team").document
+        assert sorted(one["key"] for one in document["refusals"]) == sorted(misplaced)
+        assert bucket.storage.snapshot() == {key: body for key, body in before.items() if key not in misplaced}
+        bucket.storage.log.clear()
+        assert run("reconcile", "--json", "team").document["refused"] == 0
+        shards = [key for kind, key in bucket.storage.log if kind == "list" and "team/noarch/".startswith(key)]
+        assert shards.count("team/noarch/") == 1, "the subdir is listed once"
+
+    def test_reconcile__one_misplaced_upload_can_not_be_set_aside(self, bucket: Bucket, run: Run) -> None:
+        for name in ("A", "B", "C"):
+            bucket.storage.upload(f"team/noarch/{name}-1.0-0.conda", b"anything")
+        bucket.upload("team", conda_package())
+
+        def fault(kind: str, key: str, moment: str) -> None:
+            if (kind, moment) == ("copy", "before") and "/B-" in key:
+                raise ZeroDivisionError("a bug")
+
+        bucket.storage.fault = fault
+        result = run("reconcile", "--json", "team")
+        assert (result.code, result.document["refused"], result.document["indexed"]) == (1, 2, 1)
+        assert list(result.document["failures"]) == ["team/noarch/B-1.0-0.conda"]
+        assert run("reconcile", "team").code == 1
+        bucket.storage.fault = None
+        assert run("reconcile", "--json", "team").document["refused"] == 1
+
+    @pytest.mark.parametrize("hashed", [True, False], ids=["ETags are hashes", "ETags are none"])
+    def test_reconcile__signatures_whose_event_was_lost(self, bucket: Bucket, run: Run, *, hashed: bool) -> None:
+        keys = bucket.publish(
+            "team", *(conda_package(name=name) for name in ("same", "other", "longer", "gone", "new"))
+        )
+        for key in keys[:4]:
+            bucket.storage.upload(f"{key}.sigs", b'[{"a": 1}]')
+        bucket.settle(*(f"{key}.sigs" for key in keys[:4]))
+        bucket.storage.upload(f"{keys[1]}.sigs", b'[{"a": 2}]')
+        bucket.storage.upload(f"{keys[2]}.sigs", b'[{"a": 1}, {}]')
+        bucket.storage.remove(f"{keys[3]}.sigs")
+        bucket.storage.upload(f"{keys[4]}.sigs", b"[]")
+        if not hashed:
+            for key in keys:
+                versions = bucket.storage.versions[f"{key}.sigs"]
+                versions[-1] = replace(versions[-1], info=replace(versions[-1].info, etag=f"{key}-1"))
+        bucket.storage.log.clear()
+        document = run("reconcile", "--json", "team/noarch").document
+        assert (document["indexed"], document["unchanged"]) == (4, 0)
+        assert (("get", f"{keys[0]}.sigs") in bucket.storage.log) is not hashed
+        records = json.loads(bucket.storage.body("team/noarch/repodata.json"))["packages.conda"]
+        for key in keys:
+            name = f"{key}.sigs"
+            there = name in bucket.storage.list_keys()
+            wanted = hashlib.sha256(bucket.storage.body(name)).hexdigest() if there else None
+            assert records[key.rpartition("/")[2]].get("attestations_sha256") == wanted, key
+        again = run("reconcile", "--json", "team/noarch").document
+        assert (again["indexed"], again["refused"]) == (0, 0)
+
+    def test_rebuild__misplaced_uploads_are_reported(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        bucket.storage.upload("team/noarch/Upper-1.0-0.conda", b"anything")
+        result = run("rebuild", "--json", "team")
+        assert (result.code, result.document["refused"]) == (0, 1)
+        assert "foo-1.0-0.conda" in bucket.storage.body("team/noarch/repodata.json").decode()
+
     def test_reconcile__sweeps_after_the_grace_and_never_sooner(self, bucket: Bucket, run: Run) -> None:
         bucket.publish("team", conda_package())
         (first,) = _all(bucket.storage, "team/noarch/shards/")
@@ -560,6 +652,35 @@ class TestIndex:
         assert (result.code, result.document["indexed"], result.document["refused"]) == (0, 1, 1)
         assert not (tmp_path / "team/noarch/broken-1.0-0.conda").exists()
         assert list((tmp_path / "team/.fairway/rejected").rglob("reason.json"))
+
+    @pytest.mark.parametrize("more", [[], ["--rebuild"]], ids=["", "rebuild"])
+    def test_index__filename_that_is_not_utf_8(self, run: Run, tmp_path: Path, more: list[str]) -> None:
+        folder = tmp_path / "team/noarch"
+        folder.mkdir(parents=True)
+        filename, body = conda_package()
+        (folder / filename).write_bytes(body)
+        odd = os.fsdecode(b"bad\xff-1.0-0.conda")
+        for name in (odd, f"{odd}.sigs", "Upper-1.0-0.conda"):
+            (folder / name).write_bytes(b"anything")
+        shutil.copytree(tmp_path / "team", tmp_path / "again/team")
+        document = run("index", "--json", str(tmp_path / "team"), *more).document
+        assert (document["indexed"], document["refused"], document["failures"]) == (1, 3, {})
+        assert odd in {one["key"].rpartition("/")[2] for one in document["refusals"]}
+        assert filename in (folder / "repodata.json").read_text()
+        assert not (folder / odd).exists()
+        assert list((tmp_path / "team/.fairway/rejected/team/noarch" / odd).rglob("object"))
+        assert run("index", "--json", str(tmp_path / "team"), *more).document["refused"] == 0
+        result = run("index", str(tmp_path / "again/team"), *more)
+        assert result.code == 0
+        assert "refused team/noarch/bad\\udcff-1.0-0.conda: " in result.out
+
+    def test_index__folders_of_a_directory_are_their_owners(self, run: Run, tmp_path: Path) -> None:
+        files = [tmp_path / "team" / name for name in ("noarch/old/foo-1.0-0.conda", "x/foo-1.0-0.conda")]
+        for file in files:
+            file.parent.mkdir(parents=True)
+            file.write_bytes(b"anything")
+        assert run("index", "--json", str(tmp_path / "team")).document["refused"] == 0
+        assert all(file.exists() for file in files)
 
     def test_index__replaced_file_is_read_again(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "team/noarch/foo-1.0-0.conda"

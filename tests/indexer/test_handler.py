@@ -298,3 +298,46 @@ def test_handle_schedule__no_time_left(world: World) -> None:
     world.upload(NOARCH, package())
     answer: Any = handler.handle_schedule({}, Context(remaining_ms=1000))
     assert answer["unfinished"] == ["team/noarch"]
+
+
+def test_handle_schedule__misplaced_uploads(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.upload(NOARCH, package())
+    misplaced = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", NOARCH.key("Upper-1.0-0.conda")]
+    for key in misplaced:
+        world.storage.upload(key, b"anything")
+    answer: Any = handler.handle_schedule({}, Context())
+    assert (answer["reconciled"], answer["failed"]) == (1, 0)
+    assert {refusal.key for refusal in list_refusals(world.storage)} == set(misplaced)
+    assert not set(misplaced) & set(world.storage.list_keys())
+    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 4
+
+
+def test_handle_schedule__misplaced_uploads_of_some_channels(world: World) -> None:
+    for key in ("top-1-0.conda", "team/x-1-0.conda", "other/x-1-0.conda"):
+        world.storage.upload(key, b"anything")
+    handler.handle_schedule({"channels": ["team"]}, Context())
+    assert [refusal.key for refusal in list_refusals(world.storage)] == ["team/x-1-0.conda"]
+
+
+def test_handle_schedule__misplaced_upload_can_not_be_set_aside(world: World) -> None:
+    world.storage.upload("stuck-1-0.conda", b"anything")
+    world.storage.upload("team/x-1-0.conda", b"anything")
+    world.storage.fault = fail_for("rejected/stuck")
+    answer: Any = handler.handle_schedule({}, Context())
+    assert answer["failed"] == 0
+    assert [refusal.key for refusal in list_refusals(world.storage)] == ["team/x-1-0.conda"]
+
+
+def test_handle_schedule__misplaced_uploads_can_not_be_listed(world: World) -> None:
+    world.upload(NOARCH, package())
+    listed: list[str] = []
+
+    def fault(kind: str, key: str, moment: str) -> None:
+        if (kind, key, moment) == ("list", "", "before"):
+            listed.append(key)
+            if len(listed) > 1:  # the first is for the channels
+                raise UnavailableError("503")
+
+    world.storage.fault = fault
+    answer: Any = handler.handle_schedule({}, Context())
+    assert (answer["reconciled"], answer["failed"], len(listed)) == (1, 0, 2)
