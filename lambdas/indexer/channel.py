@@ -72,10 +72,13 @@ _NAMES: Final = 256  # that are read at a time where all are read
 _Entry = dict[str, Any]
 
 
-def project_channel(storage: ObjectStorage, channel: Channel, *, url: str, may_defer: bool = False) -> bool:
+def project_channel(
+    storage: ObjectStorage, channel: Channel, *, url: str, may_defer: bool = False, from_scratch: bool = False
+) -> bool:
     """Bring the three files of a channel up to date with the commits of its subdirs.
 
     With ``may_defer``, that is left for later where channeldata.json is large; return whether it was.
+    With ``from_scratch``, they are made again whatever is there.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
@@ -83,21 +86,20 @@ def project_channel(storage: ObjectStorage, channel: Channel, *, url: str, may_d
     # What is replaced is looked at before the commits: who reads commits later, writes later or loses.
     found = dict(zip(FILES, in_parallel(lambda name: storage.head(f"{channel}/{name}"), FILES), strict=True))
     paths = list(_list_subdirs(storage, channel))
-    etags = _fetch_etags(storage, paths)
-    if not _find_behind(found, _hash_shown(etags)):
+    etags = fetch_etags(storage, paths)
+    if not from_scratch and not _find_behind(found, hash_shown(etags)):
         return False
     channeldata = found[CHANNELDATA]
     if may_defer and channeldata is not None and channeldata.size > LARGE_CHANNELDATA_BYTES:
         return True
     try:
-        ChannelProjector(storage=storage, channel=channel, url=url, found=found).project(
-            [path for path in paths if path.subdir in etags]
-        )
+        projector = ChannelProjector(storage=storage, channel=channel, url=url, found=found, from_scratch=from_scratch)
+        projector.project([path for path in paths if path.subdir in etags])
     except VanishedError as error:
         raise ConflictError(f"a file of {channel} was replaced while it was read") from error
     # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
     # and the same bytes come back when a change is taken back. So whoever wrote looks once more.
-    if _fetch_etags(storage, paths) != etags:
+    if fetch_etags(storage, paths) != etags:
         raise ConflictError(f"a subdir of {channel} has a newer commit")
     return False
 
@@ -126,6 +128,8 @@ class ChannelProjector:
     channel: Channel
     url: str
     found: Mapping[str, ObjectInfo | None]
+    from_scratch: bool = False
+    """Write everything again, whatever is there."""
     commits: dict[SubdirPath, Commit] = field(default_factory=dict)
 
     def project(self, paths: Sequence[SubdirPath]) -> None:
@@ -137,12 +141,12 @@ class ChannelProjector:
         commits = in_parallel(self._fetch_commit, paths)
         self.commits = dict(zip(paths, commits, strict=True))
         shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
-        behind = _find_behind(self.found, _hash_shown(shown))
+        behind = list(self.found) if self.from_scratch else _find_behind(self.found, hash_shown(shown))
         if not behind:
             return
-        document = self._advance() or self._make()
+        document = (None if self.from_scratch else self._advance()) or self._make()
         subdirs = sorted(path.subdir for path in self.commits)
-        metadata = {SHOWN: _hash_shown(shown)}
+        metadata = {SHOWN: hash_shown(shown)}
         if CHANNELDATA in behind:
             self._put_channeldata(document, subdirs, metadata)
         merged = {"subdirs": subdirs, "packages": dict(document.newest)}
@@ -329,7 +333,7 @@ class ChannelProjector:
         return f"{PRIVATE_PREFIX}{STATE_COLLECTION}/{self.channel}/state.json.zst"
 
 
-def _fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirPath]) -> dict[str, str | None]:
+def fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirPath]) -> dict[str, str | None]:
     """Return which commit each subdir has, by ETag; subdirs without one are left out."""
     heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
     return {path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None}
@@ -347,7 +351,8 @@ def _find_behind(found: Mapping[str, ObjectInfo | None], shown: str) -> list[str
     return [name for name, info in found.items() if info is None or info.metadata.get(SHOWN) != shown]
 
 
-def _hash_shown(etags: Mapping[str, str | None]) -> str:
+def hash_shown(etags: Mapping[str, str | None]) -> str:
+    """Return what a file carries that shows these commits."""
     return hashlib.sha256(encode_json(etags)).hexdigest()
 
 

@@ -551,7 +551,13 @@ class Indexer:
         """Do the same for the files of the channel."""
         for round_number in range(MAX_ROUNDS):
             try:
-                return project_channel(self._storage, channel, url=self._policy.outputs.url, may_defer=run.may_defer)
+                return project_channel(
+                    self._storage,
+                    channel,
+                    url=self._policy.outputs.url,
+                    may_defer=run.may_defer,
+                    from_scratch=run.from_scratch,
+                )
             except ConflictError:
                 self._pause(round_number)
         raise ConflictError(f"{channel} kept changing during {MAX_ROUNDS} rounds")

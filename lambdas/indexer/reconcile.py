@@ -82,15 +82,20 @@ def list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirPat
 
 
 def list_artifacts(storage: ObjectStorage, path: SubdirPath) -> Iterator[ObjectInfo]:
-    """Yield what lies directly in a subdir and is named like an artifact or its signatures.
+    """Yield what lies directly in a subdir and is named like an artifact or its signatures."""
+    return (info for filename, info in list_files(storage, path) if is_artifact_like(filename))
+
+
+def list_files(storage: ObjectStorage, path: SubdirPath) -> Iterator[tuple[str, ObjectInfo]]:
+    """Yield what lies directly in a subdir, by filename.
 
     The listing jumps over nothing: shards lie in the same folder, and are passed over.
     """
     prefix = path.key("")
     for info in storage.list_objects(prefix):
         filename = info.key[len(prefix) :]
-        if "/" not in filename and is_artifact_like(filename):
-            yield info
+        if "/" not in filename:
+            yield filename, info
 
 
 def find_differences(storage: ObjectStorage, path: SubdirPath, commit: Commit) -> Differences:

@@ -6,21 +6,41 @@ Reads everything and writes nothing. Trusts no metadata that it can compute.
 import bz2
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from lambdas.channel.errors import FairwayError, InvalidDocumentError, InvalidNameError, VanishedError
-from lambdas.channel.names import SIGNATURES_SUFFIX, Channel, PackageName, SubdirPath, parse_artifact_key
+from lambdas.channel.names import (
+    NOARCH,
+    PATCH_INSTRUCTIONS,
+    SIGNATURES_SUFFIX,
+    Channel,
+    PackageName,
+    SubdirPath,
+    is_artifact_like,
+    parse_artifact_key,
+)
+from lambdas.indexer.channel import CHANNELDATA, FEED, PAGE, SHOWN, fetch_etags, hash_shown
 from lambdas.indexer.commit import Commit, fetch_cards, fetch_commit, fetch_patches
 from lambdas.indexer.encoding import decode_json, decompress
-from lambdas.indexer.flat import is_large
+from lambdas.indexer.flat import LARGE_CHANNELDATA_BYTES, is_large
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import PatchInstructions
-from lambdas.indexer.project import COMMIT, FROM_PACKAGES, REPODATA, RUN_EXPORTS
-from lambdas.indexer.projections.repodata import apply_to_repodata, make_repodata
+from lambdas.indexer.project import COMMIT, FROM_PACKAGES, REPODATA, RUN_EXPORTS, SUBDIR_PAGE
+from lambdas.indexer.projections.channeldata import (
+    ChannelPart,
+    apply_to_part,
+    format_channeldata,
+    make_entry,
+    make_part,
+    merge_parts,
+)
+from lambdas.indexer.projections.feed import format_feed
+from lambdas.indexer.projections.pages import format_channel_page, format_subdir_page
+from lambdas.indexer.projections.repodata import apply_to_repodata, iter_repodata, make_repodata
 from lambdas.indexer.projections.run_exports import apply_to_run_exports, make_run_exports
-from lambdas.indexer.reconcile import list_artifacts
+from lambdas.indexer.reconcile import find_changed_sidecars, list_files, list_subdirs
 from lambdas.indexer.storage import ObjectInfo, ObjectStorage
 from lambdas.indexer.tree import (
     SHARDS_FOLDER,
@@ -53,6 +73,9 @@ class Problem(Enum):
     PROJECTION_BEHIND = "projection-behind"
     PROJECTION_WRONG = "projection-wrong"
     ENCODINGS_DISAGREE = "encodings-disagree"
+    SIGNATURES_WITHOUT_RECORD = "signatures-without-record"
+    SIGNATURES_MISMATCH = "signatures-mismatch"
+    PATCHES_NOT_IN_FORCE = "patches-not-in-force"
     ORPHAN_SHARD = "orphan-shard"
 
 
@@ -77,27 +100,71 @@ class Depth:
     """Orphans younger than this are harmless."""
 
 
+@dataclass(kw_only=True, slots=True)
+class ChannelView:
+    """What the subdirs of a channel say together: gathered while each is verified."""
+
+    url: str
+    """The address that channels hang under, as links in the channel's files have it."""
+    etags: dict[str, str | None] = field(default_factory=dict)
+    """Which commit of each subdir was verified."""
+    parts: list[ChannelPart] = field(default_factory=list)
+    is_complete: bool = True
+    """Whether every shard could be read."""
+    is_young: bool = False
+    """Whether one of the commits was made a moment ago."""
+    is_deferred: bool = False
+    """Whether that was in a large subdir, where a publish leaves the channel's files for later."""
+
+    def add(
+        self,
+        path: SubdirPath,
+        commit: Commit,
+        entries: Mapping[PackageName, dict[str, Any] | None],
+        *,
+        is_complete: bool,
+        is_young: bool,
+        is_deferred: bool,
+    ) -> None:
+        """Add what one subdir says."""
+        self.etags[path.subdir] = commit.etag
+        self.parts.append(apply_to_part(make_part(path.subdir), entries))
+        self.is_complete = self.is_complete and is_complete
+        self.is_young = self.is_young or is_young
+        self.is_deferred = self.is_deferred or is_deferred
+
+
 def verify_subdir(
-    storage: ObjectStorage, path: SubdirPath, depth: Depth, *, progress: Callable[[str], None] = lambda _: None
+    storage: ObjectStorage,
+    path: SubdirPath,
+    depth: Depth,
+    *,
+    view: ChannelView | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
-    """Yield everything that is wrong with one subdir."""
+    """Yield everything that is wrong with one subdir; add what it says of its channel to the view."""
     progress(f"{path}: listing")
-    artifacts = {info.key.rpartition("/")[2]: info for info in list_artifacts(storage, path)}
+    listing = _list(storage, path)
+    artifacts = listing.artifacts
     commit = fetch_commit(storage, path)
     if commit.etag is None:
-        if artifacts or path.subdir == "noarch":
+        if artifacts or path.subdir == NOARCH:
             yield Finding(
                 problem=Problem.INDEX_MISSING, key=path.key(""), message=f"no index, and {len(artifacts)} artifacts"
             )
         return
     patches = fetch_patches(storage, path, commit.index.patches_sha256)
+    yield from _check_patches(storage, path, commit)
     names = sorted(commit.index.shards)
     documents: dict[str, dict[str, Any]] = {
         REPODATA: make_repodata(path.subdir),
         RUN_EXPORTS: make_run_exports(path.subdir),
     }
     from_packages = make_repodata(path.subdir)
-    unlisted = {filename for filename in artifacts if not filename.endswith(SIGNATURES_SUFFIX)}
+    unlisted = set(artifacts)
+    named: dict[str, str] = {}
+    entries: dict[PackageName, dict[str, Any] | None] = {}
+    is_complete = True
     for start in range(0, len(names), _NAMES):
         some = names[start : start + _NAMES]
         progress(f"{path}: {start + len(some)} of {len(names)} names")
@@ -105,9 +172,12 @@ def verify_subdir(
         shards: dict[PackageName, Shard | None] = {}
         for name, result in zip(some, in_parallel(_reader(storage, path, commit), some), strict=True):
             if isinstance(result, Finding):
+                is_complete = False
                 yield result
                 continue
             shards[name] = result
+            entries[name] = make_entry(path.subdir, result, cards[name] or {})
+            named |= _find_named(result, cards[name])
             yield from _check_cards(path, name, result, cards[name], patches)
             yield from _check_records(storage, path, result, artifacts, depth)
             unlisted -= {filename for filename, _ in iter_records(result)} | set(result.removed)
@@ -117,20 +187,84 @@ def verify_subdir(
         from_packages = apply_to_repodata(from_packages, unpatched)
     for filename in sorted(unlisted):
         yield _find_unlisted(path, filename)
+    yield from _check_signatures(storage, path, listing, named, depth)
     progress(f"{path}: projections")
     if commit.index.patches_sha256 is not None:
         documents[FROM_PACKAGES] = from_packages
-    is_deferred = _is_deferred(storage, path, commit, depth)
+    packed = storage.head(path.key(f"{REPODATA}.zst"))
+    is_young = _is_young(packed, commit, depth)
+    is_deferred = is_young and is_large(packed)
     for filename, document in documents.items():
         yield from _check_projection(storage, path, filename, document, commit, is_deferred=is_deferred)
+    page = format_subdir_page(path, iter_repodata(documents[REPODATA]))
+    yield from _check_file(
+        storage,
+        path.key(SUBDIR_PAGE),
+        (COMMIT, commit.sha256),
+        lambda body: body == page or not is_complete,
+        is_deferred=is_deferred,
+    )
     yield from _find_orphans(storage, path, commit, depth)
+    if view is not None:
+        view.add(path, commit, entries, is_complete=is_complete, is_young=is_young, is_deferred=is_deferred)
 
 
-def verify_channel(storage: ObjectStorage, channel: Channel) -> Iterator[Finding]:
-    """Yield what is wrong with the documents of a channel as a whole."""
-    for name in ("channeldata.json", "rss.xml", "index.html"):
-        if storage.head(f"{channel}/{name}") is None:
-            yield Finding(problem=Problem.PROJECTION_MISSING, key=f"{channel}/{name}", message="it is not there")
+def verify_channel(
+    storage: ObjectStorage,
+    channel: Channel,
+    view: ChannelView,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Iterator[Finding]:
+    """Yield what is wrong with the documents of a channel as a whole, all of whose subdirs are in the view."""
+    progress(f"{channel}: projections")
+    etags = fetch_etags(storage, list(list_subdirs(storage, channel)))
+    merged = merge_parts(view.parts)
+    document = format_channeldata(merged)
+    feed = format_feed(channel, merged, url=view.url)
+    page = format_channel_page(channel, merged, url=view.url)
+    checks: dict[str, Callable[[bytes], bool]] = {
+        CHANNELDATA: lambda body: _parse_or_none(body) == document,
+        FEED: lambda body: body == feed,
+        PAGE: lambda body: body == page,
+    }
+    if not view.is_complete or etags != view.etags:  # nobody knows what they should say
+        checks = dict.fromkeys(checks, lambda _: True)
+    info = storage.head(f"{channel}/{CHANNELDATA}")
+    is_deferred = view.is_deferred or (view.is_young and info is not None and info.size > LARGE_CHANNELDATA_BYTES)
+    for name, is_right in checks.items():
+        shown = (SHOWN, hash_shown(etags))
+        yield from _check_file(storage, f"{channel}/{name}", shown, is_right, is_deferred=is_deferred)
+
+
+def _check_file(
+    storage: ObjectStorage,
+    key: str,
+    shown: tuple[str, str],
+    is_right: Callable[[bytes], bool],
+    *,
+    is_deferred: bool,
+) -> Iterator[Finding]:
+    """Check that a file that is kept in one encoding is there, shows what it should, and says it.
+
+    ``shown`` is the attribute that says what it shows, with its value.
+    """
+    stored = storage.get(key)
+    if stored is None:
+        yield Finding(problem=Problem.PROJECTION_MISSING, key=key, message="it is not there")
+    elif stored.info.metadata.get(shown[0]) != shown[1]:
+        yield Finding(
+            problem=Problem.PROJECTION_BEHIND, key=key, message="it shows another commit", is_harmless=is_deferred
+        )
+    elif not is_right(stored.body):
+        yield Finding(problem=Problem.PROJECTION_WRONG, key=key, message="it does not say what the shards say")
+
+
+def _parse_or_none(body: bytes) -> object:
+    try:
+        return decode_json(body, what=CHANNELDATA)
+    except InvalidDocumentError:
+        return None
 
 
 def _reader(storage: ObjectStorage, path: SubdirPath, commit: Commit) -> Callable[[PackageName], Shard | Finding]:
@@ -161,6 +295,89 @@ def _check_cards(
             key=str(path),
             message=f"the shard of {name!r} is not what its cards and the patches make",
         )
+
+
+def _check_patches(storage: ObjectStorage, path: SubdirPath, commit: Commit) -> Iterator[Finding]:
+    key = path.key(PATCH_INSTRUCTIONS)
+    sha256 = _hash(storage, key)
+    if sha256 is None and commit.index.patches_sha256 is not None:
+        yield Finding(problem=Problem.PATCHES_NOT_IN_FORCE, key=key, message="they are gone, and still in force")
+    elif sha256 != commit.index.patches_sha256:
+        yield Finding(problem=Problem.PATCHES_NOT_IN_FORCE, key=key, message="others are in force, or none")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Listing:
+    """What lies in a subdir."""
+
+    artifacts: dict[str, ObjectInfo] = field(default_factory=dict)
+    """By filename, with what is named like an artifact and can't be one."""
+    sidecars: dict[str, ObjectInfo] = field(default_factory=dict)
+    """By the artifact's filename."""
+    copies: dict[str, ObjectInfo] = field(default_factory=dict)
+    """The sidecars' immutable copies, by filename."""
+
+
+def _list(storage: ObjectStorage, path: SubdirPath) -> _Listing:
+    listing = _Listing()
+    for filename, info in list_files(storage, path):
+        artifact = filename.removesuffix(SIGNATURES_SUFFIX)
+        if is_artifact_like(filename):
+            (listing.artifacts if artifact == filename else listing.sidecars)[artifact] = info
+        elif f"{SIGNATURES_SUFFIX}." in filename:
+            listing.copies[filename] = info
+    return listing
+
+
+def _find_named(shard: Shard, cards: Cards | None) -> dict[str, str]:
+    """Return ``{filename: hex SHA-256 of its sidecar}``: cards know it of what was yanked as well."""
+    if cards is not None:
+        return {name: card.attestations_sha256 for name, card in cards.items() if card.attestations_sha256 is not None}
+    records = dict(iter_records(shard))
+    return {name: record["attestations_sha256"] for name, record in records.items() if "attestations_sha256" in record}
+
+
+def _check_signatures(
+    storage: ObjectStorage, path: SubdirPath, listing: _Listing, named: Mapping[str, str], depth: Depth
+) -> Iterator[Finding]:
+    """Check that the records name the sidecars that are there."""
+    for filename in sorted(listing.sidecars.keys() - named.keys()):
+        is_alone = filename not in listing.artifacts
+        yield Finding(
+            problem=Problem.SIGNATURES_WITHOUT_RECORD,
+            key=listing.sidecars[filename].key,
+            message="there is no such artifact" if is_alone else "no record names them",
+            is_harmless=is_alone,
+        )
+    for filename in sorted(named.keys() - listing.sidecars.keys()):
+        yield Finding(
+            problem=Problem.SIGNATURES_MISMATCH,
+            key=path.key(filename + SIGNATURES_SUFFIX),
+            message="the record names them, and they are not there",
+        )
+    copies = {
+        filename: info
+        for filename, sha256 in named.items()
+        if (info := listing.copies.get(f"{filename}{SIGNATURES_SUFFIX}.{sha256}")) is not None
+    }
+    trusted = {} if depth.read_artifacts else copies
+    for filename in sorted(find_changed_sidecars(storage, listing.sidecars, trusted, named)):
+        yield Finding(
+            problem=Problem.SIGNATURES_MISMATCH,
+            key=listing.sidecars[filename].key,
+            message="the record names others",
+        )
+    for filename in sorted(named):
+        key = path.key(f"{filename}{SIGNATURES_SUFFIX}.{named[filename]}")
+        if filename not in copies:
+            yield Finding(problem=Problem.SIGNATURES_MISMATCH, key=key, message="the record names it: it is not there")
+        elif depth.read_artifacts and _hash(storage, key) != named[filename]:
+            yield Finding(problem=Problem.HASH_MISMATCH, key=key, message="its bytes are not what its name says")
+
+
+def _hash(storage: ObjectStorage, key: str) -> str | None:
+    stored = storage.get(key)
+    return None if stored is None else hashlib.sha256(stored.body).hexdigest()
 
 
 def _check_records(
@@ -206,15 +423,10 @@ def _find_unlisted(path: SubdirPath, filename: str) -> Finding:
     return Finding(problem=Problem.ARTIFACT_WITHOUT_RECORD, key=path.key(filename), message=message)
 
 
-def _is_deferred(storage: ObjectStorage, path: SubdirPath, commit: Commit, depth: Depth) -> bool:
-    """Tell whether files may lie there that are to be brought up to date before long."""
-    packed = storage.head(path.key(f"{REPODATA}.zst"))
-    return (
-        packed is not None
-        and is_large(packed)
-        and packed.metadata.get(COMMIT) == commit.sha256
-        and depth.now_ms - packed.last_modified_ms <= _DEFERRAL_MS
-    )
+def _is_young(packed: ObjectInfo | None, commit: Commit, depth: Depth) -> bool:
+    """Tell from repodata.json.zst whether files may lie there that are to be brought up to date before long."""
+    shows_commit = packed is not None and packed.metadata.get(COMMIT) == commit.sha256
+    return packed is not None and shows_commit and depth.now_ms - packed.last_modified_ms <= _DEFERRAL_MS
 
 
 def _check_projection(

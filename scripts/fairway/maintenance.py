@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lambdas.indexer.publish import Indexer, Report
     from lambdas.indexer.settings import Settings
     from lambdas.indexer.storage import ObjectStorage
+    from lambdas.indexer.verify import Finding
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -23,8 +24,9 @@ Examples:
   fairway verify --deep tools/linux-64
   fairway verify --json tools | jq '.findings[] | select(.harmless | not)'
 
-Exit code 0 if nothing is wrong, 1 if something is, 2 for wrong usage. Shards that no index names are
-harmless while they are young: readers may still hold an older index.
+Exit code 0 if nothing is wrong, 1 if something is, 2 for wrong usage. Harmless is what will be put
+right by itself: shards that no index names while they are young (readers may still hold an older
+index), files that a publish left for a minute later; and signatures of no artifact.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
@@ -33,21 +35,22 @@ harmless while they are young: readers may still hold an older index.
 def verify(session: Session, target: str, *, deep: bool) -> int:
     """Check that index and bucket agree, file by file. Writes nothing."""
     from lambdas.indexer.policy import fetch_settings  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.verify import Depth, verify_channel, verify_subdir  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.verify import ChannelView, Depth, verify_channel, verify_subdir  # noqa: PLC0415 - as above
 
     settings = fetch_settings(session.storage, bucket=session.bucket or "")
     depth = Depth(read_artifacts=deep, now_ms=session.now * 1000, grace_ms=settings.shard_grace_days * DAY_MS)
     channel, paths = find_subdirs(session.storage, target)
-    findings = []
+    view = ChannelView(url=settings.policy.outputs.url)
+    findings: list[Finding] = []
     for path in paths:
-        findings += list(verify_subdir(session.storage, path, depth, progress=session.note))
+        findings += verify_subdir(session.storage, path, depth, view=view, progress=session.note)
     if is_channel(target):
-        findings += list(verify_channel(session.storage, channel))
+        findings += verify_channel(session.storage, channel, view, progress=session.note)
     wrong = [finding for finding in findings if not finding.is_harmless]
     rows = [(finding.problem.value, finding.key, finding.message) for finding in wrong]
     harmless = len(findings) - len(wrong)
     summary = f"{len(wrong)} problems" if wrong else "all is well"
-    text = f"{summary} ({len(paths)} subdirs, {harmless} shards waiting to be swept)"
+    text = f"{summary} ({len(paths)} subdirs, {harmless} harmless findings)"
     session.show(
         {
             "clean": not wrong,

@@ -25,7 +25,7 @@ from scripts.fairway.session import Session
 from scripts.fairway.status import State, decide_status, fetch_status
 from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
 from tests.builders import conda_package, tar_bz2_package
-from tests.fairway.conftest import Run
+from tests.fairway.conftest import Result, Run
 from tests.memory import MemoryStorage, RecordingAnnouncer
 
 DAY_MS = 86_400_000
@@ -318,6 +318,14 @@ class TestVerify:
             (lambda one: one.remove(_first(one, ".fairway/cards/")), "cards-missing"),
             (lambda one: one.remove("team/noarch/repodata_shards.msgpack.zst"), "index-missing"),
             (lambda one: one.remove("team/channeldata.json"), "projection-missing"),
+            (lambda one: one.remove("team/noarch/index.html"), "projection-missing"),
+            (lambda one: one.upload("team/noarch/index.html", b"x"), "projection-behind"),
+            (lambda one: one.upload("team/channeldata.json", b"x"), "projection-behind"),
+            (lambda one: one.upload("team/rss.xml", b"x"), "projection-behind"),
+            (lambda one: one.upload("team/index.html", b"x"), "projection-behind"),
+            (lambda one: one.upload("team/noarch/foo-1.0-0.conda.sigs", b"[]"), "signatures-without-record"),
+            (lambda one: one.upload("team/noarch/patch_instructions.json", b"{}"), "patches-not-in-force"),
+            (lambda one: one.upload("team/noarch/Foo-1.0-0.CONDA", b"x"), "artifact-without-record"),
         ],
     )
     def test_verify__finds_each_damage(
@@ -338,6 +346,68 @@ class TestVerify:
         versions[-1] = replace(versions[-1], body=body.replace(b"foo-1.0-0", b"bar-1.0-0"))
         problems = {one["problem"] for one in run("verify", "--json", "team").document["findings"]}
         assert {"projection-wrong", "encodings-disagree"} <= problems
+
+    @pytest.mark.parametrize(
+        "key", ["team/noarch/index.html", "team/channeldata.json", "team/rss.xml", "team/index.html"]
+    )
+    @pytest.mark.parametrize("change", [lambda body: body.replace(b"foo", b"bar"), lambda _: b"\xff"])
+    def test_verify__wrong_content_of_what_is_kept_in_one_encoding(
+        self, bucket: Bucket, run: Run, key: str, change: Callable[[bytes], bytes]
+    ) -> None:
+        bucket.publish("team", conda_package())
+        bucket.publish("team", conda_package(subdir="linux-64", about={"summary": "ü"}), subdir="linux-64")
+        before = bucket.storage.snapshot()
+        versions = bucket.storage.versions[key]
+        versions[-1] = replace(versions[-1], body=change(versions[-1].body or b""))
+        findings = run("verify", "--json", "team").document["findings"]
+        assert [(one["problem"], one["key"]) for one in findings] == [("projection-wrong", key)]
+        assert run("rebuild", "team").code == 0
+        assert run("verify", "team").code == 0
+        assert bucket.storage.snapshot() == before
+
+    def test_verify__files_of_a_channel_with_a_broken_shard(self, bucket: Bucket, run: Run) -> None:
+        """What they should say is not known; what they show is."""
+        bucket.publish("team", conda_package(), conda_package(name="bar"))
+        bucket.storage.upload(_first(bucket.storage, "team/noarch/shards/"), b"x")
+        keys = {one["key"] for one in run("verify", "--json", "team").document["findings"]}
+        assert not keys & {"team/channeldata.json", "team/rss.xml", "team/index.html", "team/noarch/index.html"}
+
+    def test_verify__signatures(self, bucket: Bucket, run: Run) -> None:
+        keys = bucket.publish(
+            "team", *(conda_package(name=name) for name in ("good", "other", "gone", "copy", "yanked"))
+        )
+        for key in keys:
+            bucket.storage.upload(f"{key}.sigs", b"[{}]")
+        bucket.settle(*(f"{key}.sigs" for key in keys))
+        run("yank", "team", "yanked", "--reason", "it burns")
+        bucket.settle("team/noarch/patch_instructions.json")
+        for depth in ([], ["--deep"]):
+            assert run("verify", "team", *depth).code == 0
+        bucket.storage.upload(f"{keys[1]}.sigs", b"[{} ]")
+        bucket.storage.remove(f"{keys[2]}.sigs")
+        copy = f"{keys[3]}.sigs.{hashlib.sha256(b'[{}]').hexdigest()}"
+        versions = bucket.storage.versions[copy]
+        versions[-1] = replace(versions[-1], body=b"[[]]")
+        bucket.storage.upload("team/noarch/never-1.0-0.conda.sigs", b"[]")
+        wrong = sorted((f"{key}.sigs", "signatures-mismatch") for key in keys[1:3])
+        assert _problems(run("verify", "--json", "team")) == wrong
+        assert _problems(run("verify", "--json", "--deep", "team")) == sorted([*wrong, (copy, "hash-mismatch")])
+        bucket.storage.remove(copy)
+        assert _problems(run("verify", "--json", "team")) == sorted([*wrong, (copy, "signatures-mismatch")])
+        assert run("rebuild", "team").code == 0
+        assert _problems(run("verify", "--json", "--deep", "team")) == []
+
+    def test_verify__patches_that_are_gone(self, bucket: Bucket, run: Run) -> None:
+        bucket.publish("team", conda_package())
+        bucket.storage.upload("team/noarch/patch_instructions.json", b"{}")
+        bucket.settle("team/noarch/patch_instructions.json")
+        assert run("verify", "team").code == 0
+        bucket.storage.remove("team/noarch/patch_instructions.json")
+        assert _problems(run("verify", "--json", "team")) == [
+            ("team/noarch/patch_instructions.json", "patches-not-in-force")
+        ]
+        assert run("reconcile", "team").code == 0
+        assert run("verify", "team").code == 0
 
     def test_verify__deep_reads_the_bytes(self, bucket: Bucket, run: Run) -> None:
         (key,) = bucket.publish("team", conda_package())
@@ -840,6 +910,11 @@ def test_policy__is_what_the_deployment_runs_under() -> None:
     publish_settings(storage, settings)
     assert storage.requests["put"] == 1
     assert fetch_settings(storage, bucket="bucket") == settings
+
+
+def _problems(result: Result) -> list[tuple[str, str]]:
+    """The keys of what is wrong, and what is."""
+    return sorted((one["key"], one["problem"]) for one in result.document["findings"] if not one["harmless"])
 
 
 def _all(storage: MemoryStorage, prefix: str) -> list[str]:

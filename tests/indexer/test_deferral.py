@@ -3,18 +3,20 @@
 import bz2
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from lambdas.channel.errors import UnavailableError
+from lambdas.indexer import verify
 from lambdas.indexer.encoding import decompress
 from lambdas.indexer.project import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Touched
-from lambdas.indexer.reconcile import reconcile
+from lambdas.indexer.reconcile import list_subdirs, reconcile
 from lambdas.indexer.tree import SHARD_INDEX
-from lambdas.indexer.verify import Depth, Finding, Problem, verify_subdir
+from lambdas.indexer.verify import ChannelView, Depth, Finding, Problem, verify_channel, verify_subdir
 from tests.indexer.test_large_documents import check, fill, is_large
-from tests.indexer.world import LINUX, NOARCH, PATCHES, World, index_keys, package
+from tests.indexer.world import LINUX, NOARCH, PATCHES, URL, World, index_keys, package
 
 PACKED = NOARCH.key("repodata.json.zst")
 WRITES = {"put", "splice", "copy"}
@@ -45,7 +47,14 @@ def packed_filenames(world: World) -> set[str]:
 
 def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
     depth = Depth(now_ms=world.storage.clock_ms + later_ms, grace_ms=10**12)
-    return [finding for finding in verify_subdir(world.storage, NOARCH, depth) if not finding.is_harmless]
+    view = ChannelView(url=URL)
+    found = [
+        finding
+        for path in list_subdirs(world.storage, NOARCH.channel)
+        for finding in verify_subdir(world.storage, path, depth, view=view)
+    ]
+    found += verify_channel(world.storage, NOARCH.channel, view)
+    return [finding for finding in found if not finding.is_harmless]
 
 
 def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> None:
@@ -198,8 +207,30 @@ def test_verify__what_is_left_for_later_is_harmless_for_a_while(world: World) ->
     behind = {finding.key for finding in find_wrong(world, later_ms=3_600_000)}
     assert NOARCH.key("repodata.json") in behind
     assert NOARCH.key("run_exports.json.zst") in behind
+    assert behind >= {NOARCH.key("index.html"), "team/channeldata.json", "team/rss.xml", "team/index.html"}
     world.catch_up()
     assert find_wrong(world, later_ms=3_600_000) == []
+
+
+def test_verify__small_subdir_of_a_large_channel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "LARGE_CHANNELDATA_BYTES", 1200)
+    world.storage.clock_ms += 3_600_000
+    world.publish(LINUX, package(path=LINUX))
+    assert find_wrong(world) == []
+    channel_files = {"team/channeldata.json", "team/rss.xml", "team/index.html"}
+    assert {finding.key for finding in find_wrong(world, later_ms=3_600_000)} == channel_files
+    world.catch_up()
+    assert find_wrong(world, later_ms=3_600_000) == []
+
+
+def test_verify__large_files_of_a_channel(world: World) -> None:
+    for name in ("team/channeldata.json", "team/rss.xml", "team/index.html", NOARCH.key("index.html")):
+        versions = world.storage.versions[name]
+        good = versions[-1]
+        versions[-1] = replace(good, body=(good.body or b"").replace(b"pkg0012", b"pkg0099"))
+        assert [(one.key, one.problem) for one in find_wrong(world)] == [(name, Problem.PROJECTION_WRONG)]
+        versions[-1] = good
+    assert find_wrong(world) == []
 
 
 def test_verify__tampered_file_is_found_while_others_are_behind(world: World) -> None:
