@@ -91,6 +91,11 @@ def decompress(body: bytes, *, what: str, max_bytes: int = MAX_DECODED_BYTES) ->
     return plain
 
 
+def measure(body: bytes) -> int:
+    """Return how many bytes a frame of ours holds, as its header says."""
+    return int(zstd.get_frame_info(body).decompressed_size or 0)
+
+
 def _sort_keys(value: Any) -> Any:  # noqa: ANN401 - msgpack is anything
     if isinstance(value, dict):
         return {key: _sort_keys(value[key]) for key in sorted(value)}

@@ -46,6 +46,7 @@ from lambdas.indexer.commit import (
     put_patches,
     replace_commit,
 )
+from lambdas.indexer.encoding import measure
 from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
@@ -54,12 +55,14 @@ from lambdas.indexer.record import Record
 from lambdas.indexer.refusals import Announcer, Refusal, set_aside
 from lambdas.indexer.storage import ObjectStorage
 from lambdas.indexer.tree import (
+    MAX_SHARD_BYTES,
     SHARD_INDEX,
     Card,
     Cards,
     ShardHash,
     apply_shards,
     encode_shard,
+    find_surplus,
     iter_records,
     make_shard,
 )
@@ -279,6 +282,7 @@ class Indexer:
                 changed.pop(filename, None)
             after = {name: cards for name, cards in after.items() if name not in unknown}
         branches = _make_branches(after, patches)
+        self._refuse_surplus(keys, before, branches, patches, run)
         commit = self._commit(
             path, base, before, branches, patches_sha256=patches_sha256, from_scratch=run.from_scratch
         )
@@ -393,6 +397,41 @@ class Indexer:
                 changed[filename] = found.info.etag
             _note(run, key, "unchanged" if found.card == old else "indexed")
         return after, changed
+
+    def _refuse_surplus(
+        self,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        branches: Mapping[PackageName, Branch],
+        patches: PatchInstructions,
+        run: _Run,
+    ) -> None:
+        """Set aside new artifacts with which their name's shard would be larger than clients read.
+
+        Nothing is committed in such a round: the next one looks at what is under their keys instead.
+
+        Raises:
+            VanishedError: something was set aside.
+        """
+        large = [name for name, branch in branches.items() if measure(branch.body) > MAX_SHARD_BYTES]
+        surplus = {
+            filename: branches[name].cards[filename]
+            for name in large
+            for filename in find_surplus(before[name], branches[name].cards, patches)
+        }
+        for filename, card in surplus.items():
+            info = self._storage.head(str(keys[filename]))
+            if info is None or info.etag != card.etag:
+                continue  # another one by now: the next round looks at that
+            error = RefusedError(
+                "shard-full",
+                f"with it, the records of {card.record['name']!r} would take more than {MAX_SHARD_BYTES} bytes",
+                hint="remove old artifacts of that name, or shorten the record: clients refuse a larger shard",
+            )
+            refusal = set_aside(self._storage, self._announcer, info, error)
+            run.outcomes[refusal.key] = Outcome(key=refusal.key, status="refused", refusal=refusal)
+        if surplus:
+            raise VanishedError(f"set aside: {sorted(surplus)}")
 
     def _drop_cached(
         self,

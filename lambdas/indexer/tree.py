@@ -26,6 +26,7 @@ from lambdas.indexer.encoding import (
     decompress,
     encode_json,
     encode_msgpack,
+    measure,
 )
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, apply_patches
 from lambdas.indexer.record import Record, find_section
@@ -37,6 +38,8 @@ SHARD_INDEX: Final = "repodata_shards.msgpack.zst"
 SHARDS_FOLDER: Final = "shards/"
 CARDS: Final = "cards"
 FLAT_SECTIONS: Final = ("packages", "packages.conda")
+MAX_SHARD_BYTES: Final = 16 * 1024 * 1024
+"""Of a shard, decompressed: conda reads no larger one."""
 _V3: Final = "v3"
 _HASH_FIELDS: Final = ("md5", "sha256", "attestations_sha256")
 
@@ -170,6 +173,30 @@ def encode_shard(shard: Shard) -> tuple[ShardHash, bytes]:
         }
     body = compress(encode_msgpack(document), level=SHARD_LEVEL)
     return ShardHash(hashlib.sha256(body).hexdigest()), body
+
+
+def find_surplus(old: Cards, new: Cards, patches: PatchInstructions = NO_PATCHES) -> list[str]:
+    """Return which artifacts among the new cards leave their shard no room; what is old always has its place.
+
+    Sizes are taken one by one and added up: a shard of all is no larger than the sum.
+    """
+    fresh = sorted(name for name, card in new.items() if name not in old or old[name].sha256 != card.sha256)
+    kept = {name: old.get(name) if name in fresh else card for name, card in new.items()}
+    size = sum(_measure_alone(name, card, patches) for name, card in kept.items() if card is not None)
+    surplus = []
+    for name in fresh:
+        before = kept[name]
+        more = _measure_alone(name, new[name], patches)
+        more -= 0 if before is None else _measure_alone(name, before, patches)
+        if size + more > MAX_SHARD_BYTES:
+            surplus.append(name)
+        else:
+            size += more
+    return surplus
+
+
+def _measure_alone(filename: str, card: Card, patches: PatchInstructions) -> int:
+    return measure(encode_shard(make_shard({filename: card}, patches))[1])
 
 
 def decode_shard(body: bytes) -> Shard:

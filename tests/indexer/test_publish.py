@@ -410,6 +410,72 @@ def test_refuse__nothing_there(world: World) -> None:
     assert world.storage.list_keys() == []
 
 
+# The size of a shard
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambdas.indexer.tree.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.publish.MAX_SHARD_BYTES", 4000)
+
+
+def large(build: str, size: int = 1200) -> tuple[str, bytes]:
+    return package(build=build, depends=[f"{build}{'x' * size}"])
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("at_once", [True, False])
+def test_index__artifacts_that_make_a_shard_larger_than_clients_read(world: World, *, at_once: bool) -> None:
+    """Those that fit are indexed, and so are other names; messages that come again settle."""
+    uploads = [large(str(number)) for number in range(6)]
+    keys = [world.upload(NOARCH, one) for one in (*uploads, package(name="bar"))]
+    for batch in [keys] if at_once else [[key] for key in keys]:
+        world.index(*batch)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "foo-1.0-1.conda", "bar-1.0-0.conda"}
+    assert rejected(world) == dict.fromkeys(keys[2:6], "shard-full")
+    (report,) = world.index(*keys)
+    assert (report.commits, {outcome.status for outcome in report.outcomes}) == (0, {"unchanged"})
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage)
+    world.storage.remove(keys[0])
+    world.index(keys[0])
+    world.publish(NOARCH, uploads[5])
+    assert world.listed(NOARCH) == {"foo-1.0-5.conda", "foo-1.0-1.conda", "bar-1.0-0.conda"}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: World) -> None:
+    world.policy = MUTABLE
+    world.publish(NOARCH, large("0"), large("1"))
+    before = world.record(NOARCH, "foo-1.0-0.conda")
+    report = world.publish(NOARCH, large("0", 3000))
+    assert [outcome.status for outcome in report.outcomes] == ["refused"]
+    assert world.record(NOARCH, "foo-1.0-0.conda") == before
+    world.publish(NOARCH, large("0", 1300))
+    assert world.record(NOARCH, "foo-1.0-0.conda") != before
+    check_readable(world.storage)
+
+
+def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is listed stays, and can be removed; patches are the operator's."""
+    keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
+    world.index(*keys)
+    monkeypatch.setattr("lambdas.indexer.tree.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.publish.MAX_SHARD_BYTES", 4000)
+    world.storage.upload(
+        NOARCH.key(PATCHES), json.dumps({"packages.conda": {"foo-1.0-0.conda": {"depends": ["x" * 9000]}}}).encode()
+    )
+    world.index(NOARCH.key(PATCHES), *keys)
+    assert len(world.listed(NOARCH)) == 4
+    world.indexer().rebuild(NOARCH, Touched(artifacts=frozenset(key.rpartition("/")[2] for key in keys)))
+    world.storage.remove(keys[3])
+    world.index(keys[3])
+    assert len(world.listed(NOARCH)) == 3
+    world.publish(NOARCH, large("9"))
+    assert rejected(world) == {NOARCH.key("foo-1.0-9.conda"): "shard-full"}
+    assert len(world.listed(NOARCH)) == 3
+
+
 # Law 4: the record
 
 
