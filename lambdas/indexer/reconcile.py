@@ -200,9 +200,6 @@ def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirPath, *, dee
     patch instructions. With ``deep``, what lies in folders of the subdir is set aside as well.
     """
     differences = find_differences(storage, path, fetch_commit(storage, path))
-    yield from _refuse(indexer, differences.misplaced.items())
-    if deep:
-        yield from _refuse(indexer, differences.buried.items())
     waiting = sorted(differences.artifacts | differences.sidecars)
     first = True
     while first or waiting:
@@ -217,6 +214,10 @@ def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirPath, *, dee
             ),
         )
         first = False
+    # Last: however much it is, it keeps nothing from being indexed.
+    yield from _refuse(indexer, differences.misplaced.items())
+    if deep:
+        yield from _refuse(indexer, differences.buried.items())
 
 
 def rebuild(storage: ObjectStorage, indexer: Indexer, path: SubdirPath) -> Report:

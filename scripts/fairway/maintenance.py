@@ -24,9 +24,9 @@ Examples:
   fairway verify --deep tools/linux-64
   fairway verify --json tools | jq '.findings[] | select(.harmless | not)'
 
-Exit code 0 if nothing is wrong, 1 if something is, 2 for wrong usage. Harmless is what will be put
-right by itself: shards that no index names while they are young (readers may still hold an older
-index), files that a publish left for a minute later; and signatures of no artifact.
+Exit code 0 if nothing is wrong, 1 if something is, 2 for wrong usage. Some findings are harmless:
+shards that no index names while they are young (readers may still hold an older index), files that a
+publish left for a minute later, and signatures without an artifact.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
