@@ -456,6 +456,24 @@ def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: W
     check_readable(world.storage)
 
 
+@pytest.mark.usefixtures("small_shards")
+def test_index__artifact_that_is_replaced_before_it_is_set_aside(world: World) -> None:
+    world.publish(NOARCH, large("0"), large("1"))
+    key = world.upload(NOARCH, large("2"))
+    looks: list[str] = []
+
+    def fault(kind: str, touched: str, moment: str) -> None:
+        if (kind, touched, moment) == ("head", key, "before"):
+            looks.append(key)
+            if len(looks) == 2:
+                world.storage.upload(key, package(build="2")[1])
+
+    world.storage.fault = fault
+    world.index(key)
+    assert "foo-1.0-2.conda" in world.listed(NOARCH)
+    assert rejected(world) == {}
+
+
 def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is listed stays, and can be removed; patches are the operator's."""
     keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
