@@ -4,7 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lambdas.indexer.commit import fetch_commit
 from lambdas.indexer.publish import Indexer
+from lambdas.indexer.reconcile import find_differences, reconcile, refuse_strays
+from lambdas.indexer.refusals import list_refusals
 from lambdas.indexer.s3 import S3Storage
 from lambdas.indexer.storage import ContentHeaders
 from tests.contracts.conftest import make_s3_storage
@@ -99,3 +102,27 @@ def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
     check(storage)
     copy = read(storage)
     assert copy.body(NOARCH.key("repodata.json")).count(b'"indexed_timestamp"') == 96
+
+
+def test_reconcile__what_events_lost(storage: S3Storage) -> None:
+    """Signatures that changed are known by the listing alone; what can't be indexed is set aside, wherever it is."""
+    signed, other = (NOARCH.key(f"{name}-1.0-0.conda") for name in ("same", "other"))
+    uploads = {NOARCH.key(filename): body for filename, body in (package("same"), package("other"))}
+    publish(storage, {**uploads, f"{signed}.sigs": b"[{}]", f"{other}.sigs": b"[{}]"})
+    storage.put(f"{other}.sigs", b"[{} ]", headers=PLAIN)
+    misplaced = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", NOARCH.key("deep/Upper-1-0.CONDA")]
+    for key in misplaced:
+        storage.put(key, b"anything", headers=PLAIN)
+    differences = find_differences(storage, NOARCH, fetch_commit(storage, NOARCH))
+    assert not differences.artifacts
+    assert differences.sidecars == {"other-1.0-0.conda"}
+    assert differences.buried.keys() == {misplaced[3]}
+    indexer = Indexer(storage, RecordingAnnouncer(), POLICY)
+    reports = [*reconcile(storage, indexer, NOARCH)]
+    for place in (NOARCH.channel, None):
+        reports += refuse_strays(storage, indexer, place)
+    refused = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "refused"}
+    assert refused == set(misplaced)
+    assert {refusal.key for refusal in list_refusals(storage)} == set(misplaced)
+    assert [storage.head(key) for key in misplaced] == [None] * len(misplaced)
+    assert not find_differences(storage, NOARCH, fetch_commit(storage, NOARCH)).sidecars
