@@ -1,17 +1,17 @@
 """Reads a ``.conda``: a zip of two zstd-compressed tars, by byte ranges where it is large.
 
-Owns the zip layer: what may be in it, and that it reads the same in every tool.
+Owns what may be in the zip, and how few requests it takes to know. That the zip reads the same in
+every tool is checked in :mod:`lambdas.indexer.zip_records`.
 
-Source: CEP 35 (file formats of artifacts); APPNOTE.TXT 6.3 (zip); RFC 8878 (zstd).
+Source: CEP 35 (file formats of artifacts); RFC 8878 (zstd).
 """
 
 from __future__ import annotations
 
-import io
-import struct
 import sys
-import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,17 +31,21 @@ from lambdas.indexer.artifact_source import (
 )
 from lambdas.indexer.decompression import AGAIN, Budget, decompress, describe_format
 from lambdas.indexer.tarball import normalise_name, read_members
+from lambdas.indexer.zip_records import (
+    DESCRIPTOR_BYTES,
+    STORED,
+    ZipEntry,
+    check_layout,
+    find_end,
+    is_local_header,
+    parse_directory,
+)
 
-_TAIL_BYTES = 128 * 1024  # a zip's end record, its longest comment, and an ordinary directory
+_TAIL_BYTES = 128 * 1024  # a zip's end records, its longest comment, and an ordinary directory
 _WINDOW_BYTES = 4 * MIB
+_HEADERS_BYTES = 4 * 1024  # local headers of small members that follow each other
 _HEAD_BYTES = 512
-_END = b"PK\x05\x06"
-_END_BYTES = 22
-_LOCAL = b"PK\x03\x04"
-_LOCAL_BYTES = 30
-_LOCAL_MARGIN_BYTES = 1024  # a local header's name and extra field
-_FLAG_ENCRYPTED = 0x1 | 0x40 | 0x2000
-_ERRORS = (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error, UnicodeDecodeError)
+_LOCAL_MARGIN_BYTES = 1024  # a local header, and the next one
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _REPACK = "make the file with conda-build, rattler-build or cph; don't rename another one"
 
@@ -54,103 +58,92 @@ def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: Arti
         VanishedError: the artifact changed meanwhile.
         UnavailableError: passed on from the source.
     """
-    if source.size <= limits.max_at_once_bytes:
-        content = read_range(source, 0, source.size)
-        members = _read_conda(io.BytesIO(content), content, distribution, limits, source.size)
-        hashes = Hashes()
-        hashes.update(content)
+    hashes = Hashes()
+    whole = source.size <= limits.max_at_once_bytes
+    ranges = _Ranges(source, tail_bytes=source.size if whole else _TAIL_BYTES)
+    conda = _open_conda(ranges, distribution, limits)
+    if whole:
+        _check_others(conda, limits, source.size)
+    info = _decompress_zstd(conda, conda.info, limits.find_info_bound(conda.info.size), limits)
+    members = read_members(info, limits.find_rules(max_members=limits.max_info_members))
+    if whole:
+        hashes.update(ranges.tail)
         return hashes.finish(members)
-    file = _RangeFile(source, limits.max_central_directory_bytes)
-    members = _read_conda(file, file.tail, distribution, limits, source.size)
     if source.md5 and source.sha256:
         return Contents(members=members, md5=source.md5, sha256=source.sha256)
-    hashes = Hashes()
     for _ in hashes.read(source):
         pass
     return hashes.finish(members)
 
 
-def _read_conda(
-    file: io.BytesIO | _RangeFile, tail: bytes, distribution: Distribution, limits: ArtifactLimits, size: int
-) -> dict[str, bytes]:
-    _check_end(tail, file)
-    with _open_zip(file) as archive:
-        entries = archive.infolist()
-        _check_entries(entries, archive.start_dir, limits)
-        info = _find_parts(entries, distribution)
-        if isinstance(file, _RangeFile):
-            file.prefetch(info.header_offset, info.header_offset + info.compress_size + _LOCAL_MARGIN_BYTES)
-        else:
-            _check_others(archive, info, limits, size)
-        pieces = _decompress_zstd(archive, info, limits.find_info_bound(info.file_size), limits)
-        return read_members(pieces, limits.find_rules(max_members=limits.max_info_members))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Conda:
+    """A zip that reads the same in every tool and has the parts of a ``.conda``."""
 
+    ranges: _Ranges
+    entries: Sequence[ZipEntry]
+    info: ZipEntry
+    starts: Mapping[str, int]
 
-def _open_zip(file: io.BytesIO | _RangeFile) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(file)
-    except (*_ERRORS, ValueError, OverflowError) as error:
-        raise _broken_zip(error) from error
-
-
-def _read_zip_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield a member; its checksum is compared at its end."""
-    try:
-        with archive.open(entry) as member:
-            while piece := member.read(PIECE_BYTES):
-                yield piece
-    except _ERRORS as error:
-        raise _broken_zip(error) from error
-
-
-def _broken_zip(error: Exception) -> RefusedError:
-    return RefusedError("archive-broken", f"the zip archive is damaged: {error}", hint=AGAIN)
-
-
-def _check_end(tail: bytes, file: io.BytesIO | _RangeFile) -> None:
-    """The end record must be the very end: else the file is cut, or reads differently elsewhere."""
-    at = tail.rfind(_END)
-    if at < 0:
-        file.seek(0)
-        head = file.read(_HEAD_BYTES)
-        if head.startswith(_LOCAL):
-            raise RefusedError("archive-truncated", "the zip archive has no end: the file is cut", hint=AGAIN)
-        raise RefusedError(
-            "archive-wrong-format", f"a .conda is a zip archive, and this is {describe_format(head)}", hint=_REPACK
-        )
-    comment = int.from_bytes(tail[at + 20 : at + 22], "little")
-    if at + _END_BYTES + comment != len(tail):
-        raise RefusedError("archive-broken", "bytes follow the end of the zip archive, or it is cut")
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], end: int, limits: ArtifactLimits) -> None:
-    if len(entries) > limits.max_zip_members:
-        raise RefusedError("too-many-members", f"the zip archive has more than {limits.max_zip_members} members")
-    seen: set[str] = set()
-    at = 0
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        if entry.filename != entry.orig_filename or normalise_name(entry.filename) != entry.filename.rstrip("/"):
-            raise RefusedError("member-path-unsafe", f"the zip archive has an odd member name: {entry.orig_filename!r}")
-        if entry.filename in seen:
-            raise RefusedError("member-duplicated", f"the zip archive has {entry.filename!r} twice", hint=_REPACK)
-        seen.add(entry.filename)
-        if entry.flag_bits & _FLAG_ENCRYPTED:
-            raise RefusedError("archive-encrypted", f"{entry.filename!r} in the zip archive is encrypted", hint=_REPACK)
-        if entry.compress_type != zipfile.ZIP_STORED:
+    def read(self, entry: ZipEntry) -> Iterator[bytes]:
+        """Yield a member's content; its checksum is compared at its end."""
+        start = self.starts[entry.name]
+        stop = start + entry.size
+        crc = 0
+        for at in range(start, stop, PIECE_BYTES):
+            piece = self.ranges.read(at, min(at + PIECE_BYTES, stop))
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        if crc != entry.crc:
             raise RefusedError(
-                "archive-compressed", f"{entry.filename!r} in the zip archive is compressed", hint=_REPACK
+                "archive-broken", f"{entry.name!r} in the zip archive is damaged: its checksum is wrong", hint=AGAIN
             )
-        if entry.compress_size != entry.file_size or entry.header_offset < at:
-            raise RefusedError("archive-broken", f"{entry.filename!r} in the zip archive overlaps another member")
-        at = entry.header_offset + _LOCAL_BYTES + len(entry.orig_filename) + entry.compress_size
-    first = min((entry.header_offset for entry in entries), default=0)
-    if at > end or first:
-        raise RefusedError("archive-broken", "the zip archive's directory does not fit its members")
 
 
-def _find_parts(entries: list[zipfile.ZipInfo], distribution: Distribution) -> zipfile.ZipInfo:
+def _open_conda(ranges: _Ranges, distribution: Distribution, limits: ArtifactLimits) -> _Conda:
+    end = find_end(ranges.tail, ranges.size)
+    if end is None:
+        raise _describe(ranges.read(0, min(_HEAD_BYTES, ranges.size)))
+    if end.entries > limits.max_zip_members:
+        raise RefusedError("too-many-members", f"the zip archive has more than {limits.max_zip_members} members")
+    if end.stop - end.start > limits.max_central_directory_bytes:
+        raise RefusedError("archive-broken", "the directory of the zip archive is too large")
+    entries = parse_directory(ranges.read(end.start, end.stop), end)
+    _check_entries(entries)
+    info = _find_parts(entries, distribution)
+    # What stands around info/ comes with it: in most packages, that is all but the head of the file.
+    ranges.prefetch(info.offset - DESCRIPTOR_BYTES, info.offset + info.size + _LOCAL_MARGIN_BYTES)
+    starts = check_layout(ranges.read_headers, entries, end)
+    return _Conda(ranges=ranges, entries=entries, info=info, starts=starts)
+
+
+def _describe(head: bytes) -> RefusedError:
+    """Say what a file without a zip's end is."""
+    if is_local_header(head):
+        return RefusedError("archive-truncated", "the zip archive has no end: the file is cut", hint=AGAIN)
+    return RefusedError(
+        "archive-wrong-format", f"a .conda is a zip archive, and this is {describe_format(head)}", hint=_REPACK
+    )
+
+
+def _check_entries(entries: Sequence[ZipEntry]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.name
+        if "\0" in name or normalise_name(name) != name.rstrip("/"):
+            raise RefusedError("member-path-unsafe", f"the zip archive has an odd member name: {name[:200]!r}")
+        if name in seen:
+            raise RefusedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
+        seen.add(name)
+        if entry.encrypted:
+            raise RefusedError("archive-encrypted", f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK)
+        if entry.method != STORED:
+            raise RefusedError("archive-compressed", f"{name[:200]!r} in the zip archive is compressed", hint=_REPACK)
+
+
+def _find_parts(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipEntry:
     """Return the entry of the info part, if all parts are there under the right names."""
-    by_name = {entry.filename: entry for entry in entries}
+    by_name = {entry.name: entry for entry in entries}
     for prefix in ("info-", "pkg-"):
         expected = f"{prefix}{distribution.stem}.tar.zst"
         parts = [name for name in by_name if name.startswith(prefix)]
@@ -169,23 +162,21 @@ def _find_parts(entries: list[zipfile.ZipInfo], distribution: Distribution) -> z
     return by_name[f"info-{distribution.stem}.tar.zst"]
 
 
-def _check_others(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ArtifactLimits, size: int) -> None:
+def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
     """Check what has been fetched anyway: that the payload is whole, and doesn't bring its own info/."""
-    for entry in archive.infolist():
-        if entry.filename.startswith("pkg-"):
-            pieces = _decompress_zstd(archive, entry, limits.find_payload_bound(size), limits)
+    for entry in conda.entries:
+        if entry.name.startswith("pkg-"):
+            pieces = _decompress_zstd(conda, entry, limits.find_payload_bound(size), limits)
             found = read_members(pieces, limits.find_rules(max_members=limits.max_members))
             if found:
-                raise RefusedError("member-duplicated", f"{entry.filename!r} brings {min(found)!r} as well")
-        elif entry is not info:
-            for _ in _read_zip_member(archive, entry):
+                raise RefusedError("member-duplicated", f"{entry.name!r} brings {min(found)!r} as well")
+        elif entry is not conda.info:
+            for _ in conda.read(entry):
                 pass
 
 
-def _decompress_zstd(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_bytes: int, limits: ArtifactLimits
-) -> Iterator[bytes]:
-    name = repr(entry.filename)
+def _decompress_zstd(conda: _Conda, entry: ZipEntry, max_bytes: int, limits: ArtifactLimits) -> Iterator[bytes]:
+    name = repr(entry.name)
     options: dict[int, int] = {
         zstd.DecompressionParameter.window_log_max: limits.max_zstd_window_bytes.bit_length() - 1
     }
@@ -195,7 +186,7 @@ def _decompress_zstd(
         return zstd.ZstdDecompressor(options=options)
 
     budget = Budget(name, max_bytes, limits.max_cpu_seconds)
-    return decompress(_read_zip_member(archive, entry), start, zstd.ZstdError, name, budget)
+    return decompress(conda.read(entry), start, zstd.ZstdError, name, budget)
 
 
 def _check_window(head: bytes, name: str, max_bytes: int) -> None:
@@ -211,56 +202,48 @@ def _check_window(head: bytes, name: str, max_bytes: int) -> None:
         raise RefusedError("decompression-bomb", f"{name} needs a zstd window of {window} bytes, over {max_bytes}")
 
 
-class _RangeFile(io.RawIOBase):
-    """A seekable file over ranges of an artifact: its tail, and one window that moves ahead."""
+class _Ranges:
+    """The bytes of an artifact by ranges: its tail, a window that moves ahead, and headers between."""
 
-    def __init__(self, source: ArtifactSource, max_read_bytes: int) -> None:
+    def __init__(self, source: ArtifactSource, *, tail_bytes: int) -> None:
         self._source = source
-        self._max_read_bytes = max_read_bytes
-        self._position = 0
-        tail_start = max(0, source.size - _TAIL_BYTES)
-        self.tail = read_range(source, tail_start, source.size)
-        self._spans = {"tail": (tail_start, self.tail)}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
-            raise OSError("seek before the start")
-        self._position = base + offset
-        return self._position
+        self.size = source.size
+        self._tail_start = max(0, source.size - tail_bytes)
+        self.tail = read_range(source, self._tail_start, source.size)
+        self._spans = {"tail": (self._tail_start, self.tail)}
 
     def prefetch(self, start: int, stop: int) -> None:
         """Fetch what will be read next, in one request if it is not large."""
-        stop = min(stop, start + _WINDOW_BYTES, self._source.size)
-        tail_start, _ = self._spans["tail"]
-        if 0 <= start < min(stop, tail_start):
-            self._spans["window"] = (start, read_range(self._source, start, min(stop, tail_start)))
+        self._fetch("window", max(start, 0), min(stop, max(start, 0) + _WINDOW_BYTES))
 
-    def read(self, size: int = -1, /) -> bytes:
-        wanted = self._source.size - self._position if size < 0 else size
-        stop = min(self._position + wanted, self._source.size)
-        if stop - self._position > self._max_read_bytes:
-            raise RefusedError("archive-broken", "the directory of the zip archive is too large")
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes of a member, or of the directory."""
+        return self._read(start, stop, "window", _WINDOW_BYTES)
+
+    def read_headers(self, start: int, stop: int) -> bytes:
+        """Return bytes that stand alone; what was fetched of members stays."""
+        return self._read(start, stop, "headers", _HEADERS_BYTES)
+
+    def _read(self, start: int, stop: int, span: str, ahead: int) -> bytes:
         parts = []
-        while self._position < stop:
-            part = self._read_span(stop)
+        while start < stop:
+            part = self._find(start, stop)
+            if not part:
+                self._fetch(span, start, max(stop, start + ahead))
+                part = self._find(start, stop)
+            if not part:
+                raise RefusedError("archive-broken", "the zip archive names bytes that it does not have")
             parts.append(part)
-            self._position += len(part)
+            start += len(part)
         return b"".join(parts)
 
-    def _read_span(self, stop: int) -> bytes:
-        """Return at least one byte at the position, from what was fetched; fetch if need be."""
-        for start, content in self._spans.values():
-            if start <= self._position < start + len(content):
-                return content[self._position - start : stop - start]
-        self.prefetch(self._position, self._position + _WINDOW_BYTES)
-        return self._read_span(stop)
+    def _find(self, start: int, stop: int) -> bytes:
+        for at, content in self._spans.values():
+            if at <= start < at + len(content):
+                return content[start - at : stop - at]
+        return b""
+
+    def _fetch(self, span: str, start: int, stop: int) -> None:
+        stop = min(stop, self._tail_start)
+        if start < stop:
+            self._spans[span] = (start, read_range(self._source, start, stop))

@@ -256,7 +256,7 @@ def test_read_artifact__reads_a_large_info_part_in_windows() -> None:
     source = MemorySource(content=zipped(parts), md5="a" * 32, sha256="b" * 64)
 
     assert read_artifact(source, FOO_CONDA).index == index_json()
-    assert len(source.ranges) == 4
+    assert len(source.ranges) == 5  # the tail, three windows, and the headers behind them
     assert max(stop - start for start, stop in source.ranges) <= 4 * 1024**2
 
 
