@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeGuard
 from lambdas.channel.errors import InvalidNameError, RefusedError
 from lambdas.channel.names import ArtifactKey, Extension, parse_build, parse_package_name, parse_subdir, parse_version
 from lambdas.indexer.artifact import ArtifactInfo, check_run_exports
+from lambdas.indexer.purl import is_purl
 
 Record = dict[str, Any]
 Section = Literal["packages", "packages.conda", "v3"]
@@ -76,7 +77,7 @@ def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, 
     Raises:
         RefusedError: a field is missing, wrong, forged, or contradicts the key.
     """
-    index = info.index
+    index = {name: value for name, value in info.index.items() if not _is_absent(name, value)}
     _check_forged(index)
     _check_identity(index, key)
     _check_subdir(index, key)
@@ -111,16 +112,34 @@ def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int, *, now_
     """
     if timestamp is None:
         return last_modified_ms
-    timestamp_ms = timestamp if timestamp > MAX_SECONDS_TIMESTAMP else timestamp * 1000
-    latest_ms = max(last_modified_ms, now_ms or 0)
-    if timestamp_ms > latest_ms + CLOCK_SKEW_MS:
+    check_timestamp(timestamp, max(last_modified_ms, now_ms or 0), place=" in info/index.json")
+    return max(last_modified_ms, _in_ms(timestamp))
+
+
+def check_timestamp(timestamp: int, uploaded_ms: int, *, place: str = "") -> None:
+    """Check that a build did not begin after its upload; ``place`` is how the message goes on after the field.
+
+    Raises:
+        RefusedError: ``timestamp-in-future``.
+
+    Source: CEP 47.
+    """
+    late_ms = _in_ms(timestamp) - uploaded_ms
+    if late_ms > CLOCK_SKEW_MS:
         raise RefusedError(
             "timestamp-in-future",
-            f"'timestamp' in info/index.json is {timestamp}, {(timestamp_ms - latest_ms) // 1000} seconds "
-            "after the upload",
+            f"'timestamp'{place} is {timestamp}, {late_ms // 1000} seconds after the upload",
             hint="it is when the build began, in milliseconds since 1970: check the build machine's clock",
         )
-    return max(last_modified_ms, timestamp_ms)
+
+
+def _in_ms(timestamp: int) -> int:
+    return timestamp if timestamp > MAX_SECONDS_TIMESTAMP else timestamp * 1000
+
+
+def _is_absent(name: str, value: object) -> bool:
+    """Whether the field says nothing, in a way that clients take for absent."""
+    return (name == "noarch" and value == "") or (name == "schema_version" and value is None)
 
 
 def _check_forged(index: dict[str, Any]) -> None:
@@ -252,7 +271,7 @@ def _is_flags(value: object) -> bool:
 
 
 def _is_optional_purls(value: object) -> bool:
-    return value is None or (_is_texts(value) and all(purl.startswith("pkg:") for purl in value))
+    return value is None or (_is_texts(value) and all(map(is_purl, value)))
 
 
 def _is_noarch(value: object) -> bool:
@@ -270,7 +289,7 @@ _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "license": (_is_optional_text, "text"),
     "license_family": (_is_optional_text, "text"),
     "noarch": (_is_noarch, "'generic' or 'python'"),
-    "purls": (_is_optional_purls, "a list of package URLs"),
+    "purls": (_is_optional_purls, "a list of package URLs like 'pkg:pypi/numpy@2.0'"),
     "python_site_packages_path": (_is_optional_text, "text"),
     "schema_version": (_is_count, "a whole number from 0"),
     "timestamp": (lambda value: value is None or _is_count(value), "a whole number of milliseconds since 1970"),

@@ -161,6 +161,10 @@ def test_make_record__refuses_what_is_missing(key: str, value: object) -> None:
         ("timestamp", -1),
         ("purls", "pkg:pypi/foo"),
         ("purls", ["foo"]),
+        ("purls", ["pkg:pypi/foo", "pkg:pypi"]),
+        ("purls", ["pkg:"]),
+        ("purls", ["pkg:/x"]),
+        ("purls", ["pkg:pypi/numpy@1.0?bad"]),
         ("purls", [1]),
         ("python_site_packages_path", 1),
         ("extra_depends", ["a"]),
@@ -170,7 +174,6 @@ def test_make_record__refuses_what_is_missing(key: str, value: object) -> None:
         ("flags", ["A b"]),
         ("flags", [1]),
         ("schema_version", "3"),
-        ("schema_version", None),
         ("schema_version", True),
     ],
 )
@@ -216,6 +219,14 @@ def test_make_record__accepts_what_clients_read(key: str, value: object) -> None
     record = record_of(**{key: value})
 
     assert record.get(key, ...) == value
+
+
+@pytest.mark.parametrize(("key", "value"), [("noarch", ""), ("schema_version", None)])
+def test_make_record__leaves_out_what_says_nothing(key: str, value: object) -> None:
+    record = record_of(**{key: value})
+
+    assert key not in record
+    assert find_section(record, ".conda") == "packages.conda"
 
 
 @pytest.mark.parametrize("value", [["foo"], "foo", {"weak": "foo"}, {"strong": [1]}])
