@@ -5,15 +5,15 @@ a *finding*, which holds whatever happened before or happens elsewhere.
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from lambdas.channel.errors import RefusedError, VanishedError
 from lambdas.channel.names import SIGNATURES_SUFFIX, ArtifactKey
 from lambdas.indexer.artifact import ArtifactInfo, read_artifact
+from lambdas.indexer.documents import parse_document
 from lambdas.indexer.record import make_record
 from lambdas.indexer.storage import CACHE_CONTROL_IMMUTABLE, ContentHeaders, ObjectInfo, ObjectStorage
 from lambdas.indexer.tree import Card
@@ -189,9 +189,9 @@ def check_signatures(body: bytes) -> None:
     if len(body) > MAX_SIGNATURES_BYTES:
         raise RefusedError("signatures-too-large", f"signatures are larger than {MAX_SIGNATURES_BYTES} bytes")
     try:
-        bundles: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RefusedError("signatures-not-json", f"signatures are no JSON: {error}") from error
+        bundles = parse_document(body, "the file")
+    except RefusedError as error:
+        raise RefusedError("signatures-not-json", f"signatures can't be read: {error}") from error
     if not isinstance(bundles, list) or not all(isinstance(bundle, dict) for bundle in bundles):
         raise RefusedError(
             "signatures-malformed",

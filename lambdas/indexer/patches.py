@@ -15,16 +15,12 @@ from lambdas.channel.errors import RefusedError
 from lambdas.channel.names import EXTENSIONS, find_extension
 from lambdas.indexer.artifact import check_run_exports
 from lambdas.indexer.documents import parse_document
-from lambdas.indexer.record import Record, check_fields
+from lambdas.indexer.record import SERVER_KEYS, Record, check_fields, check_timestamp
 
-PROTECTED_FIELDS: Final = frozenset(
-    {
-        "name", "version", "build", "build_number", "subdir",  # identity: the filename says the same
-        "md5", "sha256", "size", "legacy_bz2_md5", "legacy_bz2_size",  # facts of the bytes
-        "fn", "url", "channel", "indexed_timestamp", "attestations_sha256", "signatures",  # the server's own
-        "schema_version",  # decides the section that a record stands in
-    }
-)  # fmt: skip
+PROTECTED_FIELDS: Final = SERVER_KEYS | {
+    "name", "version", "build", "build_number", "subdir",  # identity: the filename says the same
+    "schema_version",  # decides the section that a record stands in
+}  # fmt: skip
 MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
 _LISTS: Final = ("remove", "revoke")
 _SECTIONS: Final = ("packages", "packages.conda")
@@ -58,8 +54,11 @@ class PatchedRecords:
     removed: tuple[str, ...]
 
 
-def parse_patches(body: bytes) -> PatchInstructions:
+def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstructions:
     """Parse and validate ``patch_instructions.json``.
+
+    ``uploaded_ms`` is when they came, and bounds the timestamps in them; None where they were in
+    force already.
 
     Raises:
         RefusedError: it is not of version 1 or 2, patches a protected field, or would make records
@@ -82,7 +81,7 @@ def parse_patches(body: bytes) -> PatchInstructions:
         # A .conda among the packages: its own fixes come after its twin's here too.
         for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: item[0].endswith(_NEW)):
             _check_filename(filename, section)
-            _check_fixes(filename, fields, version=version)
+            _check_fixes(filename, fields, version=version, uploaded_ms=uploaded_ms)
             fixes.setdefault(filename, []).append(fields)
             # Fixes of a .tar.bz2 hold for its .conda twin too, before the twin's own.
             if section == "packages" and filename.endswith(_OLD):
@@ -166,7 +165,7 @@ def _check_filename(filename: str, where: str) -> None:
         )
 
 
-def _check_fixes(filename: str, fields: object, *, version: int) -> None:
+def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: int | None) -> None:
     if not isinstance(fields, dict):
         raise RefusedError("patches-malformed", f"the fixes of {filename!r} are no object")
     protected = sorted(PROTECTED_FIELDS & fields.keys())
@@ -180,6 +179,8 @@ def _check_fixes(filename: str, fields: object, *, version: int) -> None:
         )
     try:
         check_fields({key: value for key, value in fields.items() if value is not None})
+        if uploaded_ms is not None and fields.get("timestamp") is not None:
+            check_timestamp(fields["timestamp"], uploaded_ms)
         if fields.get("run_exports") is not None:
             check_run_exports(fields["run_exports"], "'run_exports'")
     except RefusedError as error:

@@ -313,7 +313,9 @@ class Indexer:
                     put_patches(self._storage, path, sha256, stored.body)
                     return parse_patches(stored.body), sha256
             try:
-                patches = parse_patches(stored.body)
+                # A file's times may be older than the file: what is past by now is past.
+                uploaded_ms = max(stored.info.last_modified_ms, time.time_ns() // 10**6)
+                patches = parse_patches(stored.body, uploaded_ms=uploaded_ms)
             except RefusedError as error:
                 # The earlier version becomes current again: the last good one stays in force.
                 refusal = set_aside(self._storage, self._announcer, stored.info, error)

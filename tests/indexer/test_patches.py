@@ -18,7 +18,10 @@ from lambdas.indexer.patches import (
     apply_patches,
     parse_patches,
 )
+from lambdas.indexer.record import CLOCK_SKEW_MS, SERVER_KEYS
 from lambdas.indexer.tree import Card, encode_shard, make_shard
+
+UPLOADED_MS = 1_800_000_000_000
 
 Records = dict[str, dict[str, dict[str, Any]]]
 
@@ -230,6 +233,8 @@ def test_parse_patches__protected_field(field: str, value: object, version: int)
         ("features", []),
         ("noarch", "rust"),
         ("purls", ["no purl"]),
+        ("purls", ["pkg:pypi"]),
+        ("purls", ["pkg:pypi/foo", "pkg:pypi/numpy@1.0?bad"]),
         ("flags", ["no flag!"]),
         ("extra_depends", {"x": "y"}),
         ("python_site_packages_path", 1),
@@ -237,6 +242,28 @@ def test_parse_patches__protected_field(field: str, value: object, version: int)
 )
 def test_parse_patches__fields_that_clients_can_t_read(field: str, value: object) -> None:
     assert refuse(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
+
+
+def test_parse_patches__attack_server_owned_field() -> None:
+    """What an artifact may not say of itself, no patch may say either."""
+    assert SERVER_KEYS <= PROTECTED_FIELDS
+
+
+@pytest.mark.parametrize("late_ms", [CLOCK_SKEW_MS + 1, 10**12])
+def test_parse_patches__attack_timestamp_in_the_future(late_ms: int) -> None:
+    body = json.dumps({"packages": {"foo-1.0-0.tar.bz2": {"timestamp": UPLOADED_MS + late_ms}}}).encode()
+
+    with pytest.raises(RefusedError) as caught:
+        parse_patches(body, uploaded_ms=UPLOADED_MS)
+    assert caught.value.code == "patches-malformed"
+    assert "'timestamp'" in str(caught.value)
+
+
+@pytest.mark.parametrize("timestamp", [None, 0, UPLOADED_MS // 1000, UPLOADED_MS, UPLOADED_MS + CLOCK_SKEW_MS])
+def test_parse_patches__timestamp_of_the_past(timestamp: int | None) -> None:
+    body = json.dumps({"packages": {"foo-1.0-0.tar.bz2": {"timestamp": timestamp}}}).encode()
+
+    assert parse_patches(body, uploaded_ms=UPLOADED_MS).fixes["foo-1.0-0.tar.bz2"] == ({"timestamp": timestamp},)
 
 
 @pytest.mark.parametrize(

@@ -642,6 +642,18 @@ def test_index__bad_signatures(world: World) -> None:
     assert f"{FOO_KEY}.sigs" not in world.storage.list_keys()
 
 
+@pytest.mark.parametrize(
+    "body", [b'[{"a": NaN}]', b"\xef\xbb\xbf[{}]", b'[{"a": "\\ud800"}]', b'[{"a": 1, "a": 2}]', b"[" * 70 + b"]" * 70]
+)
+def test_index__signatures_that_not_every_client_can_read(world: World, body: bytes) -> None:
+    world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    world.storage.upload(f"{FOO_KEY}.sigs", body)
+    world.index(f"{FOO_KEY}.sigs")
+    assert public_view(world.storage) == before
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+
+
 def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
     world.publish(NOARCH, package())
@@ -728,6 +740,23 @@ def test_index__bad_patches_with_none_in_force(world: World) -> None:
     world.index(key, world.upload(NOARCH, package()))
     assert public_view(world.storage) == before
     assert rejected(world) == {key: "patches-version"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"timestamp": 2**53}, "patches-malformed"),
+        ({"revoked": True}, "patches-protected-field"),
+        ({"purls": ["pkg:pypi"]}, "patches-malformed"),
+    ],
+)
+def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[str, Any], code: str) -> None:
+    world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    key = patch(world, **{"packages.conda": {FOO: fields}})
+    assert statuses(world, key) == {key: "refused"}
+    assert public_view(world.storage) == before
+    assert rejected(world) == {key: code}
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"1e999", b"99999999999999999999", b'"\\ud800"', b"[" * 70 + b"]" * 70])
