@@ -19,7 +19,7 @@ from lambdas.channel.names import Distribution
 from lambdas.indexer.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.conda_format import fetch_conda
 from lambdas.indexer.decompression import AGAIN
-from lambdas.indexer.documents import Pairs, parse_document, parse_object
+from lambdas.indexer.documents import Pairs, parse_document, parse_object, read_leniently
 from lambdas.indexer.recipe import parse_source
 from lambdas.indexer.tar_bz2_format import fetch_tar_bz2
 
@@ -80,7 +80,7 @@ def read_artifact(
             "member-missing", "the archive has no 'info/index.json'", hint="is this a conda package at all?"
         )
     index = parse_object(members["info/index.json"], "info/index.json")
-    about = parse_object(members.get("info/about.json", b"{}"), "info/about.json")
+    about = read_leniently(members.get("info/about.json", b"{}"))
     recipe = next((content for name, content in members.items() if name in RECIPES), b"")
     return ArtifactInfo(
         index=index,
@@ -149,7 +149,7 @@ def parse_post_install(content: bytes) -> dict[str, bool]:
     Raises:
         RefusedError: not a JSON object.
     """
-    document = parse_object(content, "info/paths.json", shape=_shape_paths)
+    document = parse_object(content, "info/paths.json", shape=_shape_paths, may_repeat=_is_path)
     paths = document.get("paths")
     entries = [entry for entry in paths if isinstance(entry, _PathFacts)] if isinstance(paths, list) else []
     found: frozenset[str] = frozenset().union(*{entry.facts for entry in entries})
@@ -157,6 +157,11 @@ def parse_post_install(content: bytes) -> dict[str, bool]:
 
 
 _NOTHING = _PathFacts(frozenset())
+
+
+def _is_path(pairs: Pairs) -> bool:
+    """Whether it is an entry: what a key says twice there is of no weight to an index."""
+    return any(key == "_path" for key, _ in pairs)
 
 
 def _shape_paths(pairs: Pairs) -> dict[str, Any] | _PathFacts:
@@ -193,5 +198,14 @@ def _find_facts(documents: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a string, or several."""
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
+    """Whether it is a string, or several, that can be written again."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str) and _is_unicode(text) for text in texts)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

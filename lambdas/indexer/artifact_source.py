@@ -78,6 +78,7 @@ class ArtifactLimits:
                 "info/run_exports.json": self.max_run_exports_bytes,
                 "info/paths.json": self.max_paths_bytes,
             },
+            dispensable=frozenset({"info/about.json"}),
             welcome=dict.fromkeys(RECIPES, self.max_recipe_bytes),
             max_members=max_members,
             max_info_members=self.max_info_members,

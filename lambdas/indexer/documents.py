@@ -1,5 +1,7 @@
 """Strict JSON: reads a document that a publisher wrote, or says what is wrong with it.
 
+The one exception is :func:`read_leniently`, for what no client reads.
+
 Owns what any document must fulfil whatever it means: size, UTF-8, depth, numbers that every client
 and every encoding can carry, no key twice. Knows no fields. Pure.
 """
@@ -23,22 +25,33 @@ MAX_VALUES = 2_000_000  # a few hundred bytes of memory each, at worst
 Pairs = list[tuple[str, Any]]
 
 
-def parse_document(content: bytes, name: str, *, shape: Callable[[Pairs], Any] = dict) -> Any:  # noqa: ANN401 - any JSON
+def _never(_: Pairs) -> bool:
+    return False
+
+
+def parse_document(
+    content: bytes,
+    name: str,
+    *,
+    shape: Callable[[Pairs], Any] = dict,
+    may_repeat: Callable[[Pairs], bool] = _never,
+) -> Any:  # noqa: ANN401 - any JSON
     """Parse one JSON document.
 
     ``name`` is what messages call it (``info/index.json``). ``shape`` turns the pairs of each object
-    into what is kept of it, so that a long list of objects needn't be held.
+    into what is kept of it, so that a long list of objects needn't be held. ``may_repeat`` says of
+    which objects a key may come twice; the last one counts.
 
     Raises:
         RefusedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``,
             ``json-too-deep`` or ``json-oversized``.
     """
-    if sum(content.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES:
+    if _has_too_many_values(content):
         raise RefusedError("json-oversized", f"{name} has more than {MAX_VALUES} values")
     numbers = _Numbers(name)
 
     def build(pairs: Pairs) -> Any:  # noqa: ANN401 - as above
-        if len({key for key, _ in pairs}) != len(pairs):
+        if len({key for key, _ in pairs}) != len(pairs) and not may_repeat(pairs):
             twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
             raise RefusedError("json-duplicate-key", f"{name} has the key {twice[:100]!r} twice in one object")
         return shape(pairs)
@@ -63,16 +76,45 @@ def parse_document(content: bytes, name: str, *, shape: Callable[[Pairs], Any] =
     return document
 
 
-def parse_object(content: bytes, name: str, *, shape: Callable[[Pairs], Any] = dict) -> dict[str, Any]:
+def parse_object(
+    content: bytes,
+    name: str,
+    *,
+    shape: Callable[[Pairs], Any] = dict,
+    may_repeat: Callable[[Pairs], bool] = _never,
+) -> dict[str, Any]:
     """Parse a JSON document that must be an object.
 
     Raises:
         RefusedError: as :func:`parse_document`, and ``json-not-an-object``.
     """
-    document = parse_document(content, name, shape=shape)
+    document = parse_document(content, name, shape=shape, may_repeat=may_repeat)
     if not isinstance(document, dict):
         raise RefusedError("json-not-an-object", f"{name} is not a JSON object")
     return document
+
+
+def read_leniently(content: bytes) -> dict[str, Any]:
+    """Return what a document says, as Python reads it; nothing, where it isn't an object.
+
+    For what is shown to people alone. A key that comes twice has its last value; every number is
+    ``None``; texts may hold lone surrogates.
+    """
+    if _has_too_many_values(content):
+        return {}
+    try:
+        document = json.loads(content, parse_int=_pass_over, parse_float=_pass_over, parse_constant=_pass_over)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _pass_over(_: str) -> None:
+    return None
+
+
+def _has_too_many_values(content: bytes) -> bool:
+    return sum(content.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES
 
 
 class _Numbers:

@@ -38,6 +38,7 @@ class TarRules:
     """What is wanted of a tar, and how much of it may be there."""
 
     wanted: Mapping[str, int]  # name → most bytes; must be regular files where they are there at all
+    dispensable: frozenset[str]  # those of the wanted that are passed over where they are too large
     welcome: Mapping[str, int]  # likewise, but passed over where it is no regular file or too large
     max_members: int
     max_info_members: int
@@ -330,12 +331,12 @@ def _check_wanted(member: _Member, rules: TarRules) -> None:
         return
     if member.kind not in _REGULAR or member.sparse:
         raise RefusedError("member-not-a-file", f"{name!r} is not a regular file in the archive", hint=_REBUILD)
-    if member.size > limit:
+    if member.size > limit and name not in rules.dispensable:
         raise RefusedError("member-oversized", f"{name!r} has {member.size} bytes, over {limit}")
 
 
 def _is_kept(member: _Member, rules: TarRules) -> bool:
     if member.name in rules.wanted:
-        return True
+        return member.size <= rules.wanted[member.name]
     regular = member.kind in _REGULAR and not member.sparse
     return regular and member.size <= rules.welcome.get(member.name, -1)

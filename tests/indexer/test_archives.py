@@ -259,7 +259,7 @@ LOW = ArtifactLimits(
 )
 
 
-@pytest.mark.parametrize("name", ["index", "about", "run_exports", "paths"])
+@pytest.mark.parametrize("name", ["index", "run_exports", "paths"])
 @both_formats
 def test_read_artifact__refuses_oversized_json(build: Builder, name: str) -> None:
     members = [("info/index.json", json.dumps(index_json()).encode())] if name != "index" else []
@@ -267,6 +267,16 @@ def test_read_artifact__refuses_oversized_json(build: Builder, name: str) -> Non
     content = foo_conda(plain) if build is conda_package else bz2.compress(plain)
 
     assert refusal(content, parse_filename(build()[0]), LOW).code == "member-oversized"
+
+
+@both_formats
+def test_read_artifact__passes_over_an_oversized_about(build: Builder) -> None:
+    filename, content = build(about={"summary": "x" * 2000}, run_exports=["a"])
+
+    info = read(filename, content, LOW)
+
+    assert info.about == {}
+    assert info.run_exports == {"weak": ["a"]}
 
 
 def test_read_artifact__passes_over_an_oversized_recipe() -> None:

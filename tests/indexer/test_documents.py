@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import RefusedError
+from lambdas.indexer.documents import read_leniently
 from tests.builders import (
     conda_package,
     tar,
@@ -15,6 +16,7 @@ from tests.builders import (
 from tests.indexer.reading import (
     FOO_CONDA,
     foo_conda,
+    info_tar,
     read,
     refusal,
 )
@@ -48,13 +50,54 @@ from tests.indexer.reading import (
         (b'{"x":' * 100_000 + b"1" + b"}" * 100_000, "json-too-deep"),
     ],
 )
-@pytest.mark.parametrize("name", ["info/index.json", "info/about.json", "info/paths.json"])
+@pytest.mark.parametrize("name", ["info/index.json", "info/paths.json"])
 def test_read_artifact__refuses_hostile_json(name: str, text: bytes, code: str) -> None:
     members = [("info/index.json", b"{}")] if name != "info/index.json" else []
     error = refusal(foo_conda(tar([*members, (name, text)])), FOO_CONDA)
 
     assert error.code == code
     assert name in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "about"),
+    [
+        (b"", {}),
+        (b"[]", {}),
+        (b"null", {}),
+        (b"{broken", {}),
+        (b'{"summary": "\xe9"}', {}),
+        (b'{"summary": "x", "y": NaN}', {"summary": "x"}),
+        (b'{"summary": "x", "y": -1e999}', {"summary": "x"}),
+        (b'{"summary": "x", "y": ' + b"9" * 5000 + b"}", {"summary": "x"}),
+        (b'{"summary": "x", "summary": "y"}', {"summary": "y"}),
+        (b'\xef\xbb\xbf{"summary": "x"}', {"summary": "x"}),
+        (b'{"summary": "\\ud800", "home": "x"}', {"home": "x"}),
+        (b'{"home": ["x", "\\ud800"]}', {}),
+        (b'{"home": ["x", 1]}', {}),
+        (b'{"\\ud800": "x"}', {}),
+        (b'{"summary": "x", "y": ' + b"[" * 80 + b"]" * 80 + b"}", {"summary": "x"}),
+        (b'{"y": ' + b"[" * 400_000 + b"]" * 400_000 + b"}", {}),
+        (b'{"summary": "' + b"x" * 3_000_000 + b'"}', {}),
+    ],
+)
+def test_read_artifact__takes_of_an_odd_about_what_can_be_read(text: bytes, about: dict[str, str]) -> None:
+    """No client reads it: it must not keep a good package out."""
+    info = read("foo-1.0-0.conda", foo_conda(info_tar(("info/about.json", text))))
+
+    assert info.about == about
+    json.dumps([info.about, info.channeldata]).encode()
+
+
+def test_read_leniently__attack_more_values_than_memory_can_hold() -> None:
+    assert read_leniently(b"[" + b"{}," * 2_000_000 + b"{}]") == {}
+
+
+def test_read_artifact__takes_the_last_of_a_key_twice_in_an_entry_of_paths() -> None:
+    entry = b'{"_path": "a", "_path": "etc/conda/activate.d/x.sh", "sha256": "x", "sha256": "y"}'
+    members = [("info/index.json", b"{}"), ("info/paths.json", b'{"paths": [' + entry + b"]}")]
+
+    assert read("foo-1.0-0.conda", foo_conda(tar(members))).channeldata["activate.d"] is True
 
 
 def test_read_artifact__refuses_more_values_than_memory_can_hold() -> None:
