@@ -51,7 +51,8 @@ class ArtifactLimits:
 
     max_artifact_bytes: int = 16 * 1024 * MIB
     max_at_once_bytes: int = 8 * MIB  # up to here a .conda is read whole and checked whole
-    max_whole_tar_bytes: int = 32 * MIB  # up to here a .tar.bz2 is walked to its end
+    max_whole_tar_bytes: int = 256 * MIB  # up to here a .tar.bz2 is walked to its end
+    max_walk_bytes: int = 1024 * MIB  # of a larger one, decompressed: how far documents are looked for
     max_central_directory_bytes: int = MIB
     max_zip_members: int = 64
     max_members: int = 500_000
@@ -69,7 +70,7 @@ class ArtifactLimits:
     payload_ratio_free_bytes: int = 128 * MIB
     max_cpu_seconds: float = 90.0
 
-    def find_rules(self, *, max_members: int, whole: bool = True) -> TarRules:
+    def find_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
         """Return what is wanted of a tar: the documents, and the recipe where it is as it should be."""
         return TarRules(
             wanted={
@@ -82,7 +83,7 @@ class ArtifactLimits:
             welcome=dict.fromkeys(RECIPES, self.max_recipe_bytes),
             max_members=max_members,
             max_info_members=self.max_info_members,
-            whole=whole,
+            max_walk_bytes=max_walk_bytes,
         )
 
     def find_info_bound(self, compressed_bytes: int) -> int:

@@ -43,7 +43,8 @@ def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
     name = "the bzip2 data"
     budget = Budget(name, limits.find_payload_bound(source.size), limits.max_cpu_seconds)
     tar = decompress(chain([head], pieces), lambda _: bz2.BZ2Decompressor(), OSError, name, budget)
-    members = read_members(tar, limits.find_rules(max_members=limits.max_members, whole=whole))
+    max_walk_bytes = None if whole else limits.max_walk_bytes
+    members = read_members(tar, limits.find_rules(max_members=limits.max_members, max_walk_bytes=max_walk_bytes))
     if not whole:
         _check_end(read_range(source, source.size - _END_BYTES, source.size))
         if source.md5 and source.sha256:

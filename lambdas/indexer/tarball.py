@@ -42,7 +42,14 @@ class TarRules:
     welcome: Mapping[str, int]  # likewise, but passed over where it is no regular file or too large
     max_members: int
     max_info_members: int
-    whole: bool  # walk to the end, or stop where the run of info/ that holds info/index.json ends
+    max_walk_bytes: int | None = None  # look so far for what may be missing, but for info/index.json; None: to the end
+
+    def is_enough(self, found: Mapping[str, bytes], walked_bytes: int) -> bool:
+        """Whether the walk may stop here: all is found, or it has gone on long enough."""
+        if self.max_walk_bytes is None or "info/index.json" not in found:
+            return False
+        complete = self.wanted.keys() <= found.keys() and not self.welcome.keys().isdisjoint(found)
+        return complete or walked_bytes > self.max_walk_bytes
 
 
 class Bytes:
@@ -52,6 +59,7 @@ class Bytes:
         """Take the pieces; nothing is read yet."""
         self._pieces = pieces
         self._piece = memoryview(b"")
+        self.taken = 0
 
     def _next(self, limit: int) -> memoryview:
         """Return at most ``limit`` bytes; none means the end."""
@@ -61,6 +69,7 @@ class Bytes:
                 return memoryview(b"")
             self._piece = memoryview(piece)
         head, self._piece = self._piece[:limit], self._piece[limit:]
+        self.taken += len(head)
         return head
 
     def read(self, count: int) -> bytes:
@@ -115,12 +124,10 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
     walk = _Walk(data, rules)
     found: dict[str, bytes] = {}
     names = _InfoNames(rules.max_info_members)
-    in_info = False
     while (member := walk.next()) is not None:
         inside = _is_inside_info(member.name)
-        if in_info and not inside and not rules.whole and "info/index.json" in found:
+        if not inside and rules.is_enough(found, data.taken + member.size):
             return found
-        in_info = inside
         _check_kind(member)
         _check_wanted(member, rules)
         if inside and member.kind != tarfile.DIRTYPE:

@@ -27,7 +27,9 @@ from tests.builders import (
 FOO_CONDA = parse_filename("foo-1.0-0.conda")
 FOO_BZ2 = parse_filename("foo-1.0-0.tar.bz2")
 STEM = "foo-1.0-0"
-STREAMED = ArtifactLimits(max_at_once_bytes=1, max_whole_tar_bytes=1)  # every artifact counts as large
+STREAMED = ArtifactLimits(
+    max_at_once_bytes=1, max_whole_tar_bytes=1, max_walk_bytes=1
+)  # every artifact counts as large
 
 Builder = Callable[..., tuple[str, bytes]]
 BUILDERS = [conda_package, tar_bz2_package]

@@ -366,6 +366,68 @@ def test_read_artifact__reads_on_in_a_large_tar_bz2_until_info_is_complete() -> 
     assert info.about == {"home": "x"}
 
 
+NOISE: Members = [("share/noise", os.urandom(2_000_000))]
+ALL = info_members(index_json(), run_exports=["a"], about={"home": "x"}, recipe="source:\n  url: https://example.org\n")
+
+
+@pytest.mark.parametrize("at", range(1, len(ALL)))
+def test_read_artifact__finds_documents_wherever_they_stand_in_a_large_tar_bz2(at: int) -> None:
+    """As conda-index, which looks on until it has them all."""
+    content = foo_bz2([*PAYLOAD, *ALL[:at], *NOISE, *ALL[at:]])
+    whole = read("foo-1.0-0.tar.bz2", content)
+
+    assert whole.run_exports == {"weak": ["a"]}
+    assert whole.about == {"home": "x"}
+    assert whole.channeldata["source_url"] == "https://example.org"
+    assert read("foo-1.0-0.tar.bz2", content, LARGE_TAR) == whole
+
+
+LARGE_TAR = ArtifactLimits(max_whole_tar_bytes=1)
+
+
+def test_read_artifact__stops_reading_a_large_tar_bz2_where_all_documents_are_found() -> None:
+    source = MemorySource(content=foo_bz2([*ALL, *NOISE]), md5="a" * 32, sha256="b" * 64)
+
+    assert read_artifact(source, FOO_BZ2, LARGE_TAR).about == {"home": "x"}
+    assert source.streamed_bytes < len(source.content) / 2
+
+
+def test_read_artifact__stops_before_a_member_that_goes_beyond_how_far_it_looks() -> None:
+    endless = tarfile.TarInfo("share/zeros")
+    endless.size = 8 * 1024**3 - 1
+    content = foo_bz2([*info_members(index_json()), (endless, b"")])
+
+    assert read("foo-1.0-0.tar.bz2", content, LARGE_TAR).index == index_json()
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [
+        ([("info/index.json", b"{}")], "member-duplicated"),
+        ([("../../evil", b"x")], "member-path-unsafe"),
+        ([tar_member("dev", tarfile.CHRTYPE)], "member-not-a-file"),
+    ],
+)
+def test_read_artifact__attack_member_behind_a_large_payload(members: Members, code: str) -> None:
+    """Behind 34 MiB, in what would have been looked at for info/ alone."""
+    assert refusal(behind_a_large_payload(members), FOO_BZ2).code == code
+
+
+def test_read_artifact__attack_large_tar_bz2_that_is_damaged_in_the_middle() -> None:
+    content = bytearray(behind_a_large_payload([]))
+    content[20_000_000:20_005_000] = bytes(5000)
+
+    assert refusal(bytes(content), FOO_BZ2).code == "archive-broken"
+
+
+def behind_a_large_payload(members: Members) -> bytes:
+    noise = os.urandom(1024**2)
+    large = tarfile.TarInfo("share/noise")
+    large.size = 34 * len(noise)
+    head = tar([*info_members(index_json()), (large, b"")])[:-1024]
+    return bz2.compress(head) + bz2.compress(noise, 1) * 34 + bz2.compress(tar(members))
+
+
 # What changes or fails meanwhile
 
 
