@@ -68,7 +68,7 @@ class ArtifactLimits:
     max_ratio: int = 250  # decompressed to compressed
     info_ratio_free_bytes: int = 32 * MIB  # below these sizes no ratio is judged
     payload_ratio_free_bytes: int = 128 * MIB
-    max_cpu_seconds: float = 90.0
+    max_cpu_seconds: float = 150.0  # 3 GiB out of bzip2
 
     def find_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
         """Return what is wanted of a tar: the documents, and the recipe where it is as it should be."""
