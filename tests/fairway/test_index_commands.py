@@ -212,7 +212,7 @@ class TestStatus:
     def test_status__not_a_key_beside_good_ones(self, bucket: Bucket, run: Run) -> None:
         (good,) = bucket.publish("team", conda_package(name="hello"))
         result = run("status", "--json", "hello-1.0-0.conda", good)
-        assert result.code == 1
+        assert result.code == 2
         assert [(one["key"], one["state"]) for one in result.document] == [(good, "indexed")]
         assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME: 'hello-1.0-0.conda'")
 
