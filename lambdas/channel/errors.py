@@ -10,6 +10,7 @@
     └── TransientError               a retry may help
         ├── ConflictError            a conditional write lost against another writer
         ├── VanishedError            an object changed or went away between two looks
+        ├── LateError                there was no time left to begin
         └── UnavailableError         the cloud answers 5xx, throttles, or not at all
 
 Messages are lower case, without a full stop, with the offending value as its repr. A hint, where
@@ -71,6 +72,10 @@ class ConflictError(TransientError):
 
 class VanishedError(TransientError):
     """An object changed or went away between two looks at it."""
+
+
+class LateError(TransientError):
+    """There was no time left to begin: whoever comes next does it."""
 
 
 class UnavailableError(TransientError):

@@ -23,6 +23,7 @@ SOURCE: Final = "fairway"
 REFUSED: Final = "Upload Refused"
 _SAFE: Final = "/!$'(),"
 MAX_PATHS: Final = 20  # above, folders are named
+KEYS_PER_MESSAGE: Final = 40  # of 1,024 bytes, written as escapes, at most: within SQS's 256 KiB
 
 
 class AwsAnnouncer:
@@ -92,15 +93,26 @@ class QueueReminder:
         self._delay_seconds = delay_seconds
 
     def remind(self, path: SubdirPath) -> None:
-        """Have a subdir indexed again after the delay.
+        """Have what was left for later in a subdir written after the delay.
 
         Raises:
             UnavailableError: the queue did not take it.
         """
+        self._send([path.key("")], delay_seconds=self._delay_seconds)
+
+    def hand_on(self, keys: Sequence[str]) -> None:
+        """Have keys looked at that there was no time for.
+
+        Raises:
+            UnavailableError: the queue did not take them.
+        """
+        for start in range(0, len(keys), KEYS_PER_MESSAGE):
+            self._send(keys[start : start + KEYS_PER_MESSAGE], delay_seconds=0)
+
+    def _send(self, keys: Sequence[str], *, delay_seconds: int) -> None:
+        body = format_reminder(keys)
         try:
-            self._sqs.send_message(
-                QueueUrl=self._queue_url, MessageBody=format_reminder(path), DelaySeconds=self._delay_seconds
-            )
+            self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=body, DelaySeconds=delay_seconds)
         except (ClientError, BotoCoreError) as error:
             raise UnavailableError(f"SQS did not take the reminder: {type(error).__name__}") from error
 

@@ -1,13 +1,13 @@
 """From queue messages to what is to be looked at. Pure.
 
 S3's notifications come at least once, in any order, and late: only their keys count. Beside them come
-*reminders*, which the indexer sends itself, that a subdir has files which were left for later.
+*reminders* of keys that the indexer sends itself: ``CHANNEL/SUBDIR/`` where files were left for later.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -25,7 +25,7 @@ from lambdas.channel.names import (
 from lambdas.indexer.publish import Touched
 
 _TEST_EVENT: Final = "s3:TestEvent"
-_REMINDER: Final = "fairway:Deferred"
+_REMINDER: Final = "fairway:Reminder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +37,13 @@ class Work:
     """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
-def format_reminder(path: SubdirPath) -> str:
-    """Return the message that says that a subdir has files which were left for later."""
-    return json.dumps({"Event": _REMINDER, "Subdir": str(path)})
+def format_reminder(keys: Sequence[str]) -> str:
+    """Return the message that asks for some keys to be looked at."""
+    return json.dumps({"Event": _REMINDER, "Keys": list(keys)})
 
 
 def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
-    """Return the keys that one queue message names, decoded; a reminder names ``CHANNEL/SUBDIR/``.
+    """Return the keys that one queue message names, decoded.
 
     Raises:
         InvalidDocumentError: it is neither a reminder nor an S3 notification about this bucket.
@@ -53,14 +53,16 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
         if document.get("Event") == _TEST_EVENT:  # sent when notifications are set up
             return ()
         if document.get("Event") == _REMINDER:
-            return (parse_subdir_path(document["Subdir"]).key(""),)
+            if not all(isinstance(key, str) for key in document["Keys"]):
+                raise InvalidDocumentError("a reminder of what is no key")
+            return tuple(document["Keys"])
         keys = []
         for record in document["Records"]:
             if record["s3"]["bucket"]["name"] != bucket:
                 raise InvalidDocumentError(f"notification about another bucket: {record['s3']['bucket']['name']!r}")
             keys.append(unquote_plus(record["s3"]["object"]["key"], errors="strict"))  # keys are form-encoded
         return tuple(keys)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidNameError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidDocumentError(f"not an S3 notification: {error!r}") from error
 
 

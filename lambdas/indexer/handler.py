@@ -17,7 +17,7 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import FairwayError, UnavailableError
+from lambdas.channel.errors import FairwayError, LateError, UnavailableError
 from lambdas.channel.names import Channel, parse_channel
 from lambdas.indexer.announce import AwsAnnouncer, QueueReminder
 from lambdas.indexer.events import find_subdir, make_misplaced, parse_message, plan_work
@@ -29,6 +29,7 @@ from lambdas.indexer.s3 import S3Storage
 from lambdas.indexer.settings import Settings, parse_settings
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
+_READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the swap and the files
 
 logger = Logger()
 metrics = Metrics()
@@ -83,7 +84,8 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     batch = _Batch(event)
     # Artifacts are grouped by subdir over the whole batch, so that each subdir is swapped once;
     # then each message learns what became of its keys.
-    batch.index()
+    batch.index(until=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)
+    batch.hand_on()
     return process_partial_response(
         event=event,
         record_handler=batch.settle,
@@ -144,7 +146,7 @@ class _Batch:
             except FairwayError as error:
                 self._keys[record["messageId"]] = error
 
-    def index(self) -> None:
+    def index(self, *, until: float) -> None:
         keys = [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
         work = plan_work(keys)
         if work.misplaced:
@@ -155,10 +157,28 @@ class _Batch:
         for path, touched in work.subdirs.items():
             with self._guarded([key for key in keys if find_subdir(key) == path]):
                 with tracer.provider.in_subsegment("## index"):
-                    report = indexer().index(path, touched)
+                    report = indexer().index(path, touched, until=until)
                 self._failures |= report.failures
                 self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
                 _tell(str(path), report)
+
+    def hand_on(self) -> None:
+        """Send what there was no time for as new messages: those of a large upload are no failures."""
+        late = {
+            key
+            for keys in self._keys.values()
+            if not isinstance(keys, FairwayError)
+            for key in keys
+            if isinstance(self._failures.get(key), LateError)
+        }
+        later = reminder()
+        if not late or later is None:
+            return
+        with self._guarded(late):
+            later.hand_on(sorted(late))
+            for key in late:
+                del self._failures[key]
+            _count("HandedOn", len(late))
 
     @contextlib.contextmanager
     def _guarded(self, keys: Iterable[str]) -> Iterator[None]:

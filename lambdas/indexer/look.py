@@ -5,12 +5,14 @@ a *finding*, which holds whatever happened before or happens elsewhere.
 """
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
 
-from lambdas.channel.errors import RefusedError, VanishedError
+from lambdas.channel.errors import LateError, RefusedError, VanishedError
 from lambdas.channel.names import SIGNATURES_SUFFIX, ArtifactKey
 from lambdas.indexer.artifact import ArtifactInfo, read_artifact
 from lambdas.indexer.documents import parse_document
@@ -21,6 +23,8 @@ from lambdas.indexer.tree import Card
 MAX_SIGNATURES_BYTES: Final = 16 * 1024 * 1024
 
 _MAX_LOOKS: Final = 5
+_WALKS: Final = threading.BoundedSemaphore(2)
+"""Decompressing a .tar.bz2 is all work and no waiting: done 16 at a time, all would end late."""
 _SIGNATURES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE)
 
 
@@ -51,9 +55,17 @@ Finding = Absent | Present | Refused
 class Looker:
     """Looks at artifacts, reading each version of each at most once."""
 
-    def __init__(self, storage: ObjectStorage, *, now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6) -> None:
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        *,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
+        is_late: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Where ``is_late``, no artifact is read any more; what needs no reading is still found."""
         self._storage = storage
         self._now_ms = now_ms
+        self._is_late = is_late
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RefusedError] = {}
 
     def look(self, key: ArtifactKey, card: Card | None, *, mutable: bool, sidecar: bool) -> list[Finding]:
@@ -70,6 +82,7 @@ class Looker:
 
         Raises:
             VanishedError: the object kept changing while it was looked at.
+            LateError: it would have to be read, and it is late.
         """
         for attempt in range(_MAX_LOOKS):
             try:
@@ -128,10 +141,13 @@ class Looker:
     def _read_once(self, key: ArtifactKey, info: ObjectInfo) -> ArtifactInfo:
         identity = (info.key, info.etag, info.version)
         if identity not in self._read:
-            try:
-                self._read[identity] = read_artifact(StoredArtifact(self._storage, info), key.distribution)
-            except RefusedError as error:
-                self._read[identity] = error
+            with _WALKS if key.distribution.extension == ".tar.bz2" else nullcontext():
+                if self._is_late():
+                    raise LateError(f"no time was left to read {str(key)!r}")
+                try:
+                    self._read[identity] = read_artifact(StoredArtifact(self._storage, info), key.distribution)
+                except RefusedError as error:
+                    self._read[identity] = error
         result = self._read[identity]
         if isinstance(result, RefusedError):
             raise result

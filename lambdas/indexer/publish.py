@@ -7,6 +7,7 @@ because the next round finds nothing left to do.
 """
 
 import hashlib
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -163,15 +164,19 @@ class Indexer:
         self._remind = remind
         self._sleep = sleep
 
-    def index(self, path: SubdirPath, touched: Touched) -> Report:
+    def index(self, path: SubdirPath, touched: Touched, *, until: float = math.inf) -> Report:
         """Make the index of a subdir, and all that is made of it, agree with the storage.
+
+        From ``until`` on (seconds of ``time.monotonic``), no further artifact is read: those fail with
+        ``LateError``.
 
         Raises:
             TransientError: the storage did not let us finish; what was done stays, the rest is
                 done by the next call.
         """
         may_defer = self._remind is not None and not touched.deferred
-        return self._index(path, touched, _Run(looker=Looker(self._storage), may_defer=may_defer))
+        looker = Looker(self._storage, is_late=lambda: time.monotonic() >= until)
+        return self._index(path, touched, _Run(looker=looker, may_defer=may_defer))
 
     def rebuild(self, path: SubdirPath, touched: Touched) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.

@@ -182,3 +182,14 @@ def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> 
     reminder = QueueReminder(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
     with pytest.raises(UnavailableError):
         reminder.remind(parse_subdir_path("team/noarch"))
+
+
+def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = sqs
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
+    keys = [f"team/noarch/{number:04}{chr(1) * 1008}" for number in range(100)]  # of 1,024 bytes, at their longest
+    QueueReminder(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).hand_on(keys)
+    assert [message["DelaySeconds"] for message in sent] == [0, 0, 0]
+    assert max(len(message["MessageBody"]) for message in sent) < 256 * 1024
+    assert [key for message in sent for key in parse_message(message["MessageBody"], bucket="any")] == keys

@@ -103,15 +103,20 @@ def test_parse_message__malformed(body: str) -> None:
 
 
 @pytest.mark.parametrize("path", [NOARCH, parse_subdir_path("a.b_c/linux-64")])
-def test_parse_message__reminder_comes_back(path: SubdirPath) -> None:
-    (key,) = parse_message(format_reminder(path), bucket=BUCKET)
+def test_parse_message__reminder_of_a_subdir(path: SubdirPath) -> None:
+    (key,) = parse_message(format_reminder([path.key("")]), bucket=BUCKET)
     assert plan_work([key]).subdirs == {path: Touched(deferred=True)}
     assert find_subdir(key) == path
 
 
-@pytest.mark.parametrize("subdir", ["", "team", "team/noarch/x", "../noarch", "TEAM/noarch", 1, None])
-def test_parse_message__malformed_reminder(subdir: object) -> None:
-    body = json.dumps(json.loads(format_reminder(NOARCH)) | {"Subdir": subdir})
+@given(st.lists(st.text(max_size=1024)))
+def test_parse_message__reminder_of_any_keys(keys: list[str]) -> None:
+    assert parse_message(format_reminder(keys), bucket=BUCKET) == tuple(keys)
+
+
+@pytest.mark.parametrize("keys", [None, 1, [1], [None], [["a/noarch/"]]])
+def test_parse_message__malformed_reminder(keys: object) -> None:
+    body = json.dumps(json.loads(format_reminder([])) | {"Keys": keys})
     with pytest.raises(InvalidDocumentError):
         parse_message(body, bucket=BUCKET)
 

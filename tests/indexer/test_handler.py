@@ -1,6 +1,7 @@
 """The queue's handler: each message learns what became of its keys, and no other."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_plus
@@ -12,7 +13,7 @@ from lambdas.indexer import handler
 from lambdas.indexer.events import format_reminder
 from lambdas.indexer.refusals import list_refusals
 from lambdas.indexer.settings import Settings
-from tests.builders import conda_package
+from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, World, assert_same_as_from_nothing, package
 
 BUCKET = "fairway-test"
@@ -46,7 +47,7 @@ class Queue:
         self.bodies[identity] = json.dumps({"Records": records}) if body is None else body
         return identity
 
-    def deliver(self) -> set[str]:
+    def deliver(self, *, remaining_ms: int = 900_000) -> set[str]:
         event = {
             "Records": [
                 {
@@ -63,10 +64,23 @@ class Queue:
                 for identity, body in self.bodies.items()
             ]
         }
-        answer: Any = handler.handle_queue(event, Context())
+        answer: Any = handler.handle_queue(event, Context(remaining_ms=remaining_ms))
         failed = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
         self.bodies = {identity: body for identity, body in self.bodies.items() if identity in failed}
         return failed
+
+
+@dataclass(kw_only=True)
+class Reminder:
+    """Takes what is handed on."""
+
+    fails: bool = False
+    handed_on: list[Sequence[str]] = field(default_factory=list)
+
+    def hand_on(self, keys: Sequence[str]) -> None:
+        if self.fails:
+            raise UnavailableError("SQS did not take the reminder")
+        self.handed_on.append(keys)
 
 
 @pytest.fixture
@@ -76,6 +90,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(handler, "settings", lambda: settings)
     monkeypatch.setattr(handler, "storage", lambda: world.storage)
     monkeypatch.setattr(handler, "indexer", world.indexer)
+    monkeypatch.setattr(handler, "reminder", lambda: None)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
@@ -245,6 +260,31 @@ def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, q
     assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
 
 
+def test_handle_queue__hands_on_what_there_is_no_time_for(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reminder = Reminder()
+    known = world.upload(NOARCH, package(name="known"))
+    world.index(known)
+    queue.send(known)
+    for number in range(3):
+        queue.send(world.upload(NOARCH, package(name=f"p{number}")))
+    stuck = queue.send(world.upload(NOARCH, tar_bz2_package(name="old")))
+    monkeypatch.setattr(handler, "reminder", lambda: reminder)
+    reminder.fails = True
+    assert stuck in queue.deliver(remaining_ms=0)
+    reminder.fails = False
+    assert queue.deliver(remaining_ms=0) == set()
+    assert world.listed(NOARCH) == {"known-1.0-0.conda"}
+    assert read_metrics(capsys.readouterr().out)["HandedOn"] == 4
+    (keys,) = reminder.handed_on
+    assert len(keys) == 4
+    queue.send(body=format_reminder(keys))
+    assert queue.deliver() == set()
+    assert len(world.listed(NOARCH)) == 5
+    assert len(reminder.handed_on) == 1
+
+
 @pytest.mark.usefixtures("scaled_down")
 def test_handle_queue__reminder(world: World, queue: Queue) -> None:
     world.defers = True
@@ -255,7 +295,7 @@ def test_handle_queue__reminder(world: World, queue: Queue) -> None:
     queue.deliver()
     assert "late-1.0-0.conda" not in world.listed(NOARCH)
     assert world.reminded
-    stuck = queue.send(body=format_reminder(NOARCH))
+    stuck = queue.send(body=format_reminder([NOARCH.key("")]))
     world.storage.fault = fail_for("noarch/repodata.json", kind="splice")
     assert queue.deliver() == {stuck}
     world.storage.fault = None
