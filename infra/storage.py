@@ -60,8 +60,8 @@ _INDEX_KEYS = (
     f"{REJECTED_PREFIX}*",
 )
 # What it sets aside, with all versions: the earlier upload under the same name is current again.
-# At any depth: what is named like an artifact is set aside wherever it was uploaded to.
-_UPLOADED_KEYS = tuple(f"*{suffix}" for suffix in NOTIFIED_SUFFIXES)
+# At any depth, and in capitals: what is named like an artifact is set aside wherever it was uploaded to.
+_UPLOADED_KEYS = tuple(f"*{suffix}" for each in NOTIFIED_SUFFIXES for suffix in (each, each.upper()))
 _PERISHABLE_KEYS = (
     "*/*/shards/*",
     "*/*/repodata_from_packages.json*",

@@ -337,6 +337,7 @@ def test_indexer__may_not_touch_access_rules(full: Synthesis, action: str, key: 
         ("team/noarch/patch_instructions.json", True),
         ("tool-1-0.conda", True),
         ("a/b/c/tool-1-0.tar.bz2", True),
+        ("a/b/c/Tool-1-0.TAR.BZ2", True),
         ("team/noarch/repodata_from_packages.json.zst", True),
         ("team/noarch/shards/00ff.msgpack.zst", True),
         (".fairway/cards/team/noarch/00ff.json.zst", True),
