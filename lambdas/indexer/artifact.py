@@ -2,8 +2,8 @@
 
 Owns what the documents in info/ mean to an index: which of them are read, and what is kept. Whether
 the result may stand under the artifact's key is decided in :mod:`lambdas.indexer.record`; how bytes
-become members, in :mod:`lambdas.indexer.conda_format`, :mod:`lambdas.indexer.tar_bz2_format` and
-:mod:`lambdas.indexer.tarball`.
+become members, in :mod:`lambdas.indexer.archives.conda_format`, :mod:`lambdas.indexer.archives.tar_bz2_format` and
+:mod:`lambdas.indexer.archives.tarball`.
 
 Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata).
 """
@@ -16,12 +16,12 @@ from typing import Any
 
 from lambdas.channel.errors import RefusedError
 from lambdas.channel.names import Distribution
-from lambdas.indexer.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
-from lambdas.indexer.conda_format import fetch_conda
-from lambdas.indexer.decompression import AGAIN
+from lambdas.indexer.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
+from lambdas.indexer.archives.conda_format import fetch_conda
+from lambdas.indexer.archives.decompression import AGAIN
+from lambdas.indexer.archives.tar_bz2_format import fetch_tar_bz2
 from lambdas.indexer.documents import Pairs, parse_document, parse_object, read_leniently
 from lambdas.indexer.recipe import parse_source
-from lambdas.indexer.tar_bz2_format import fetch_tar_bz2
 
 __all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PRIVATE_PREFIX
 from lambdas.indexer.encoding import decode_json, encode_json
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
 from lambdas.indexer.settings import Settings
 from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectStorage

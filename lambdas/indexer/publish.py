@@ -34,7 +34,6 @@ from lambdas.channel.names import (
     SubdirPath,
     parse_artifact_key,
 )
-from lambdas.indexer.channel import project_channel
 from lambdas.indexer.commit import (
     Branch,
     Commit,
@@ -51,7 +50,8 @@ from lambdas.indexer.encoding import measure
 from lambdas.indexer.look import Absent, Finding, Looker, Present, Refused
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.project import SUBDIR_PAGE, Outputs, SubdirProjector
+from lambdas.indexer.project_channel import project_channel
+from lambdas.indexer.project_subdir import SUBDIR_PAGE, Outputs, SubdirProjector
 from lambdas.indexer.record import Record
 from lambdas.indexer.refusals import Announcer, Refusal, set_aside
 from lambdas.indexer.storage import ObjectStorage

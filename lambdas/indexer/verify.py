@@ -21,13 +21,12 @@ from lambdas.channel.names import (
     is_artifact_like,
     parse_artifact_key,
 )
-from lambdas.indexer.channel import CHANNELDATA, FEED, PAGE, SHOWN, fetch_etags, hash_shown
 from lambdas.indexer.commit import Commit, fetch_cards, fetch_commit, fetch_patches
 from lambdas.indexer.encoding import decode_json, decompress
-from lambdas.indexer.flat import LARGE_CHANNELDATA_BYTES, is_large
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.patches import PatchInstructions
-from lambdas.indexer.project import COMMIT, FROM_PACKAGES, REPODATA, RUN_EXPORTS, SUBDIR_PAGE
+from lambdas.indexer.project_channel import CHANNELDATA, FEED, PAGE, SHOWN, fetch_etags, hash_shown
+from lambdas.indexer.project_subdir import COMMIT, FROM_PACKAGES, REPODATA, RUN_EXPORTS, SUBDIR_PAGE
 from lambdas.indexer.projections.channeldata import (
     ChannelPart,
     apply_to_part,
@@ -41,6 +40,7 @@ from lambdas.indexer.projections.pages import format_channel_page, format_subdir
 from lambdas.indexer.projections.repodata import apply_to_repodata, iter_repodata, make_repodata
 from lambdas.indexer.projections.run_exports import apply_to_run_exports, make_run_exports
 from lambdas.indexer.reconcile import find_changed_sidecars, list_files, list_subdirs
+from lambdas.indexer.spliced.files import LARGE_CHANNELDATA_BYTES, is_large
 from lambdas.indexer.storage import ObjectInfo, ObjectStorage
 from lambdas.indexer.tree import (
     SHARDS_FOLDER,

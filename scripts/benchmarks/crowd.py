@@ -19,7 +19,7 @@ from typing import Any
 
 from lambdas.channel.errors import TransientError
 from lambdas.channel.names import Channel, Subdir, SubdirPath
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Touched
 from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
 from scripts.benchmarks.publisher import Silence, find_peak_bytes

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from lambdas.channel.names import Channel, Subdir, SubdirPath
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Touched
 from lambdas.indexer.refusals import Refusal
 from lambdas.indexer.tree import SHARD_INDEX

@@ -13,9 +13,9 @@ from typing import Any
 
 from lambdas.channel.names import Channel as ChannelName
 from lambdas.channel.names import PackageName, SubdirPath
-from lambdas.indexer import channel as channel_files
+from lambdas.indexer import project_channel
 from lambdas.indexer.commit import Branch, Commit, fetch_commit, put_branches, replace_commit
-from lambdas.indexer.project import Outputs, SubdirProjector
+from lambdas.indexer.project_subdir import Outputs, SubdirProjector
 from lambdas.indexer.projections.channeldata import make_entry, merge_parts
 from lambdas.indexer.storage import ObjectStorage
 from lambdas.indexer.tree import Shard, ShardHash, apply_shards, encode_shard, make_shard
@@ -55,7 +55,7 @@ class _Projector(SubdirProjector):
 
 
 @dataclass(kw_only=True)
-class _ChannelProjector(channel_files.ChannelProjector):
+class _ChannelProjector(project_channel.ChannelProjector):
     subdir: SubdirPath
     made_up: Channel
 
@@ -71,7 +71,7 @@ class _ChannelProjector(channel_files.ChannelProjector):
 
 
 def _project_channel(storage: ObjectStorage, path: SubdirPath, channel: Channel) -> None:
-    found: Mapping[str, Any] = {name: storage.head(f"{path.channel}/{name}") for name in channel_files.FILES}
+    found: Mapping[str, Any] = {name: storage.head(f"{path.channel}/{name}") for name in project_channel.FILES}
     _ChannelProjector(
         storage=storage, channel=ChannelName(path.channel), url="", found=found, subdir=path, made_up=channel
     ).project([path])

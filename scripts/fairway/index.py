@@ -50,7 +50,7 @@ def index(
 ) -> int:
     """Index a directory: the same outputs as a deployed channel, without AWS."""
     from lambdas.indexer.directory import DirectoryStorage  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.project import Outputs  # noqa: PLC0415 - as above
+    from lambdas.indexer.project_subdir import Outputs  # noqa: PLC0415 - as above
     from lambdas.indexer.publish import Indexer, Policy  # noqa: PLC0415 - as above
     from lambdas.indexer.reconcile import list_channels, list_subdirs, reconcile  # noqa: PLC0415 - as above
     from lambdas.indexer.reconcile import rebuild as rebuild_subdir  # noqa: PLC0415 - as above

@@ -110,9 +110,9 @@ def fetch_status(
 ) -> UploadStatus:
     """Look into the bucket and tell what became of an upload, as ``decide_status`` does."""
     from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.flat import is_large  # noqa: PLC0415 - as above
-    from lambdas.indexer.project import COMMIT, REPODATA  # noqa: PLC0415 - as above
+    from lambdas.indexer.project_subdir import COMMIT, REPODATA  # noqa: PLC0415 - as above
     from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - as above
+    from lambdas.indexer.spliced.files import is_large  # noqa: PLC0415 - as above
 
     # The artifact first: what is found of it in the index afterwards is at least as new.
     info = storage.head(str(key))

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.channel.names import parse_artifact_key
 from lambdas.indexer.events import make_misplaced, plan_work
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Report
 from lambdas.indexer.tree import Shard
 from scripts.fairway import maintenance

@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import settings
 
-from lambdas.indexer import channel, flat, project, segments, storage
+from lambdas.indexer import project_channel, project_subdir, storage
 from lambdas.indexer.projections.repodata import RepodataForm
 from lambdas.indexer.projections.run_exports import RunExportsForm
+from lambdas.indexer.spliced import files, segments
 
 settings.register_profile("fairway", deadline=None)
 settings.load_profile("fairway")
@@ -14,11 +15,11 @@ settings.load_profile("fairway")
 @pytest.fixture
 def scaled_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a handful of packages fill segments and parts."""
-    monkeypatch.setattr(project, "LARGE_BYTES", 2500)
-    monkeypatch.setattr(channel, "LARGE_CHANNELDATA_BYTES", 1200)
-    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
-    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(flat, "PART_BYTES", 2000)
+    monkeypatch.setattr(project_subdir, "LARGE_BYTES", 2500)
+    monkeypatch.setattr(project_channel, "LARGE_CHANNELDATA_BYTES", 1200)
+    monkeypatch.setattr(files, "WHOLE_BYTES", 500)
+    monkeypatch.setattr(files, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(files, "PART_BYTES", 2000)
     monkeypatch.setattr(segments, "ROUND_BYTES", 64)
     monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
     monkeypatch.setattr(RepodataForm, "segment_bytes", 1200)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
 from tests.indexer.world import World, assert_same_as_from_nothing, check_encodings, check_readable
 

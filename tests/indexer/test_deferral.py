@@ -10,7 +10,7 @@ import pytest
 from lambdas.channel.errors import UnavailableError
 from lambdas.indexer import verify
 from lambdas.indexer.encoding import decompress
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Touched
 from lambdas.indexer.reconcile import list_subdirs, reconcile
 from lambdas.indexer.tree import SHARD_INDEX

@@ -16,7 +16,7 @@ import pytest
 
 from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
 from lambdas.indexer import parallel
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import (

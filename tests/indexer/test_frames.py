@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.encoding import compress, decompress
-from lambdas.indexer.frames import (
+from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
     JOINT,
     LAST_BLOCK,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lambdas.indexer.encoding import decode_msgpack, decompress
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
 from lambdas.indexer.tree import SHARD_INDEX, decode_index
 from tests.builders import conda_package, tar_bz2_package

@@ -10,11 +10,12 @@ import random
 import pytest
 
 from lambdas.channel.errors import UnavailableError
-from lambdas.indexer import flat, project
+from lambdas.indexer import project_subdir
 from lambdas.indexer.encoding import decompress
-from lambdas.indexer.project import COMMIT, Outputs
+from lambdas.indexer.project_subdir import COMMIT, Outputs
 from lambdas.indexer.projections import newest, pages
 from lambdas.indexer.publish import Policy
+from lambdas.indexer.spliced import files
 from lambdas.indexer.tree import SHARD_INDEX
 from tests.builders import tar_bz2_package
 from tests.indexer.world import NOARCH, World, build_from_nothing, package
@@ -36,13 +37,13 @@ def fill(world: World, count: int, *, start: int = 0) -> list[str]:
 def is_large(world: World, name: str = "repodata.json") -> bool:
     info = world.storage.head(NOARCH.key(name))
     assert info is not None
-    return flat.TABLES in info.metadata
+    return files.TABLES in info.metadata
 
 
 def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare with what is made at once and whole."""
     with monkeypatch.context() as context:
-        context.setattr(project, "LARGE_BYTES", 2**40)
+        context.setattr(project_subdir, "LARGE_BYTES", 2**40)
         fresh = build_from_nothing(world.storage, world.policy)
     commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(NOARCH.key(name)))}
     assert len(commit) == 1
@@ -255,7 +256,7 @@ def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_project__page_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, project):
+    for module in (pages, project_subdir):
         monkeypatch.setattr(module, "MAX_ROWS", 5)
     monkeypatch.setattr(newest, "KEPT_ROWS", 10)
     world = World()

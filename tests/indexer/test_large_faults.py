@@ -14,8 +14,9 @@ from collections.abc import Callable
 import pytest
 
 from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
-from lambdas.indexer import flat, parallel
+from lambdas.indexer import parallel
 from lambdas.indexer.encoding import decompress
+from lambdas.indexer.spliced import files
 from tests.indexer.world import (
     NOARCH,
     PATCHES,
@@ -83,7 +84,7 @@ def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
     world.index(*keys)
     info = world.storage.head(NOARCH.key("repodata.json"))
     assert info is not None
-    assert flat.TABLES in info.metadata, "large enough"
+    assert files.TABLES in info.metadata, "large enough"
     if defers:
         world.publish(NOARCH, package("pkg02", "2.0", run_exports=["x"]))
         assert world.reminded, "something is left for later"

@@ -18,7 +18,7 @@ from lambdas.channel.errors import (
     VanishedError,
 )
 from lambdas.channel.names import parse_subdir_path
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy, Touched
 from lambdas.indexer.refusals import list_refusals
 from lambdas.indexer.storage import (

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lambdas.channel.errors import TransientError
 from lambdas.indexer import parallel
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
 from tests.builders import conda_package
 from tests.indexer.world import (

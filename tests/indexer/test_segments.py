@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, Subdir
 from lambdas.indexer.encoding import BEST_LEVEL, FLAT_LEVEL, compress, encode_json
-from lambdas.indexer.frames import JOINT, RESET_BLOCK, decode_piece, encode_piece
 from lambdas.indexer.projections.repodata import (
     RepodataForm,
     apply_to_removed,
@@ -25,7 +24,8 @@ from lambdas.indexer.projections.run_exports import (
     make_run_exports,
     spread_run_exports,
 )
-from lambdas.indexer.segments import (
+from lambdas.indexer.spliced.frames import JOINT, RESET_BLOCK, decode_piece, encode_piece
+from lambdas.indexer.spliced.segments import (
     MAX_BEST_SEGMENTS,
     ROUND_BYTES,
     Edition,

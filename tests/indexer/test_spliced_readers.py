@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.indexer import flat, project, segments, storage
-from lambdas.indexer.project import REPODATA
+from lambdas.indexer import project_subdir, storage
+from lambdas.indexer.project_subdir import REPODATA
 from lambdas.indexer.projections.repodata import RepodataForm
 from lambdas.indexer.projections.run_exports import RunExportsForm
+from lambdas.indexer.spliced import files, segments
 from tests.indexer.world import NOARCH, World, package
 
 CHANGES = 1000
@@ -24,10 +25,10 @@ READER = Path(__file__).with_name("read_with_rattler.py")
 
 @pytest.fixture(autouse=True)
 def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "LARGE_BYTES", 10_000)
-    monkeypatch.setattr(flat, "WHOLE_BYTES", 2_000)
-    monkeypatch.setattr(flat, "MIN_PART_BYTES", 3_000)
-    monkeypatch.setattr(flat, "PART_BYTES", 20_000)
+    monkeypatch.setattr(project_subdir, "LARGE_BYTES", 10_000)
+    monkeypatch.setattr(files, "WHOLE_BYTES", 2_000)
+    monkeypatch.setattr(files, "MIN_PART_BYTES", 3_000)
+    monkeypatch.setattr(files, "PART_BYTES", 20_000)
     monkeypatch.setattr(segments, "ROUND_BYTES", 512)
     monkeypatch.setattr(storage, "MIN_PART_BYTES", 3_000)
     monkeypatch.setattr(RepodataForm, "segment_bytes", 4_000)
@@ -83,7 +84,7 @@ def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Pa
     there = publish_at_random(world)
     info = world.storage.head(NOARCH.key(REPODATA))
     assert info is not None
-    assert flat.TABLES in info.metadata  # it is spliced, not whole
+    assert files.TABLES in info.metadata  # it is spliced, not whole
     folder, url = served
     for key, body in world.storage.snapshot().items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from lambdas.channel.names import SubdirPath, parse_subdir_path
 from lambdas.indexer.encoding import decompress
 from lambdas.indexer.events import find_subdir, plan_work
-from lambdas.indexer.project import Outputs
+from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Indexer, Policy, Report
 from lambdas.indexer.storage import ObjectStorage
 from lambdas.indexer.tree import SHARD_INDEX, Shard, decode_index, decode_shard, encode_index, iter_records

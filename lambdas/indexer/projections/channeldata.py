@@ -15,7 +15,7 @@ from lambdas.channel.names import PackageName, Subdir
 from lambdas.indexer.encoding import encode_json
 from lambdas.indexer.projections.versions import VersionKey
 from lambdas.indexer.record import Record
-from lambdas.indexer.segments import Summary
+from lambdas.indexer.spliced.segments import Summary
 from lambdas.indexer.tree import Card, Cards, Shard, iter_records
 
 ChannelPart = dict[str, Any]

@@ -13,7 +13,7 @@ from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
 from lambdas.channel.names import PackageName, Subdir, parse_filename
 from lambdas.indexer.encoding import encode_json
 from lambdas.indexer.record import Record
-from lambdas.indexer.segments import Entries, Summary
+from lambdas.indexer.spliced.segments import Entries, Summary
 from lambdas.indexer.tree import FLAT_SECTIONS, Shard
 
 Repodata = dict[str, Any]

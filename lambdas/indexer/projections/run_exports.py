@@ -9,7 +9,7 @@ from typing import Any
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, Subdir
 from lambdas.indexer.encoding import encode_json
-from lambdas.indexer.segments import Entries, Summary
+from lambdas.indexer.spliced.segments import Entries, Summary
 from lambdas.indexer.tree import FLAT_SECTIONS, Shard, iter_records
 
 RunExports = dict[str, Any]

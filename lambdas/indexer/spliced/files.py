@@ -1,4 +1,4 @@
-"""Reads and writes large flat documents: I/O around ``segments.py``, ``frames.py`` and ``splice.py``.
+"""Reads and writes large flat documents: I/O around ``segments.py``, ``frames.py`` and ``parts.py``.
 
 A large document lies there twice, compressed and plain, made of the same pieces. Each file names the
 *table* that describes it, by hash and version, and the table is stored before the file: so no file is
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
 from lambdas.indexer.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
-from lambdas.indexer.frames import (
+from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
     JOINT,
     LAST_BLOCK,
@@ -22,8 +22,8 @@ from lambdas.indexer.frames import (
     decode_piece,
     encode_header,
 )
-from lambdas.indexer.segments import Edition, Form, Piece, Table, scan_table
-from lambdas.indexer.splice import PART_BYTES, Copy, Span, plan_parts
+from lambdas.indexer.spliced.parts import PART_BYTES, Copy, Span, plan_parts
+from lambdas.indexer.spliced.segments import Edition, Form, Piece, Table, scan_table
 from lambdas.indexer.storage import (
     CACHE_CONTROL_PRIVATE,
     MIN_PART_BYTES,

@@ -10,9 +10,9 @@ import re
 from itertools import chain
 
 from lambdas.channel.errors import RefusedError
-from lambdas.indexer.artifact_source import ArtifactLimits, ArtifactSource, Contents, Hashes, read_range
-from lambdas.indexer.decompression import AGAIN, Budget, decompress, describe_format
-from lambdas.indexer.tarball import read_members
+from lambdas.indexer.archives.artifact_source import ArtifactLimits, ArtifactSource, Contents, Hashes, read_range
+from lambdas.indexer.archives.decompression import AGAIN, Budget, decompress, describe_format
+from lambdas.indexer.archives.tarball import read_members
 
 _HEAD_BYTES = 512
 _START = re.compile(rb"BZh[1-9]")

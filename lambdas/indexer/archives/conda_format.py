@@ -1,7 +1,7 @@
 """Reads a ``.conda``: a zip of two zstd-compressed tars, by byte ranges where it is large.
 
 Owns what may be in the zip, and how few requests it takes to know. That the zip reads the same in
-every tool is checked in :mod:`lambdas.indexer.zip_records`.
+every tool is checked in :mod:`lambdas.indexer.archives.zip_records`.
 
 Source: CEP 35 (file formats of artifacts); RFC 8878 (zstd).
 """
@@ -20,7 +20,7 @@ else:
 
 from lambdas.channel.errors import RefusedError
 from lambdas.channel.names import Distribution
-from lambdas.indexer.artifact_source import (
+from lambdas.indexer.archives.artifact_source import (
     MIB,
     PIECE_BYTES,
     ArtifactLimits,
@@ -29,9 +29,9 @@ from lambdas.indexer.artifact_source import (
     Hashes,
     read_range,
 )
-from lambdas.indexer.decompression import AGAIN, Budget, decompress, describe_format
-from lambdas.indexer.tarball import normalise_name, read_members
-from lambdas.indexer.zip_records import (
+from lambdas.indexer.archives.decompression import AGAIN, Budget, decompress, describe_format
+from lambdas.indexer.archives.tarball import normalise_name, read_members
+from lambdas.indexer.archives.zip_records import (
     DESCRIPTOR_BYTES,
     STORED,
     ZipEntry,

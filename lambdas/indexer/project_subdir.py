@@ -20,20 +20,6 @@ from lambdas.channel.errors import ConflictError, InvalidDocumentError, Vanished
 from lambdas.channel.names import PackageName, Subdir, SubdirPath
 from lambdas.indexer.commit import Branch, Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.encoding import FLAT_LEVEL, compress, decode_json, encode_json
-from lambdas.indexer.flat import (
-    LARGE_BYTES,
-    TABLES,
-    Source,
-    Tables,
-    fetch_tables,
-    is_large,
-    put_tables,
-    read_texts,
-    scan_file,
-    write_packed,
-    write_plain,
-)
-from lambdas.indexer.frames import JOINT
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.projections.current_repodata import make_current_repodata
 from lambdas.indexer.projections.newest import Row, apply_to_newest, find_newest, iter_rows
@@ -53,7 +39,21 @@ from lambdas.indexer.projections.run_exports import (
     spread_run_exports,
 )
 from lambdas.indexer.record import Record
-from lambdas.indexer.segments import (
+from lambdas.indexer.spliced.files import (
+    LARGE_BYTES,
+    TABLES,
+    Source,
+    Tables,
+    fetch_tables,
+    is_large,
+    put_tables,
+    read_texts,
+    scan_file,
+    write_packed,
+    write_plain,
+)
+from lambdas.indexer.spliced.frames import JOINT
+from lambdas.indexer.spliced.segments import (
     Edition,
     Entries,
     Form,

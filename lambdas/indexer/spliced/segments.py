@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.encoding import BEST_LEVEL, FLAT_LEVEL, encode_json
-from lambdas.indexer.frames import JOINT, encode_piece
+from lambdas.indexer.spliced.frames import JOINT, encode_piece
 
 MAX_BEST_SEGMENTS: Final = 16
 """Where a change touches more segments than this, they are compressed at ``FLAT_LEVEL``: it must end in time."""

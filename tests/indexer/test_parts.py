@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.indexer.splice import Copy, Span, Write, plan_parts
+from lambdas.indexer.spliced.parts import Copy, Span, Write, plan_parts
 
 LEAST = 50
 

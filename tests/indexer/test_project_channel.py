@@ -5,9 +5,10 @@ import json
 import pytest
 
 from lambdas.channel.names import SubdirPath, parse_subdir_path
-from lambdas.indexer import channel, flat, storage
+from lambdas.indexer import project_channel, storage
 from lambdas.indexer.projections import feed, newest, pages
 from lambdas.indexer.projections.channeldata import ChanneldataForm
+from lambdas.indexer.spliced import files
 from lambdas.indexer.tree import SHARD_INDEX
 from tests.indexer.world import LINUX, NOARCH, World, build_from_nothing, package
 
@@ -19,10 +20,10 @@ WIN = parse_subdir_path("team/win-64")
 def scaled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param == "small":
         return False
-    monkeypatch.setattr(channel, "LARGE_CHANNELDATA_BYTES", 2000)
-    monkeypatch.setattr(flat, "WHOLE_BYTES", 500)
-    monkeypatch.setattr(flat, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(flat, "PART_BYTES", 2000)
+    monkeypatch.setattr(project_channel, "LARGE_CHANNELDATA_BYTES", 2000)
+    monkeypatch.setattr(files, "WHOLE_BYTES", 500)
+    monkeypatch.setattr(files, "MIN_PART_BYTES", 600)
+    monkeypatch.setattr(files, "PART_BYTES", 2000)
     monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
     monkeypatch.setattr(ChanneldataForm, "segment_bytes", 900)
     return True
@@ -43,7 +44,7 @@ def fill(world: World, path: SubdirPath, count: int) -> list[str]:
 
 def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
-        context.setattr(channel, "LARGE_CHANNELDATA_BYTES", 2**40)
+        context.setattr(project_channel, "LARGE_CHANNELDATA_BYTES", 2**40)
         fresh = build_from_nothing(world.storage, world.policy)
     ours, theirs = (json.loads(one.body("team/channeldata.json")) for one in (world.storage, fresh))
     assert ours == theirs
@@ -157,7 +158,7 @@ def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting() -> Non
 
 @pytest.mark.usefixtures("scaled")
 def test_project_channel__bounded_feed_and_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, channel):
+    for module in (pages, project_channel):
         monkeypatch.setattr(module, "MAX_ROWS", 5)
     monkeypatch.setattr(newest, "KEPT_ROWS", 10)
     monkeypatch.setattr(feed, "MAX_ITEMS", 5)

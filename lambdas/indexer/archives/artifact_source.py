@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lambdas.channel.errors import VanishedError
-from lambdas.indexer.tarball import TarRules
+from lambdas.indexer.archives.tarball import TarRules
 
 MIB = 1024 * 1024
 PIECE_BYTES = 256 * 1024

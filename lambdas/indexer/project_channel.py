@@ -15,16 +15,6 @@ from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidN
 from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, SubdirPath, parse_subdir
 from lambdas.indexer.commit import Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.encoding import decode_json, encode_json
-from lambdas.indexer.flat import (
-    LARGE_CHANNELDATA_BYTES,
-    TABLES,
-    Source,
-    Tables,
-    fetch_tables,
-    put_tables,
-    read_single,
-    write_plain,
-)
 from lambdas.indexer.parallel import in_parallel
 from lambdas.indexer.projections.channeldata import (
     ChanneldataForm,
@@ -35,7 +25,17 @@ from lambdas.indexer.projections.channeldata import (
 from lambdas.indexer.projections.feed import format_feed
 from lambdas.indexer.projections.newest import NameRow, apply_to_newest_names, find_newest_names
 from lambdas.indexer.projections.pages import MAX_ROWS, format_channel_page
-from lambdas.indexer.segments import (
+from lambdas.indexer.spliced.files import (
+    LARGE_CHANNELDATA_BYTES,
+    TABLES,
+    Source,
+    Tables,
+    fetch_tables,
+    put_tables,
+    read_single,
+    write_plain,
+)
+from lambdas.indexer.spliced.segments import (
     Edition,
     apply_entries,
     cut_document,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from lambdas.channel.errors import RefusedError
-from lambdas.indexer.artifact_source import PIECE_BYTES
+from lambdas.indexer.archives.artifact_source import PIECE_BYTES
 
 AGAIN = "upload the file again"
 MAX_STREAMS = 20_000  # parallel compressors make one stream of each 900 kB
