@@ -29,10 +29,10 @@ examples:
 """
 QUICK: Final = {
     "records": (1_000, 10_000),
-    "rattler": 10_000,
+    "rattler": 1_000,
     "publishers": (1, 8, 20),
-    "rattler_publishers": (1, 20),
-    "burst": 300,
+    "rattler_publishers": (20,),
+    "burst": 200,
     "events": 2_000,
 }
 FULL: Final = {
