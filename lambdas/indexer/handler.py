@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from lambdas.channel.errors import FairwayError, LateError, UnavailableError
-from lambdas.channel.names import Channel, parse_channel
+from lambdas.channel.names import Channel, SubdirPath, parse_channel
 from lambdas.indexer.announce import AwsAnnouncer, QueueReminder
 from lambdas.indexer.events import find_subdir, make_misplaced, parse_message, plan_work
 from lambdas.indexer.parallel import THREADS
@@ -147,30 +147,30 @@ class _Batch:
                 self._keys[record["messageId"]] = error
 
     def index(self, *, until: float) -> None:
-        keys = [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
+        keys = self._list_keys()
         work = plan_work(keys)
+        by_subdir: dict[SubdirPath | None, list[str]] = {}
+        for key in keys:
+            by_subdir.setdefault(find_subdir(key), []).append(key)
         if work.misplaced:
             with self._guarded(work.misplaced):
                 report = indexer().refuse_all({key: make_misplaced(error) for key, error in work.misplaced.items()})
                 self._failures |= report.failures
                 _tell("nowhere", report)
         for path, touched in work.subdirs.items():
-            with self._guarded([key for key in keys if find_subdir(key) == path]):
+            with self._guarded(by_subdir[path]):
                 with tracer.provider.in_subsegment("## index"):
                     report = indexer().index(path, touched, until=until)
                 self._failures |= report.failures
                 self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
                 _tell(str(path), report)
 
+    def _list_keys(self) -> list[str]:
+        return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
+
     def hand_on(self) -> None:
         """Send what there was no time for as new messages: those of a large upload are no failures."""
-        late = {
-            key
-            for keys in self._keys.values()
-            if not isinstance(keys, FairwayError)
-            for key in keys
-            if isinstance(self._failures.get(key), LateError)
-        }
+        late = {key for key in self._list_keys() if isinstance(self._failures.get(key), LateError)}
         later = reminder()
         if not late or later is None:
             return

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Final, Literal, NewType
+from typing import Final, Literal, TypeVar
 
 from lambdas.channel.errors import (
     ConflictError,
@@ -69,7 +69,7 @@ from lambdas.indexer.tree import (
 )
 
 Status = Literal["indexed", "removed", "unchanged", "refused"]
-Milliseconds = NewType("Milliseconds", int)
+_Result = TypeVar("_Result")
 
 MAX_ROUNDS: Final = 40
 MAX_PAUSE_SECONDS: Final = 3.0
@@ -213,14 +213,7 @@ class Indexer:
         """Do so for several keys, each for itself: one that can't be set aside stops no other (law 3)."""
 
         def refuse(key: str) -> Refusal | FairwayError | None:
-            try:
-                return self.refuse(key, misplaced[key])
-            except FairwayError as error:
-                return error
-            except Exception as error:  # noqa: BLE001 - a bug that one key meets may not stop the others (law 3)
-                failure = UnavailableError(f"could not set {key!r} aside: {error!r}")
-                failure.__cause__ = error
-                return failure
+            return _guard(lambda: self.refuse(key, misplaced[key]), f"set {key!r} aside")
 
         found = dict(zip(misplaced, in_parallel(refuse, misplaced), strict=True))
         return Report(
@@ -370,14 +363,11 @@ class Indexer:
             card = before[key.distribution.name].get(filename)
             if card is not None and run.from_scratch:
                 card = replace(card, etag="")  # as if it had never been read
-            try:
-                return self._look_until_good(key, card, run, mutable=mutable, sidecar=filename in sidecars)
-            except FairwayError as error:
-                return error
-            except Exception as error:  # noqa: BLE001 - a bug that one artifact meets may not stop the others (law 3)
-                failure = UnavailableError(f"could not look at {str(key)!r}: {error!r}")
-                failure.__cause__ = error
-                return failure
+            sidecar = filename in sidecars
+            return _guard(
+                lambda: self._look_until_good(key, card, run, mutable=mutable, sidecar=sidecar),
+                f"look at {str(key)!r}",
+            )
 
         after = {name: dict(cards) for name, cards in before.items()}
         changed: dict[str, str | None] = {}
@@ -612,6 +602,18 @@ class Indexer:
         """Wait longer after each lost round, at random, so that writers spread."""
         longest = min(MAX_PAUSE_SECONDS, 0.05 * 2.0**round_number)
         self._sleep(random.uniform(0, longest))  # noqa: S311 - no secret hangs on it
+
+
+def _guard(action: Callable[[], _Result], what: str) -> _Result | FairwayError:
+    """Return what goes wrong as well, a bug of ours included: one key may not stop the others (law 3)."""
+    try:
+        return action()
+    except FairwayError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - see above
+        failure = UnavailableError(f"could not {what}: {error!r}")
+        failure.__cause__ = error
+        return failure
 
 
 def _make_branches(after: Mapping[PackageName, Cards], patches: PatchInstructions) -> dict[PackageName, Branch]:

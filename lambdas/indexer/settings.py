@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from lambdas.indexer.project_subdir import Outputs
 from lambdas.indexer.publish import Policy
+
+DEFERRAL_SECONDS: Final = 60
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +21,7 @@ class Settings:
     shard_grace_days: int
     queue_url: str | None = None
     """Where reminders go; without it, nothing is left for later."""
-    deferral_seconds: int = 60
+    deferral_seconds: int = DEFERRAL_SECONDS
     """How long what is left for later is left: once in this time it is written."""
 
 
@@ -44,7 +47,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         distribution_id=environment.get("FAIRWAY_DISTRIBUTION_ID") or None,
         shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", "14")),
         queue_url=environment.get("FAIRWAY_QUEUE_URL") or None,
-        deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", "60")),
+        deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", DEFERRAL_SECONDS)),
     )
 
 
