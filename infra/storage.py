@@ -230,7 +230,7 @@ class Storage(Construct):
             public = [self._arn(f"{first}*") for first in _FIRST_CHARS]
             undenied = [*public, *map(self._arn, legible)]
             _require_room(publisher, undenied, _MAX_STATEMENT_CHARS)
-            self._deny_but(role, "ReadNothingPrivate", _READING, undenied)
+            self._deny(role, "ReadNothingPrivate", _READING, but=undenied)
         return patterns
 
     def deny_serving_private_keys(self) -> None:
@@ -289,24 +289,21 @@ class Storage(Construct):
         role: iam.Role,
         sid: str,
         actions: Iterable[str],
-        resources: Sequence[str],
+        resources: Sequence[str] | None = None,
         conditions: dict[str, dict[str, list[str]]] | None = None,
+        *,
+        but: Sequence[str] | None = None,
     ) -> None:
+        """Deny some resources, or all ``but`` these."""
         role.add_to_policy(
             iam.PolicyStatement(
                 sid=sid,
                 effect=iam.Effect.DENY,
                 actions=list(actions),
-                resources=list(resources),
+                resources=resources,
+                not_resources=but,
                 conditions=conditions,
             )
-        )
-
-    @staticmethod
-    def _deny_but(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
-        """Deny all resources but these."""
-        role.add_to_policy(
-            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, actions=list(actions), not_resources=list(resources))
         )
 
 
