@@ -63,6 +63,7 @@ def test_publish__same_bytes_again_write_nothing(channel: Channel) -> None:
 def test_publish__noarch_is_there_from_the_first_upload_on(channel: Channel) -> None:
     name, content = conda_package(name="first", subdir="linux-64")
     channel.publish(f"fresh/linux-64/{name}", content)
+    wait_until_idle(channel)  # the same run makes it, right after what was uploaded
     for file in ("repodata.json", "repodata.json.zst", "repodata_shards.msgpack.zst"):
         assert channel.everything.ask(f"/fresh/noarch/{file}").status == 200
     assert channel.everything.ask("/fresh/noarch/repodata.json").json()["packages"] == {}
