@@ -69,7 +69,7 @@ def find_host() -> Target:
 
 def build_indexer(target: Target, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
     """Build the indexer's zip: its folder, what it shares with the others, and its requirements."""
-    return _keep_installed(bundles, "indexer", root, target, _read_sources(root, "indexer"))
+    return _keep_installed(bundles, "indexer", root, target, _read_sources(root, "channel", "storage", "indexer"))
 
 
 def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
@@ -79,7 +79,7 @@ def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundl
         UsageError: it outgrew its budget.
     """
     content = json.dumps(settings, indent=2, sort_keys=True).encode() + b"\n"
-    sources = {**_read_sources(root, "authorizer"), "settings.json": content}
+    sources = {**_read_sources(root, "channel", "access", "authorizer"), "settings.json": content}
     path = _keep(bundles, "authorizer", _describe(sources), lambda: sources)
     if path.stat().st_size > AUTHORIZER_MAX_BYTES:
         raise UsageError(
@@ -89,18 +89,18 @@ def build_authorizer(settings: Mapping[str, object], *, root: Path = ROOT, bundl
     return path
 
 
-def build_keykeeper(target: Target | None, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
-    """Build the keykeeper's zip: its folder and what it shares; with a target, boto3 beside them."""
-    sources = _read_sources(root, "keykeeper")
+def build_key_refresher(target: Target | None, *, root: Path = ROOT, bundles: Path = BUNDLES) -> Path:
+    """Build the key refresher's zip: its folder and what it shares; with a target, boto3 beside them."""
+    sources = _read_sources(root, "channel", "access", "storage", "key_refresher")
     if target is None:
-        return _keep(bundles, "keykeeper", _describe(sources), lambda: sources)
-    return _keep_installed(bundles, "keykeeper", root, target, sources)
+        return _keep(bundles, "key_refresher", _describe(sources), lambda: sources)
+    return _keep_installed(bundles, "key_refresher", root, target, sources)
 
 
-def _read_sources(root: Path, function: str) -> dict[str, bytes]:
-    """Return ``{name in the zip: content}`` of one function's folder and of what all share."""
+def _read_sources(root: Path, *folders: str) -> dict[str, bytes]:
+    """Return ``{name in the zip: content}`` of some folders of ``lambdas/``."""
     lambdas = root / "lambdas"
-    paths = [lambdas / "__init__.py", *_walk(lambdas / "channel"), *_walk(lambdas / function)]
+    paths = [lambdas / "__init__.py", *(path for folder in folders for path in _walk(lambdas / folder))]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 

@@ -10,7 +10,7 @@ from infra.acknowledging import acknowledge_providers, silence_redundant_depende
 from infra.config import EDGE_REGION, Configuration
 from infra.delivery import Delivery
 from infra.indexing import Indexing
-from infra.keykeeping import Keykeeping
+from infra.key_refreshing import KeyRefreshing
 from infra.monitoring import AccessLog, Alarms, AuthorizerMonitoring, EdgeMonitoring, Monitoring
 from infra.publishing import Publishing
 from infra.storage import Storage
@@ -38,11 +38,11 @@ class ChannelStack(cdk.Stack):
             distribution_id=self.delivery.distribution.distribution_id,
             channel_url=self.delivery.channel_url,
         )
-        self.keykeeping = Keykeeping(self, "Keykeeping", configuration=configuration)
+        self.key_refreshing = KeyRefreshing(self, "KeyRefreshing", configuration=configuration)
         self.publishing = Publishing(self, "Publishing", configuration=configuration, storage=self.storage)
         self.storage.allow_indexing(self.indexing.role)
-        self.storage.allow_keykeeping(self.keykeeping.role)
-        self.keykeeping.run_at_deployment(self.storage)
+        self.storage.allow_key_refreshing(self.key_refreshing.role)
+        self.key_refreshing.run_at_deployment(self.storage)
         self.storage.notify(self.indexing.queue)
         if configuration.require_if_none_match:
             self.storage.forbid_overwriting(but=self.indexing.role)
@@ -69,7 +69,7 @@ class ChannelStack(cdk.Stack):
             configuration=configuration,
             alarms=alarms,
             indexing=self.indexing,
-            keykeeping=self.keykeeping,
+            key_refreshing=self.key_refreshing,
             distribution_id=distribution_id,
         )
 
@@ -84,7 +84,7 @@ class ChannelStack(cdk.Stack):
             "BucketName": (bucket, "where artifacts are uploaded to"),
             "DistributionId": (delivery.distribution.distribution_id, "CloudFront's"),
             "DistributionDomainName": (delivery.distribution.distribution_domain_name, "what your domain points to"),
-            "EventBusName": (indexing.bus.event_bus_name, "where refusals are announced"),
+            "EventBusName": (indexing.bus.event_bus_name, "where rejections are announced"),
             "QueueUrl": (indexing.queue.queue_url, "what waits to be indexed"),
             "DeadLetterQueueUrl": (indexing.dead_letters.queue_url, "what could not be indexed"),
             "IndexerFunctionName": (indexing.indexer.function_name, "the indexer"),

@@ -18,9 +18,9 @@ from constructs import Construct
 from infra.config import EDGE_REGION, Configuration
 from infra.functions import make_log_group
 from infra.indexing import NAMESPACE, Indexing
-from infra.keykeeping import EVERY, Keykeeping
+from infra.key_refreshing import EVERY, KeyRefreshing
 
-ISSUERS_UNAVAILABLE = "issuers-unavailable"  # the code that the keykeeper logs
+ISSUERS_UNAVAILABLE = "issuers-unavailable"  # the code that the key refresher logs
 
 # Of what CloudFront knows of a request, all but what could hold a token or says where it leads: no
 # cs-uri-stem (a token may be in the path), cs-uri-query, cs(Referer), cs(Cookie), x-host-header.
@@ -105,7 +105,7 @@ class Monitoring(Construct):
         configuration: Configuration,
         alarms: Alarms,
         indexing: Indexing,
-        keykeeping: Keykeeping,
+        key_refreshing: KeyRefreshing,
         distribution_id: str,
     ) -> None:
         super().__init__(scope, construct_id)
@@ -118,19 +118,19 @@ class Monitoring(Construct):
         )
         errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
         misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
-        unfit = keykeeping.keykeeper.metric_errors(period=EVERY, statistic="Sum")
-        stale = self._count_unreachable_issuers(configuration, keykeeping.log)
-        refused = _count_of_ours("RefusedUploads", configuration)
+        unfit = key_refreshing.key_refresher.metric_errors(period=EVERY, statistic="Sum")
+        stale = self._count_unreachable_issuers(configuration, key_refreshing.log)
+        refused = _count_of_ours("RejectedUploads", configuration)
         alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; redrive them once mended")
         alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
         alarms.add("ReconcilerErrors", misses, above=0, what="the daily repair did not finish")
         # Longer than one retry takes, or else each retry would alarm.
         alarms.add("OldestMessage", oldest, above=3600, what="an upload has waited for more than an hour")
         # The authorizer tells too, but in the region near its reader: here it is seen wherever readers are.
-        alarms.add("KeykeeperErrors", unfit, above=0, what="the access document is missing, or can't be understood")
+        alarms.add("KeyRefresherErrors", unfit, above=0, what="the access document is missing, or can't be understood")
         # Keys are believed for a week; an issuer that does not answer for an hour is nothing yet.
         alarms.add("IssuersUnavailable", stale, above=3, what="an issuer's keys could not be refreshed for hours")
-        alarms.add("RefusedUploads", refused, above=0, what="an upload was refused: fairway rejected list")
+        alarms.add("RejectedUploads", refused, above=0, what="an upload was refused: fairway rejected list")
 
         dashboard = cloudwatch.Dashboard(
             self,
@@ -138,7 +138,7 @@ class Monitoring(Construct):
             dashboard_name=configuration.global_name,
             default_interval=cdk.Duration.days(1),
         )
-        artifacts = ("IndexedArtifacts", "RemovedArtifacts", "RefusedUploads")
+        artifacts = ("IndexedArtifacts", "RemovedArtifacts", "RejectedUploads")
         counts = [_count_of_ours(name, configuration) for name in artifacts]
         swaps = [_count_of_ours(name, configuration) for name in ("Commits", "CommitConflicts")]
         durations = [
@@ -196,7 +196,7 @@ class AuthorizerMonitoring(Construct):
     """What the edge's functions say of themselves in one region: a failure, or an unreadable access document.
 
     They log where they run, near their readers, and two regions at most are watched so: what the access
-    document is like, the keykeeper looks at every hour too.
+    document is like, the key refresher looks at every hour too.
     """
 
     def __init__(

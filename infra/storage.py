@@ -166,8 +166,8 @@ class Storage(Construct):
         """Let the authorizer read one object."""
         self._allow(role, "ReadAccessRules", ["s3:GetObject"], [self._arn(ACCESS_KEY)])
 
-    def allow_keykeeping(self, role: iam.Role) -> None:
-        """Let the keykeeper read and replace one object."""
+    def allow_key_refreshing(self, role: iam.Role) -> None:
+        """Let the key refresher read and replace one object."""
         self._allow(role, "ReplaceAccessRules", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
 
     def allow_publishing(self, role: iam.Role, publisher: Publisher) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from lambdas.channel.errors import ConflictError, VanishedError
-from lambdas.indexer.refusals import Refusal
-from lambdas.indexer.storage import (
+from lambdas.indexer.model import Rejection
+from lambdas.storage.protocol import (
     CHUNK_BYTES,
     Condition,
     ContentHeaders,
@@ -265,14 +265,14 @@ class _Request:
 
 
 @dataclass(kw_only=True)
-class RecordingAnnouncer:
+class RecordingNotifier:
     """Remembers what it was told."""
 
-    refusals: list[Refusal] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
-    def announce_refusal(self, refusal: Refusal) -> None:
-        self.refusals.append(refusal)
+    def publish_rejection(self, rejection: Rejection) -> None:
+        self.rejections.append(rejection)
 
-    def drop_cached(self, keys: list[str]) -> None:
+    def invalidate(self, keys: list[str]) -> None:
         self.dropped.extend(keys)

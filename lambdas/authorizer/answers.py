@@ -1,7 +1,7 @@
 """What is answered: the request rewritten for S3, or a response made here. Pure.
 
-Law 8: 400 and 405 by the form of the request alone; then 401 and 403, alike for channels that exist
-and those that don't; only who may read learns that there is nothing. Law 9: no answer repeats
+Invariant 8: 400 and 405 by the form of the request alone; then 401 and 403, alike for channels that exist
+and those that don't; only who may read learns that there is nothing. Invariant 9: no answer repeats
 anything that the viewer sent.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any, Final
 
+from lambdas.access.decisions import AccessRules, Decision, decide
 from lambdas.authorizer.request import (
     MalformedRequestError,
     ViewerRequest,
@@ -18,7 +19,6 @@ from lambdas.authorizer.request import (
     format_uri,
     parse_request,
 )
-from lambdas.channel.decisions import AccessRules, Decision, decide
 
 METHODS: Final = ("GET", "HEAD")
 RETRY_AFTER_SECONDS: Final = 5
@@ -55,8 +55,8 @@ def answer_request(request: dict[str, Any], rules: AccessRules | None, *, now: i
         return respond(HTTPStatus.BAD_REQUEST)
     if rules is None:
         return respond(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    refusal = _refuse(viewer, rules, now)
-    return respond(refusal, headers=_CHALLENGES.get(refusal)) if refusal else _answer_reader(request, viewer)
+    rejection = _refuse(viewer, rules, now)
+    return respond(rejection, headers=_CHALLENGES.get(rejection)) if rejection else _answer_reader(request, viewer)
 
 
 def _refuse(viewer: ViewerRequest, rules: AccessRules, now: int) -> HTTPStatus | None:

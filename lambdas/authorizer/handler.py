@@ -39,7 +39,7 @@ def build_handler(keeper: RulesKeeper, clock: Callable[[], float] = time.time) -
         try:
             now = clock()
             return answer_request(event["Records"][0]["cf"]["request"], keeper.current(now), now=int(now))
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is let in (law 10)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is let in (invariant 10)
             # The type alone: the text of an error may hold what the viewer sent.
             report("authorizer-failed", type(error).__name__)
             return respond(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

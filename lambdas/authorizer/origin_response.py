@@ -1,7 +1,7 @@
 """The second Lambda@Edge function: says how long an artifact's or a shard's answer may be kept.
 
 Runs when S3 has answered, before the answer enters the cache. An artifact or a shard that is there
-is kept for a year, whatever its publisher set on upload (law 12); that it is not there is kept by
+is kept for a year, whatever its publisher set on upload (invariant 12); that it is not there is kept by
 nobody, because it may be there in a moment. Decides nothing about access.
 
 It never sees the body, and hands on all other headers as they came: CloudFront answers 502 where

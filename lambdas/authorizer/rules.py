@@ -1,7 +1,7 @@
 """Fetches and keeps the access document: one small conditional GET per refresh interval.
 
 The document is believed for ``refresh_seconds`` without asking. When asking fails, the last good
-rules stay in force for ``stale_seconds`` after S3 last confirmed them, then there are none (law 10).
+rules stay in force for ``stale_seconds`` after S3 last confirmed them, then there are none (invariant 10).
 While the document can't be understood, the last good rules stay in force, and an alarm is raised.
 Ages are wall-clock time: a monotonic clock may stand still while Lambda freezes the environment,
 and a revoked token must not outlive that.
@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from lambdas.channel.access import parse_access
-from lambdas.channel.decisions import AccessRules, compile_rules
+from lambdas.access.decisions import AccessRules, compile_rules
+from lambdas.access.document import parse_access
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError
 
 RETRY_SECONDS: Final = 2

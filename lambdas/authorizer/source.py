@@ -9,9 +9,9 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from lambdas.access.document import MAX_DOCUMENT_BYTES
 from lambdas.authorizer.rules import FetchedDocument
 from lambdas.authorizer.sigv4 import EMPTY_SHA256, AwsCredentials, sign_get
-from lambdas.channel.access import MAX_DOCUMENT_BYTES
 from lambdas.channel.errors import UnavailableError
 from lambdas.channel.names import ACCESS_KEY
 
@@ -44,7 +44,7 @@ class S3Source:
     def fetch(self, etag: str | None) -> FetchedDocument | None:
         """Return the document; None where it still has that ETag.
 
-        A 403 is no "not there" (law 7): without a grant, S3 answers so whatever exists.
+        A 403 is no "not there" (invariant 7): without a grant, S3 answers so whatever exists.
 
         Raises:
             UnavailableError: no answer, a late or a long one, or any status but 200, 304 and 404.

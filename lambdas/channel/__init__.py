@@ -1,1 +1,1 @@
-"""What both functions and the command agree on: names, access rules, errors. Standard library only."""
+"""What all functions and the command agree on: names, keys, artifact kinds, errors. Standard library only."""

@@ -3,18 +3,18 @@
     FairwayError
     ├── PermanentError               a retry answers the same
     │   ├── InvalidNameError         a channel, subdir, filename or key breaks the grammar
-    │   ├── RefusedError             an upload that may not be indexed, with a code for programs
+    │   ├── RejectedError             an upload that may not be indexed, with a code for programs
     │   ├── InvalidDocumentError     a document of Fairway's own can't be understood
     │   ├── AccessDeniedError        the cloud says no: a grant is missing
     │   └── UsageError               the command was asked for something impossible
     └── TransientError               a retry may help
         ├── ConflictError            a conditional write lost against another writer
         ├── VanishedError            an object changed or went away between two looks
-        ├── LateError                there was no time left to begin
+        ├── DeadlineError                there was no time left to begin
         └── UnavailableError         the cloud answers 5xx, throttles, or not at all
 
 Messages are lower case, without a full stop, with the offending value as its repr. A hint, where
-there is one, says what a person can do. Nothing here is decided by the text of an error (law 6).
+there is one, says what a person can do. Nothing here is decided by the text of an error (invariant 6).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class InvalidNameError(PermanentError):
     """A channel, subdir, filename or key breaks the grammar of CEP 26."""
 
 
-class RefusedError(PermanentError):
+class RejectedError(PermanentError):
     """An upload that may not be indexed.
 
     ``code`` is stable and in kebab case (``name-mismatch``): programs and metrics use it. The
@@ -55,7 +55,7 @@ class InvalidDocumentError(PermanentError):
 
 
 class AccessDeniedError(PermanentError):
-    """The cloud says no: a grant is missing. Never read as "not there" (law 7)."""
+    """The cloud says no: a grant is missing. Never read as "not there" (invariant 7)."""
 
 
 class UsageError(PermanentError):
@@ -74,7 +74,7 @@ class VanishedError(TransientError):
     """An object changed or went away between two looks at it."""
 
 
-class LateError(TransientError):
+class DeadlineError(TransientError):
     """There was no time left to begin: whoever comes next does it."""
 
 

@@ -44,7 +44,7 @@ _BUILD = re.compile(r"[A-Za-z0-9_.+]+\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SubdirPath:
+class SubdirId:
     """One subdir of one channel: what one index covers."""
 
     channel: Channel
@@ -87,7 +87,7 @@ class Distribution:
 class ArtifactKey:
     """Where an artifact lives."""
 
-    path: SubdirPath
+    path: SubdirId
     distribution: Distribution
 
     @property
@@ -134,7 +134,7 @@ def parse_subdir(text: str) -> Subdir:
     return Subdir(text)
 
 
-def parse_subdir_path(text: str) -> SubdirPath:
+def parse_subdir_id(text: str) -> SubdirId:
     """Parse ``CHANNEL/SUBDIR``.
 
     Raises:
@@ -144,7 +144,7 @@ def parse_subdir_path(text: str) -> SubdirPath:
     if not separator:
         message = f"not a CHANNEL/SUBDIR: {text!r}"
         raise InvalidNameError(message)
-    return SubdirPath(channel=parse_channel(channel), subdir=parse_subdir(subdir))
+    return SubdirId(channel=parse_channel(channel), subdir=parse_subdir(subdir))
 
 
 def parse_package_name(text: str) -> PackageName:
@@ -240,5 +240,5 @@ def parse_artifact_key(key: str) -> ArtifactKey:
         message = f"key is not CHANNEL/SUBDIR/FILENAME: {key!r}"
         raise InvalidNameError(message, hint="upload to s3://BUCKET/CHANNEL/SUBDIR/, for instance .../team/noarch/")
     channel, subdir, filename = parts
-    path = SubdirPath(channel=parse_channel(channel), subdir=parse_subdir(subdir))
+    path = SubdirId(channel=parse_channel(channel), subdir=parse_subdir(subdir))
     return ArtifactKey(path=path, distribution=parse_filename(filename))

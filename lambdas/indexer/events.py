@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RefusedError
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RejectedError
 from lambdas.channel.names import (
     PATCH_INSTRUCTIONS,
     PRIVATE_PREFIX,
     SIGNATURES_SUFFIX,
-    SubdirPath,
+    SubdirId,
     find_extension,
     parse_artifact_key,
-    parse_subdir_path,
+    parse_subdir_id,
 )
-from lambdas.indexer.publish import Touched
+from lambdas.indexer.model import SubdirKeys
 
 _TEST_EVENT: Final = "s3:TestEvent"
 _REMINDER: Final = "fairway:Reminder"
@@ -32,12 +32,12 @@ _REMINDER: Final = "fairway:Reminder"
 class Work:
     """What a batch of keys asks for."""
 
-    subdirs: Mapping[SubdirPath, Touched] = field(default_factory=dict)
-    misplaced: Mapping[str, InvalidNameError] = field(default_factory=dict)
+    subdirs: Mapping[SubdirId, SubdirKeys] = field(default_factory=dict)
+    invalid_keys: Mapping[str, InvalidNameError] = field(default_factory=dict)
     """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
-def format_reminder(keys: Sequence[str]) -> str:
+def format_requeue(keys: Sequence[str]) -> str:
     """Return the message that asks for some keys to be looked at."""
     return json.dumps({"Event": _REMINDER, "Keys": list(keys)})
 
@@ -46,7 +46,7 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
     """Return the keys that one queue message names, decoded.
 
     Raises:
-        InvalidDocumentError: it is neither a reminder nor an S3 notification about this bucket.
+        InvalidDocumentError: it is neither a requeuer nor an S3 notification about this bucket.
     """
     try:
         document: Any = json.loads(body)
@@ -54,7 +54,7 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
             return ()
         if document.get("Event") == _REMINDER:
             if not all(isinstance(key, str) for key in document["Keys"]):
-                raise InvalidDocumentError("a reminder of what is no key")
+                raise InvalidDocumentError("a requeuer of what is no key")
             return tuple(document["Keys"])
         keys = []
         for record in document["Records"]:
@@ -68,11 +68,11 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
 
 def plan_work(keys: Iterable[str]) -> Work:
     """Group keys by subdir; what is none of our business is left out."""
-    artifacts: dict[SubdirPath, set[str]] = {}
-    sidecars: dict[SubdirPath, set[str]] = {}
-    patched: set[SubdirPath] = set()
-    deferred: set[SubdirPath] = set()
-    misplaced: dict[str, InvalidNameError] = {}
+    artifacts: dict[SubdirId, set[str]] = {}
+    sidecars: dict[SubdirId, set[str]] = {}
+    patched: set[SubdirId] = set()
+    deferred: set[SubdirId] = set()
+    invalid_keys: dict[str, InvalidNameError] = {}
     for key in keys:
         if key.startswith(PRIVATE_PREFIX):
             continue
@@ -80,18 +80,18 @@ def plan_work(keys: Iterable[str]) -> Work:
         artifact = key.removesuffix(SIGNATURES_SUFFIX)
         try:
             if not filename:
-                deferred.add(parse_subdir_path(folder))
+                deferred.add(parse_subdir_id(folder))
             elif filename == PATCH_INSTRUCTIONS:
-                patched.add(parse_subdir_path(folder))
+                patched.add(parse_subdir_id(folder))
             elif find_extension(artifact) is not None:
                 parsed = parse_artifact_key(artifact)
                 (artifacts if artifact == key else sidecars).setdefault(parsed.path, set()).add(parsed.filename)
         except InvalidNameError as error:
             if filename:
-                misplaced[key] = error
+                invalid_keys[key] = error
     return Work(
         subdirs={
-            path: Touched(
+            path: SubdirKeys(
                 artifacts=frozenset(artifacts.get(path, ())),
                 sidecars=frozenset(sidecars.get(path, ())),
                 patches=path in patched,
@@ -99,15 +99,15 @@ def plan_work(keys: Iterable[str]) -> Work:
             )
             for path in sorted({*artifacts, *sidecars, *patched, *deferred}, key=str)
         },
-        misplaced=misplaced,
+        invalid_keys=invalid_keys,
     )
 
 
-def make_misplaced(error: InvalidNameError) -> RefusedError:
+def make_invalid_key_rejection(error: InvalidNameError) -> RejectedError:
     """Return why an upload under an impossible key is refused."""
-    return RefusedError("invalid-key", str(error), hint=error.hint)
+    return RejectedError("invalid-key", str(error), hint=error.hint)
 
 
-def find_subdir(key: str) -> SubdirPath | None:
+def find_subdir(key: str) -> SubdirId | None:
     """Return the subdir whose index a key concerns, if any."""
     return next(iter(plan_work([key]).subdirs), None)

@@ -17,16 +17,19 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import FairwayError, LateError, UnavailableError
-from lambdas.channel.names import Channel, SubdirPath, parse_channel
-from lambdas.indexer.announce import AwsAnnouncer, QueueReminder
-from lambdas.indexer.events import find_subdir, make_misplaced, parse_message, plan_work
-from lambdas.indexer.parallel import THREADS
+from lambdas.channel.errors import DeadlineError, FairwayError, UnavailableError
+from lambdas.channel.names import Channel, SubdirId, parse_channel
+from lambdas.indexer.events import find_subdir, make_invalid_key_rejection, parse_message, plan_work
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Report
+from lambdas.indexer.notify import AwsNotifier, QueueNotifier
 from lambdas.indexer.policy import publish_settings
-from lambdas.indexer.publish import Indexer, Report
-from lambdas.indexer.reconcile import DAY_MS, list_channels, list_subdirs, reconcile, refuse_strays, sweep_or_leave
-from lambdas.indexer.s3 import S3Storage
 from lambdas.indexer.settings import Settings, parse_settings
+from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
+from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
+from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
+from lambdas.storage.parallel import THREADS
+from lambdas.storage.s3 import S3Storage
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
 _READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the swap and the files
@@ -50,26 +53,26 @@ def storage() -> S3Storage:
 
 
 @functools.cache
-def reminder() -> QueueReminder | None:
+def requeuer() -> QueueNotifier | None:
     """Connect once per execution environment."""
     queue_url = settings().queue_url
     if queue_url is None:
         return None
-    return QueueReminder(boto3.client("sqs"), queue_url=queue_url, delay_seconds=settings().deferral_seconds)
+    return QueueNotifier(boto3.client("sqs"), queue_url=queue_url, delay_seconds=settings().deferral_seconds)
 
 
 @functools.cache
 def indexer() -> Indexer:
     """Wire the indexer once per execution environment, and write down what it runs under."""
     publish_settings(storage(), settings())
-    announcer = AwsAnnouncer(
+    notifier = AwsNotifier(
         events=boto3.client("events"),
         cloudfront=boto3.client("cloudfront"),
         event_bus=settings().event_bus,
         distribution_id=settings().distribution_id,
     )
-    later = reminder()
-    return Indexer(storage(), announcer, settings().policy, remind=None if later is None else later.remind)
+    later = requeuer()
+    return Indexer(storage(), notifier, settings().policy, requeue=None if later is None else later.requeue)
 
 
 @logger.inject_lambda_context
@@ -85,7 +88,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     # Artifacts are grouped by subdir over the whole batch, so that each subdir is swapped once;
     # then each message learns what became of its keys.
     batch.index(until=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)
-    batch.hand_on()
+    batch.requeue_keys()
     return process_partial_response(
         event=event,
         record_handler=batch.settle,
@@ -98,7 +101,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 @metrics.log_metrics
 @tracer.capture_lambda_handler
 def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Reconcile every channel, or those in ``event["channels"]``, and sweep shards nobody names.
+    """Reconcile every channel, or those in ``event["channels"]``, and collect_garbage shards nobody names.
 
     Subdirs that time does not suffice for come first the next day, more or less: the order is drawn.
     What lies where nothing can be indexed harms no reader, and comes last.
@@ -114,26 +117,26 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
                 _tell(str(path), report)
                 _tell_failures(report)
             grace_ms = settings().shard_grace_days * DAY_MS
-            sweep_or_leave(storage(), path, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
+            try_collect_garbage(storage(), path, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
         except FairwayError:
             logger.exception("subdir not reconciled", extra={"subdir": str(path)})
             failed += 1
     for channel in [*channels, *([] if event.get("channels") else [None])]:
-        _refuse_strays(channel, context)
+        _reject_invalid_keys(channel, context)
     _count("UnreconciledSubdirs", failed + len(subdirs))
     return {"reconciled": done, "failed": failed, "unfinished": [str(path) for path in subdirs]}
 
 
-def _refuse_strays(channel: Channel | None, context: LambdaContext) -> None:
+def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> None:
     """Set aside what lies in no subdir of a channel, or in no channel, while there is time."""
     try:
-        reports = refuse_strays(storage(), indexer(), channel)
+        reports = reject_invalid_keys(storage(), indexer(), channel)
         while context.get_remaining_time_in_millis() > _SUBDIR_MS and (report := next(reports, None)) is not None:
             _tell(channel or "nowhere", report)
             _tell_failures(report)
     except FairwayError:
-        logger.exception("misplaced uploads not set aside", extra={"channel": channel})
+        logger.exception("invalid_keys uploads not set aside", extra={"channel": channel})
 
 
 class _Batch:
@@ -149,12 +152,14 @@ class _Batch:
     def index(self, *, until: float) -> None:
         keys = self._list_keys()
         work = plan_work(keys)
-        by_subdir: dict[SubdirPath | None, list[str]] = {}
+        by_subdir: dict[SubdirId | None, list[str]] = {}
         for key in keys:
             by_subdir.setdefault(find_subdir(key), []).append(key)
-        if work.misplaced:
-            with self._guarded(work.misplaced):
-                report = indexer().refuse_all({key: make_misplaced(error) for key, error in work.misplaced.items()})
+        if work.invalid_keys:
+            with self._guarded(work.invalid_keys):
+                report = indexer().reject_all(
+                    {key: make_invalid_key_rejection(error) for key, error in work.invalid_keys.items()}
+                )
                 self._failures |= report.failures
                 _tell("nowhere", report)
         for path, touched in work.subdirs.items():
@@ -168,21 +173,21 @@ class _Batch:
     def _list_keys(self) -> list[str]:
         return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
 
-    def hand_on(self) -> None:
+    def requeue_keys(self) -> None:
         """Send what there was no time for as new messages: those of a large upload are no failures."""
-        late = {key for key in self._list_keys() if isinstance(self._failures.get(key), LateError)}
-        later = reminder()
+        late = {key for key in self._list_keys() if isinstance(self._failures.get(key), DeadlineError)}
+        later = requeuer()
         if not late or later is None:
             return
         with self._guarded(late):
-            later.hand_on(sorted(late))
+            later.requeue_keys(sorted(late))
             for key in late:
                 del self._failures[key]
             _count("HandedOn", len(late))
 
     @contextlib.contextmanager
     def _guarded(self, keys: Iterable[str]) -> Iterator[None]:
-        """Have the messages of these keys come again where something fails; all others are settled (law 3)."""
+        """Have the messages of these keys come again where something fails; all others are settled (invariant 3)."""
         try:
             yield
         except FairwayError as failure:
@@ -209,11 +214,11 @@ def _tell(path: str, report: Report) -> None:
     counts: dict[str, int] = {}
     for outcome in report.outcomes:
         counts[outcome.status] = counts.get(outcome.status, 0) + 1
-        if outcome.refusal is not None:
-            logger.warning("refused", key=outcome.key, code=outcome.refusal.code, reason=outcome.refusal.message)
+        if outcome.rejection is not None:
+            logger.warning("rejected", key=outcome.key, code=outcome.rejection.code, reason=outcome.rejection.message)
     _count("IndexedArtifacts", counts.get("indexed", 0))
     _count("RemovedArtifacts", counts.get("removed", 0))
-    _count("RefusedUploads", counts.get("refused", 0))
+    _count("RejectedUploads", counts.get("rejected", 0))
     _count("Commits", report.commits)
     _count("CommitConflicts", report.conflicts)
     logger.info("settled", extra={"subdir": path, **counts, "commits": report.commits, "conflicts": report.conflicts})

@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PRIVATE_PREFIX
-from lambdas.indexer.encoding import decode_json, encode_json
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
+from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.settings import Settings
-from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectStorage
+from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectStorage
 
 POLICY_KEY: Final = f"{PRIVATE_PREFIX}policy.json"
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
+from lambdas.indexer.model import Outputs, Policy
 
 DEFERRAL_SECONDS: Final = 60
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambdas.channel.errors import TransientError
-from lambdas.channel.names import Channel, Subdir, SubdirPath
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Indexer, Policy, Touched
+from lambdas.channel.names import Channel, Subdir, SubdirId
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy, SubdirKeys
 from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
 from scripts.benchmarks.publisher import Silence, find_peak_bytes
 
@@ -30,7 +30,7 @@ class Crowd:
     """Publishers, a queue, and workers."""
 
     bucket: str
-    path: SubdirPath
+    path: SubdirId
     batch: int
     window_s: float
     events: queue.Queue[str | None] = field(default_factory=queue.Queue)
@@ -71,7 +71,7 @@ class Crowd:
         while (batch := self._take_batch()) is not None:
             again: list[str] = []
             try:
-                report = indexer.index(self.path, Touched(artifacts=frozenset(batch)))
+                report = indexer.index(self.path, SubdirKeys(artifacts=frozenset(batch)))
                 again = [filename for filename in batch if self.path.key(filename) in report.failures]
                 with self._lock:
                     self.commits += report.commits
@@ -116,7 +116,7 @@ def main() -> None:
     task: dict[str, Any] = json.load(sys.stdin)
     crowd = Crowd(
         bucket=task["bucket"],
-        path=SubdirPath(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"])),
+        path=SubdirId(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"])),
         batch=task["batch"],
         window_s=task["window_s"],
     )

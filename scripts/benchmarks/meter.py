@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore.config import Config
 
-from lambdas.indexer.parallel import THREADS
-from lambdas.indexer.s3 import S3Storage
-from lambdas.indexer.storage import Condition, ContentHeaders, ObjectInfo, Part
+from lambdas.storage.parallel import THREADS
+from lambdas.storage.protocol import Condition, ContentHeaders, ObjectInfo, Part
+from lambdas.storage.s3 import S3Storage
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

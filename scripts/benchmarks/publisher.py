@@ -12,22 +12,21 @@ import sys
 import time
 from pathlib import Path
 
-from lambdas.channel.names import Channel, Subdir, SubdirPath
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Indexer, Policy, Touched
-from lambdas.indexer.refusals import Refusal
-from lambdas.indexer.tree import SHARD_INDEX
+from lambdas.channel.names import Channel, Subdir, SubdirId
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy, Rejection, SubdirKeys
+from lambdas.indexer.tree.shard_index import SHARD_INDEX
 from scripts.benchmarks.meter import Meter, MeteredStorage
 
 
 class Silence:
     """Announces nothing."""
 
-    def announce_refusal(self, refusal: Refusal) -> None:
+    def publish_rejection(self, rejection: Rejection) -> None:
         """Fail: nothing that a benchmark publishes is to be refused."""
-        raise AssertionError(refusal)
+        raise AssertionError(rejection)
 
-    def drop_cached(self, keys: list[str]) -> None:
+    def invalidate(self, keys: list[str]) -> None:
         """Do nothing."""
 
 
@@ -37,7 +36,7 @@ def find_peak_bytes() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(meter: Meter, indexer: Indexer, path: SubdirPath, touched: Touched) -> dict[str, object]:
+def measure(meter: Meter, indexer: Indexer, path: SubdirId, touched: SubdirKeys) -> dict[str, object]:
     """Run the indexer once."""
 
     def find_seconds(name: str) -> float | None:
@@ -67,15 +66,15 @@ def measure(meter: Meter, indexer: Indexer, path: SubdirPath, touched: Touched) 
 def main() -> None:
     """Publish what standard input names."""
     task = json.load(sys.stdin)
-    path = SubdirPath(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"]))
+    path = SubdirId(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"]))
     meter = Meter()
-    reminded: list[SubdirPath] = []
+    reminded: list[SubdirId] = []
     storage = MeteredStorage(task["bucket"], meter)
-    indexer = Indexer(storage, Silence(), Policy(outputs=Outputs()), remind=reminded.append)
+    indexer = Indexer(storage, Silence(), Policy(outputs=Outputs()), requeue=reminded.append)
     runs = []
     for filename in task["filenames"]:
-        run = measure(meter, indexer, path, Touched(artifacts=frozenset({filename})))
-        later = measure(meter, indexer, path, Touched(deferred=True)) if reminded else None
+        run = measure(meter, indexer, path, SubdirKeys(artifacts=frozenset({filename})))
+        later = measure(meter, indexer, path, SubdirKeys(deferred=True)) if reminded else None
         runs.append(run | {"later": later})
         reminded.clear()
     json.dump(runs, sys.stdout)

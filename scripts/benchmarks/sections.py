@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lambdas.channel.names import Channel as ChannelName
-from lambdas.channel.names import PackageName, Subdir, SubdirPath
-from lambdas.indexer.commit import fetch_commit, fetch_shards
-from lambdas.indexer.s3 import S3Storage
-from lambdas.indexer.tree import iter_records
+from lambdas.channel.names import PackageName, Subdir, SubdirId
+from lambdas.indexer.tree.commit import fetch_commit, fetch_shards
+from lambdas.indexer.tree.shards import iter_records
+from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks.meter import make_client
 from scripts.benchmarks.seeding import seed
 from scripts.benchmarks.synthetic import Channel
@@ -26,8 +26,8 @@ from tests.builders import conda_package
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-OURS: Final = SubdirPath(channel=ChannelName("ours"), subdir=Subdir("linux-64"))
-THEIRS: Final = SubdirPath(channel=ChannelName("theirs"), subdir=Subdir("linux-64"))
+OURS: Final = SubdirId(channel=ChannelName("ours"), subdir=Subdir("linux-64"))
+THEIRS: Final = SubdirId(channel=ChannelName("theirs"), subdir=Subdir("linux-64"))
 RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
 BATCH: Final = 1000  # what the stack is configured with
@@ -233,13 +233,13 @@ def _build(name: str, version: str) -> tuple[str, bytes]:
     )
 
 
-def _upload(bench: Bench, bucket: str, path: SubdirPath, package: tuple[str, bytes]) -> str:
+def _upload(bench: Bench, bucket: str, path: SubdirId, package: tuple[str, bytes]) -> str:
     filename, body = package
     bench.client.put_object(Bucket=bucket, Key=path.key(filename), Body=body)
     return filename
 
 
-def _task(bucket: str, path: SubdirPath) -> dict[str, Any]:
+def _task(bucket: str, path: SubdirId) -> dict[str, Any]:
     return {"bucket": bucket, "channel": path.channel, "subdir": path.subdir}
 
 

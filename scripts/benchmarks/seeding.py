@@ -12,17 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambdas.channel.names import Channel as ChannelName
-from lambdas.channel.names import PackageName, SubdirPath
-from lambdas.indexer import project_channel
-from lambdas.indexer.commit import Branch, Commit, fetch_commit, put_branches, replace_commit
-from lambdas.indexer.project_subdir import Outputs, SubdirProjector
-from lambdas.indexer.projections.channeldata import make_entry, merge_parts
-from lambdas.indexer.storage import ObjectStorage
-from lambdas.indexer.tree import Shard, ShardHash, apply_shards, encode_shard, make_shard
+from lambdas.channel.names import PackageName, SubdirId
+from lambdas.indexer.model import Outputs
+from lambdas.indexer.outputs import channel as project_channel
+from lambdas.indexer.outputs.channeldata import make_entry, merge_parts
+from lambdas.indexer.outputs.subdir import SubdirProjector
+from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_commit, put_shards, replace_commit
+from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
+from lambdas.indexer.tree.shards import Shard, encode_shard, make_shard
+from lambdas.storage.protocol import ObjectStorage
 from scripts.benchmarks.synthetic import Channel
 
 
-def seed(storage: ObjectStorage, path: SubdirPath, channel: Channel, *, touched: Iterable[PackageName]) -> Commit:
+def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, touched: Iterable[PackageName]) -> Commit:
     """Write the tree, the flat files and the channel's files of a subdir."""
     base = fetch_commit(storage, path)
     wanted = set(touched)
@@ -35,7 +37,7 @@ def seed(storage: ObjectStorage, path: SubdirPath, channel: Channel, *, touched:
         cards = channel.make_cards(name)
         shard = make_shard(cards)
         sha256, body = encode_shard(shard)
-        put_branches(storage, path, [Branch(shard=shard, cards=cards, sha256=sha256, body=body)])
+        put_shards(storage, path, [EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)])
         hashes[name] = sha256
         newest = max([newest, *(card.record["indexed_timestamp"] for card in cards.values())])
     commit = replace_commit(storage, path, base, apply_shards(base.index, hashes, created_ms=newest))
@@ -56,7 +58,7 @@ class _Projector(SubdirProjector):
 
 @dataclass(kw_only=True)
 class _ChannelProjector(project_channel.ChannelProjector):
-    subdir: SubdirPath
+    subdir: SubdirId
     made_up: Channel
 
     def _merge(self, names: Sequence[PackageName]) -> dict[str, dict[str, Any]]:
@@ -70,7 +72,7 @@ class _ChannelProjector(project_channel.ChannelProjector):
         return merged
 
 
-def _project_channel(storage: ObjectStorage, path: SubdirPath, channel: Channel) -> None:
+def _project_channel(storage: ObjectStorage, path: SubdirId, channel: Channel) -> None:
     found: Mapping[str, Any] = {name: storage.head(f"{path.channel}/{name}") for name in project_channel.FILES}
     _ChannelProjector(
         storage=storage, channel=ChannelName(path.channel), url="", found=found, subdir=path, made_up=channel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.channel.names import PackageName
-from lambdas.indexer.tree import Card, Cards
+from lambdas.indexer.tree.cards import Card, Cards
 
 MOST_NAMES: Final = 30_000  # of a subdir as large as conda-forge's largest
 START_MS: Final = 1_600_000_000_000

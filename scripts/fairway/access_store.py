@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from lambdas.channel.access import (
+from lambdas.access.changes import apply_pruning, split_history
+from lambdas.access.document import (
     AccessDocument,
     Change,
     encode_access,
@@ -17,10 +18,9 @@ from lambdas.channel.access import (
     parse_access,
     parse_history,
 )
-from lambdas.channel.changes import apply_pruning, split_history
 from lambdas.channel.errors import ConflictError, UsageError
 from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
-from lambdas.indexer.storage import CACHE_CONTROL_PRIVATE, ContentHeaders, IfMatch, ObjectStorage
+from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfMatch, ObjectStorage
 
 MAX_ATTEMPTS: Final = 8
 _HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from lambdas.channel.access import Action, Change, format_time
+from lambdas.access.document import Action, Change, format_time
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.tokens import parse_duration
 

@@ -1,7 +1,7 @@
 """The bucket as the command's user sees it, who may list a part of it alone.
 
 S3 says 403 of what is missing to whoever may not list the whole bucket. A publisher may list its own
-channels, and the listing tells what is missing from what is denied (law 7).
+channels, and the listing tells what is missing from what is denied (invariant 7).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lambdas.channel.errors import AccessDeniedError
-from lambdas.indexer.s3 import S3Storage
-from lambdas.indexer.storage import ObjectInfo, StoredObject
+from lambdas.storage.protocol import ObjectInfo, StoredObject
+from lambdas.storage.s3 import S3Storage
 
 _Found = TypeVar("_Found", ObjectInfo, StoredObject)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from lambdas.channel.access import Visibility
-from lambdas.channel.changes import apply_visibility
+from lambdas.access.changes import apply_visibility
+from lambdas.access.document import Visibility
 from lambdas.channel.errors import InvalidNameError
 from lambdas.channel.names import Channel, parse_channel
 from scripts.fairway.session import Session, format_table, with_session

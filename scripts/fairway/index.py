@@ -25,7 +25,7 @@ Examples:
 The outputs are those of a deployed channel, byte for byte. Two runs at once do no harm. What may
 not be indexed is moved to DIR/.fairway/rejected/, beside a reason.
 
-Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Refused artifacts are listed,
+Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Rejected artifacts are listed,
 and are no error.
 """
 )
@@ -49,11 +49,12 @@ def index(
     as_json: bool,
 ) -> int:
     """Index a directory: the same outputs as a deployed channel, without AWS."""
-    from lambdas.indexer.directory import DirectoryStorage  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.project_subdir import Outputs  # noqa: PLC0415 - as above
-    from lambdas.indexer.publish import Indexer, Policy  # noqa: PLC0415 - as above
-    from lambdas.indexer.reconcile import list_channels, list_subdirs, reconcile  # noqa: PLC0415 - as above
-    from lambdas.indexer.reconcile import rebuild as rebuild_subdir  # noqa: PLC0415 - as above
+    from lambdas.indexer.indexer import Indexer  # noqa: PLC0415
+    from lambdas.indexer.model import Outputs, Policy  # noqa: PLC0415
+    from lambdas.indexer.upkeep.listing import list_channels, list_subdirs  # noqa: PLC0415
+    from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir  # noqa: PLC0415 - as above
+    from lambdas.indexer.upkeep.reconcile import reconcile  # noqa: PLC0415
+    from lambdas.storage.directory import DirectoryStorage  # noqa: PLC0415 - slow; see session.py
 
     session = Session(as_json=as_json)
     channel = parse_channel(name) if name else find_channel(directory)
@@ -76,12 +77,12 @@ def index(
 
 
 class Silence:
-    """An announcer that tells nobody: whoever runs the command sees its report."""
+    """An notifier that tells nobody: whoever runs the command sees its report."""
 
-    def announce_refusal(self, refusal: object) -> None:
+    def publish_rejection(self, rejection: object) -> None:
         """Tell nobody."""
 
-    def drop_cached(self, keys: list[str]) -> None:
+    def invalidate(self, keys: list[str]) -> None:
         """Tell nobody."""
 
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import click
 
-from lambdas.channel.access import (
+from lambdas.access.changes import apply_issuer_added, apply_issuer_removed, apply_keys, format_scope
+from lambdas.access.document import (
     ClaimRule,
     Issuer,
     SigningKey,
@@ -16,9 +17,8 @@ from lambdas.channel.access import (
     parse_issuer_url,
     parse_scope,
 )
-from lambdas.channel.changes import apply_issuer_added, apply_issuer_removed, apply_keys, format_scope
+from lambdas.access.identity import InvalidIdentityError, verify_identity
 from lambdas.channel.errors import UsageError
-from lambdas.channel.identity import InvalidIdentityError, verify_identity
 from scripts.fairway.session import Session, format_table, with_session
 
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
@@ -213,6 +213,6 @@ def _parse_pairs(claims: tuple[str, ...]) -> dict[str, str]:
 
 
 def _read_keys(name: str, jwks: Path | None) -> tuple[SigningKey, ...]:
-    from lambdas.keykeeper.jwks import fetch_keys, parse_jwks  # noqa: PLC0415 - imports urllib
+    from lambdas.key_refresher.jwks import fetch_keys, parse_jwks  # noqa: PLC0415 - imports urllib
 
     return fetch_keys(name) if jwks is None else parse_jwks(jwks.read_bytes())

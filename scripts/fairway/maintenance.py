@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lambdas.channel.errors import UsageError
-from lambdas.channel.names import Channel, SubdirPath, parse_channel, parse_subdir_path
+from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir_id
 from scripts.fairway.session import Session, format_table, with_session
 
 if TYPE_CHECKING:
-    from lambdas.indexer.publish import Indexer, Report
+    from lambdas.indexer.indexer import Indexer
+    from lambdas.indexer.model import Report
     from lambdas.indexer.settings import Settings
-    from lambdas.indexer.storage import ObjectStorage
-    from lambdas.indexer.verify import Finding
+    from lambdas.indexer.upkeep.verify import Finding
+    from lambdas.storage.protocol import ObjectStorage
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -35,7 +36,7 @@ publish left for a minute later, and signatures without an artifact.
 def verify(session: Session, target: str, *, deep: bool) -> int:
     """Check that index and bucket agree, file by file. Writes nothing."""
     from lambdas.indexer.policy import fetch_settings  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.verify import ChannelView, Depth, verify_channel, verify_subdir  # noqa: PLC0415 - as above
+    from lambdas.indexer.upkeep.verify import ChannelView, Depth, verify_channel, verify_subdir  # noqa: PLC0415 - as above
 
     settings = fetch_settings(session.storage, bucket=session.bucket or "")
     depth = Depth(read_artifacts=deep, now_ms=session.now * 1000, grace_ms=settings.shard_grace_days * DAY_MS)
@@ -75,22 +76,23 @@ def verify(session: Session, target: str, *, deep: bool) -> int:
 Examples:
   fairway reconcile tools
   fairway reconcile tools/linux-64
-  fairway reconcile --sweep tools
+  fairway reconcile --collect-garbage tools
 
 For a whole channel, uploads to places where nothing can be indexed are set aside too. The
 deployment does the same by itself once a day.
 
-Exit code 0 if everything could be looked at, 1 if not, 2 for wrong usage. Refused artifacts are
+Exit code 0 if everything could be looked at, 1 if not, 2 for wrong usage. Rejected artifacts are
 listed, and are no error.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
-@click.option("--sweep", is_flag=True, help="Also delete shards that nobody names any more, after the grace.")
+@click.option("--collect-garbage", is_flag=True, help="Also delete shards that nobody names any more, after the grace.")
 @with_session
-def reconcile(session: Session, target: str, *, sweep: bool) -> int:
+def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
     """Repair an index by listing the bucket; only what is not known yet is downloaded."""
-    from lambdas.indexer.reconcile import reconcile as run  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.reconcile import refuse_strays, sweep_or_leave  # noqa: PLC0415 - as above
+    from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage  # noqa: PLC0415
+    from lambdas.indexer.upkeep.reconcile import reconcile as run  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.upkeep.reconcile import reject_invalid_keys  # noqa: PLC0415
 
     indexer, settings = connect_indexer(session)
     reports: list[Report] = []
@@ -101,13 +103,13 @@ def reconcile(session: Session, target: str, *, sweep: bool) -> int:
         for report in run(session.storage, indexer, path):
             reports.append(report)
             session.note(f"{path}: {len(report.outcomes)} looked at")
-        if sweep:
+        if collect_garbage:
             grace_ms = settings.shard_grace_days * DAY_MS
-            swept = sweep_or_leave(session.storage, path, now_ms=session.now * 1000, grace_ms=grace_ms)
-            deleted += swept.deleted if swept is not None else 0
+            collected = try_collect_garbage(session.storage, path, now_ms=session.now * 1000, grace_ms=grace_ms)
+            deleted += collected.deleted if collected is not None else 0
     if is_channel(target):
         for place in (channel, None):
-            reports += refuse_strays(session.storage, indexer, place)
+            reports += reject_invalid_keys(session.storage, indexer, place)
     return show_reports(session, reports, deleted_shards=deleted)
 
 
@@ -120,7 +122,7 @@ Examples:
 Reads every artifact again: for an index that 'fairway verify' finds broken and 'fairway
 reconcile' does not mend. What is right already comes out byte for byte as it was.
 
-Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Refused artifacts are listed,
+Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Rejected artifacts are listed,
 and are no error.
 """
 )
@@ -128,7 +130,7 @@ and are no error.
 @with_session
 def rebuild(session: Session, target: str) -> int:
     """Make an index again from its artifacts alone."""
-    from lambdas.indexer.reconcile import rebuild as run  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.upkeep.reconcile import rebuild as run  # noqa: PLC0415 - slow; see session.py
 
     indexer, _ = connect_indexer(session)
     reports = []
@@ -139,16 +141,16 @@ def rebuild(session: Session, target: str) -> int:
     return show_reports(session, reports)
 
 
-def find_subdirs(storage: "ObjectStorage", target: str) -> tuple[Channel, list[SubdirPath]]:
+def find_subdirs(storage: "ObjectStorage", target: str) -> tuple[Channel, list[SubdirId]]:
     """Return what ``CHANNEL[/SUBDIR]`` stands for.
 
     Raises:
         UsageError: there is no such channel.
     """
-    from lambdas.indexer.reconcile import list_subdirs  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.upkeep.listing import list_subdirs  # noqa: PLC0415
 
     if not is_channel(target):
-        path = parse_subdir_path(target.rstrip("/"))
+        path = parse_subdir_id(target.rstrip("/"))
         return path.channel, [path]
     channel = parse_channel(target.rstrip("/"))
     if channel not in storage.list_folders(""):
@@ -163,29 +165,29 @@ def is_channel(target: str) -> bool:
 
 def connect_indexer(session: Session) -> "tuple[Indexer, Settings]":
     """Return the indexer as the deployment runs it, and what it runs under."""
-    from lambdas.indexer.announce import AwsAnnouncer  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.indexer import Indexer  # noqa: PLC0415 - as above
+    from lambdas.indexer.notify import AwsNotifier  # noqa: PLC0415 - slow; see session.py
     from lambdas.indexer.policy import fetch_settings  # noqa: PLC0415 - as above
-    from lambdas.indexer.publish import Indexer  # noqa: PLC0415 - as above
 
     settings = fetch_settings(session.storage, bucket=session.require_bucket())
-    announcer = AwsAnnouncer(
+    notifier = AwsNotifier(
         events=session.aws.client("events", region_name=session.region),
         cloudfront=session.aws.client("cloudfront", region_name=session.region),
         event_bus=settings.event_bus,
         distribution_id=settings.distribution_id,
     )
-    return Indexer(session.storage, announcer, settings.policy), settings
+    return Indexer(session.storage, notifier, settings.policy), settings
 
 
 def show_reports(session: Session, reports: "list[Report]", *, deleted_shards: int = 0) -> int:
     """Print what became of each key, and return the exit code: 1 if something could not be looked at."""
-    counts = dict.fromkeys(("indexed", "removed", "unchanged", "refused"), 0)
+    counts = dict.fromkeys(("indexed", "removed", "unchanged", "rejected"), 0)
     refused = []
     for report in reports:
         for outcome in report.outcomes:
             counts[outcome.status] += 1
-            if outcome.refusal is not None:
-                refused.append(outcome.refusal)
+            if outcome.rejection is not None:
+                refused.append(outcome.rejection)
     failures = {key: str(error) for report in reports for key, error in report.failures.items()}
     text = ", ".join(f"{number} {status}" for status, number in counts.items())
     lines = [
@@ -197,7 +199,7 @@ def show_reports(session: Session, reports: "list[Report]", *, deleted_shards: i
         {
             **counts,
             "deleted_shards": deleted_shards,
-            "refusals": [{"key": one.key, "code": one.code, "message": one.message} for one in refused],
+            "rejections": [{"key": one.key, "code": one.code, "message": one.message} for one in refused],
             "failures": failures,
         },
         "\n".join(lines),

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
-from lambdas.channel.errors import InvalidNameError, PermanentError, RefusedError, UsageError, VanishedError
-from lambdas.channel.names import ArtifactKey, Channel, SubdirPath, parse_channel, parse_filename, parse_subdir
+from lambdas.channel.errors import InvalidNameError, PermanentError, RejectedError, UsageError, VanishedError
+from lambdas.channel.names import ArtifactKey, Channel, SubdirId, parse_channel, parse_filename, parse_subdir
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
 
 if TYPE_CHECKING:
-    from lambdas.indexer.artifact import ArtifactInfo
+    from lambdas.indexer.artifacts.info import ArtifactInfo
 
 CHUNK_BYTES: Final = 1024 * 1024
 MAX_PUT_BYTES: Final = 5 * 1024**3
@@ -144,7 +144,7 @@ def _publish(
     for file in files:
         try:
             candidates.append(check_file(file, channel))
-        except (RefusedError, InvalidNameError) as error:
+        except (RejectedError, InvalidNameError) as error:
             refused.append((file, error))
     if refused:
         _show_refused(session, refused)
@@ -176,22 +176,22 @@ def check_file(file: Path, channel: Channel) -> Candidate:
     """Read and validate a file as the indexer will.
 
     Raises:
-        RefusedError: the indexer would refuse it.
+        RejectedError: the indexer would refuse it.
         InvalidNameError: its name, or its subdir's, is none.
     """
-    from lambdas.indexer.artifact import read_artifact  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.record import make_record  # noqa: PLC0415 - as above
+    from lambdas.indexer.artifacts.read import read_artifact  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.artifacts.record import make_record  # noqa: PLC0415 - as above
 
     distribution = parse_filename(file.name)
     info = read_artifact(FileSource(file), distribution)
     subdir = info.index.get("subdir")
     if not isinstance(subdir, str):
-        raise RefusedError(
+        raise RejectedError(
             "subdir-missing",
             "info/index.json has no 'subdir', so it is not known where the package belongs",
             hint="upload it with 'aws s3 cp' to the subdir that you know it is for",
         )
-    path = SubdirPath(channel=channel, subdir=parse_subdir(subdir))
+    path = SubdirId(channel=channel, subdir=parse_subdir(subdir))
     key = ArtifactKey(path=path, distribution=distribution)
     return Candidate(
         file=file, key=key, info=info, record=make_record(info, key, last_modified_ms=time.time_ns() // 10**6)
@@ -291,10 +291,10 @@ def _format(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2, sort_keys=True)
 
 
-def _show_refused(session: Session, refused: list[tuple[Path, RefusedError | InvalidNameError]]) -> None:
+def _show_refused(session: Session, refused: list[tuple[Path, RejectedError | InvalidNameError]]) -> None:
     session.show(
         {
-            "refused": [
+            "rejected": [
                 {
                     "file": str(file),
                     "code": getattr(error, "code", "invalid-name"),

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from lambdas.channel.errors import ConflictError, PermanentError, UsageError
+from lambdas.indexer.quarantine import object_key, reason_key
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import strip_bucket
 
 if TYPE_CHECKING:
-    from lambdas.indexer.refusals import Refusal
+    from lambdas.indexer.model import Rejection
 
 
 @click.group()
@@ -35,10 +36,10 @@ Examples:
 @with_session
 def list_rejected(session: Session, prefix: str) -> None:
     """List refused uploads whose keys start with PREFIX, oldest first."""
-    from lambdas.indexer.refusals import list_refusals  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.quarantine import list_rejections  # noqa: PLC0415 - slow; see session.py
 
     found = sorted(
-        list_refusals(session.storage, strip_bucket(session, prefix)), key=lambda one: (one.uploaded_at, one.key)
+        list_rejections(session.storage, strip_bucket(session, prefix)), key=lambda one: (one.uploaded_at, one.key)
     )
     rows = [(one.uploaded_at[:19], one.key, one.code, one.id) for one in found]
     session.show(
@@ -65,9 +66,9 @@ def show(session: Session, key: str, identity: str | None) -> None:
         f"  {found.message}",
         *([f"  hint: {found.hint}"] if found.hint else []),
         f"  uploaded {found.uploaded_at}, {found.size} bytes",
-        f"  bytes: s3://{session.require_bucket()}/{found.object_key}",
+        f"  bytes: s3://{session.require_bucket()}/{object_key(found)}",
     ]
-    session.show({**asdict(found), "object_key": found.object_key}, "\n".join(lines))
+    session.show({**asdict(found), "object_key": object_key(found)}, "\n".join(lines))
 
 
 @rejected.command(
@@ -85,10 +86,10 @@ def release(session: Session, key: str, identity: str | None) -> None:
     They are judged as any upload is: what made them refused must have changed (a clock that has moved
     on, an artifact that was removed). What lies under the key is never overwritten.
     """
-    from lambdas.indexer.storage import IfAbsent  # noqa: PLC0415 - slow; see session.py
+    from lambdas.storage.protocol import IfAbsent  # noqa: PLC0415 - slow; see session.py
 
     found = _find(session, key, identity)
-    info = session.storage.head(found.object_key)
+    info = session.storage.head(object_key(found))
     if info is None:
         raise UsageError(f"the refused bytes of {found.key!r} are gone", hint="they are kept for a while only")
     try:
@@ -98,7 +99,7 @@ def release(session: Session, key: str, identity: str | None) -> None:
             f"{found.key!r} is taken by another upload",
             hint=f"remove that one first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
         ) from error
-    for leftover in (found.object_key, found.reason_key):
+    for leftover in (object_key(found), reason_key(found)):
         if (old := session.storage.head(leftover)) is not None:
             session.storage.delete(old)
     session.show(
@@ -107,11 +108,11 @@ def release(session: Session, key: str, identity: str | None) -> None:
     )
 
 
-def _find(session: Session, key: str, identity: str | None) -> "Refusal":
-    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - slow; see session.py
+def _find(session: Session, key: str, identity: str | None) -> "Rejection":
+    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
 
     wanted = strip_bucket(session, key)
-    found = [one for one in fetch_refusals(session.storage, wanted) if identity in {None, one.id}]
+    found = [one for one in fetch_rejections(session.storage, wanted) if identity in {None, one.id}]
     if not found:
         raise UsageError(f"nothing was refused under {wanted!r}", hint="fairway rejected list")
     return found[-1]

@@ -21,7 +21,7 @@ from lambdas.channel.errors import AccessDeniedError, UsageError
 if TYPE_CHECKING:
     import boto3
 
-    from lambdas.indexer.storage import ObjectStorage
+    from lambdas.storage.protocol import ObjectStorage
 
 _DEFAULT_REGION: Final = "us-east-1"
 _Command = TypeVar("_Command", bound=Callable[..., Any])

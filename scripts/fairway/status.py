@@ -15,13 +15,14 @@ from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_
 from scripts.fairway.session import Session, format_table, with_session
 
 if TYPE_CHECKING:
-    from lambdas.indexer.refusals import Refusal
-    from lambdas.indexer.storage import ObjectInfo, ObjectStorage
-    from lambdas.indexer.tree import Card, Shard
+    from lambdas.indexer.model import Rejection
+    from lambdas.indexer.tree.cards import Card
+    from lambdas.indexer.tree.shards import Shard
+    from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
 POLL_SECONDS: Final = 0.5
 RECENT_SECONDS: Final = 60 * 60
-"""How long an upload is the one that is asked about: a refusal of an older one is told beside what is there."""
+"""How long an upload is the one that is asked about: a rejection of an older one is told beside what is there."""
 _ANY_BYTES: Final[Mapping[ArtifactKey, str]] = MappingProxyType({})
 
 
@@ -30,14 +31,14 @@ class State(Enum):
 
     INDEXED = "indexed"  # every client can install it
     WAITING = "waiting"  # it is there, and the index does not say so yet
-    REFUSED = "refused"
+    REJECTED = "rejected"
     YANKED = "yanked"  # downloadable, and not in the index
     REPLACED = "replaced"  # it was there, and other bytes took its place
     REMOVED = "removed"  # the artifact is gone, its record not yet
     UNKNOWN = "unknown"  # nothing is known under this key
 
 
-FINAL_STATES: Final = frozenset({State.INDEXED, State.REFUSED, State.YANKED, State.REPLACED})
+FINAL_STATES: Final = frozenset({State.INDEXED, State.REJECTED, State.YANKED, State.REPLACED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +48,7 @@ class UploadStatus:
     key: str
     state: State
     record: dict[str, Any] | None = None
-    refusal: "Refusal | None" = None
+    rejection: "Rejection | None" = None
     """Of the upload that is refused; where the state is another, of a later upload under the same key."""
 
     def to_json(self) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class UploadStatus:
             "key": self.key,
             "state": self.state.value,
             "record": self.record,
-            "refusal": None if self.refusal is None else asdict(self.refusal),
+            "rejection": None if self.rejection is None else asdict(self.rejection),
         }
 
 
@@ -65,7 +66,7 @@ def decide_status(
     info: "ObjectInfo | None",
     card: "Card | None",
     shard: "Shard | None",
-    refusal: "Refusal | None",
+    rejection: "Rejection | None",
     *,
     is_flat: bool,
     since_ms: int = 0,
@@ -77,21 +78,21 @@ def decide_status(
     counts: one that was refused decides if it came since ``since_ms``, or if nothing else is there; a
     refused one from before is told beside what is there.
 
-    ``is_flat`` says that the flat files show what the shard says. ``refusal`` is the latest.
+    ``is_flat`` says that the flat files show what the shard says. ``rejection`` is the latest.
     """
-    from lambdas.indexer.tree import iter_records  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.tree.shards import iter_records  # noqa: PLC0415 - slow; see session.py
 
     record = None if shard is None else dict(iter_records(shard)).get(key.filename)
     is_read = info is not None and card is not None and card.etag == info.etag
-    if refusal is not None and info is not None and _uploaded_ms(refusal) < info.last_modified_ms:
-        refusal = None  # what is there came after it
+    if rejection is not None and info is not None and _uploaded_ms(rejection) < info.last_modified_ms:
+        rejection = None  # what is there came after it
     is_theirs = sha256 is not None and (card is None or card.sha256 != sha256)
     if is_theirs:
         record = None
     if sha256 is not None and is_read and not is_theirs:
-        refusal = None  # of other bytes
-    if refusal is not None and (info is None or sha256 is not None or _uploaded_ms(refusal) >= since_ms):
-        state = State.REFUSED
+        rejection = None  # of other bytes
+    if rejection is not None and (info is None or sha256 is not None or _uploaded_ms(rejection) >= since_ms):
+        state = State.REJECTED
     elif info is None:
         state = State.UNKNOWN if card is None else State.REMOVED
     elif not is_read:
@@ -102,17 +103,17 @@ def decide_status(
         state = State.YANKED
     else:
         state = State.INDEXED if is_flat else State.WAITING
-    return UploadStatus(key=str(key), state=state, record=record, refusal=refusal)
+    return UploadStatus(key=str(key), state=state, record=record, rejection=rejection)
 
 
 def fetch_status(
     storage: "ObjectStorage", key: ArtifactKey, *, since_ms: int, sha256: str | None = None
 ) -> UploadStatus:
     """Look into the bucket and tell what became of an upload, as ``decide_status`` does."""
-    from lambdas.indexer.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.project_subdir import COMMIT, REPODATA  # noqa: PLC0415 - as above
-    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - as above
+    from lambdas.indexer.outputs.subdir import COMMIT, REPODATA  # noqa: PLC0415 - as above
+    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - as above
     from lambdas.indexer.spliced.files import is_large  # noqa: PLC0415 - as above
+    from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
 
     # The artifact first: what is found of it in the index afterwards is at least as new.
     info = storage.head(str(key))
@@ -123,13 +124,13 @@ def fetch_status(
     flat = storage.head(key.path.key(f"{REPODATA}.zst"))
     if not is_large(flat):  # the last one of the two, where it need not be waited for
         flat = storage.head(key.path.key(REPODATA))
-    refusals = fetch_refusals(storage, str(key))
+    rejections = fetch_rejections(storage, str(key))
     return decide_status(
         key,
         info,
         cards.get(key.filename),
         shard,
-        refusals[-1] if refusals else None,
+        rejections[-1] if rejections else None,
         is_flat=flat is not None and flat.metadata.get(COMMIT) == commit.sha256,
         since_ms=since_ms,
         sha256=sha256,
@@ -138,12 +139,12 @@ def fetch_status(
 
 def fetch_refused(storage: "ObjectStorage", key: str) -> UploadStatus:
     """Do the same for a key that is no artifact's: all that is known of it is whether it was refused."""
-    from lambdas.indexer.refusals import fetch_refusals  # noqa: PLC0415 - slow; see session.py
+    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
 
-    info = storage.head(key)  # first: a refusal is written before the object goes
-    refusals = fetch_refusals(storage, key)
-    if refusals and (info is None or _uploaded_ms(refusals[-1]) >= info.last_modified_ms):
-        return UploadStatus(key=key, state=State.REFUSED, refusal=refusals[-1])
+    info = storage.head(key)  # first: a rejection is written before the object goes
+    rejections = fetch_rejections(storage, key)
+    if rejections and (info is None or _uploaded_ms(rejections[-1]) >= info.last_modified_ms):
+        return UploadStatus(key=key, state=State.REJECTED, rejection=rejections[-1])
     waits = info is not None and is_artifact_like(key)
     return UploadStatus(key=key, state=State.WAITING if waits else State.UNKNOWN)
 
@@ -179,13 +180,15 @@ def format_statuses(statuses: Sequence[UploadStatus]) -> str:
     """Lay statuses out for people."""
     lines = [format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])]
     for status in statuses:
-        if status.refusal is not None:
+        if status.rejection is not None:
             later = (
-                "" if status.state == State.REFUSED else f"a later upload, {status.refusal.uploaded_at}, was refused: "
+                ""
+                if status.state == State.REJECTED
+                else f"a later upload, {status.rejection.uploaded_at}, was refused: "
             )
-            lines.append(f"\n{status.key}: {later}{status.refusal.message} [{status.refusal.code}]")
-            if status.refusal.hint:
-                lines.append(f"  hint: {status.refusal.hint}")
+            lines.append(f"\n{status.key}: {later}{status.rejection.message} [{status.rejection.code}]")
+            if status.rejection.hint:
+                lines.append(f"  hint: {status.rejection.hint}")
             lines.append(f"  the refused bytes: fairway rejected show {status.key}")
     return "\n".join(lines)
 
@@ -203,8 +206,8 @@ States:
   waiting   the index does not say so yet      yanked    downloadable, but not in the index
   removed   gone; its record will follow       unknown   nothing lies under this key
 
-An upload of the last hour that was refused is 'refused', though an earlier artifact stays served
-under its name. After that hour the state is the earlier artifact's, with the refusal beside it.
+An upload of the last hour that was refused is 'rejected', though an earlier artifact stays served
+under its name. After that hour the state is the earlier artifact's, with the rejection beside it.
 
 Exit code 0 if all are indexed, 1 if not, 2 for wrong usage.
 """
@@ -249,5 +252,5 @@ def strip_bucket(session: Session, text: str) -> str:
     return key
 
 
-def _uploaded_ms(refusal: "Refusal") -> int:
-    return round(datetime.fromisoformat(refusal.uploaded_at).timestamp() * 1000)
+def _uploaded_ms(rejection: "Rejection") -> int:
+    return round(datetime.fromisoformat(rejection.uploaded_at).timestamp() * 1000)

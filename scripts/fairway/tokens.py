@@ -10,16 +10,16 @@ from typing import Any, Final
 
 import click
 
-from lambdas.channel.access import Scope, Token, format_time, parse_scope, parse_token_name
-from lambdas.channel.changes import (
+from lambdas.access.changes import (
     apply_token_created,
     apply_token_revoked,
     apply_token_rotated,
     find_tokens,
     format_scope,
 )
+from lambdas.access.document import Scope, Token, format_time, parse_scope, parse_token_name
+from lambdas.access.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from lambdas.channel.errors import UsageError
-from lambdas.channel.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from scripts.fairway.session import Session, format_table, with_session
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}

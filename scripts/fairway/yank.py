@@ -16,7 +16,7 @@ from lambdas.channel.errors import ConflictError, InvalidNameError, UsageError
 from lambdas.channel.names import (
     PATCH_INSTRUCTIONS,
     Distribution,
-    SubdirPath,
+    SubdirId,
     find_extension,
     parse_artifact_key,
     parse_filename,
@@ -25,7 +25,7 @@ from scripts.fairway.maintenance import find_subdirs
 from scripts.fairway.session import Session, format_table, with_session
 
 if TYPE_CHECKING:
-    from lambdas.indexer.storage import ObjectStorage
+    from lambdas.storage.protocol import ObjectStorage
 
 Instructions = dict[str, Any]
 
@@ -57,7 +57,7 @@ def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -
     note = {"reason": reason, "by": session.caller, "at": session.now}
     matches = parse_spec(spec)
 
-    def change(path: SubdirPath, instructions: Instructions) -> tuple[Instructions, list[str]]:
+    def change(path: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
         filenames = sorted(name for name in _list_filenames(session.storage, path) if matches(name))
         return add_yanked(instructions, filenames, note), filenames
 
@@ -79,7 +79,7 @@ def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
     """Bring yanked artifacts back into the index."""
     matches = parse_spec(spec)
 
-    def change(_: SubdirPath, instructions: Instructions) -> tuple[Instructions, list[str]]:
+    def change(_: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
         filenames = sorted(name for name in yanked(instructions) if matches(name))
         return remove_yanked(instructions, filenames), filenames
 
@@ -139,8 +139,8 @@ def remove_yanked(instructions: Instructions, filenames: Iterable[str]) -> Instr
     }
 
 
-def _list_filenames(storage: "ObjectStorage", path: SubdirPath) -> list[str]:
-    from lambdas.indexer.reconcile import list_artifacts  # noqa: PLC0415 - slow; see session.py
+def _list_filenames(storage: "ObjectStorage", path: SubdirId) -> list[str]:
+    from lambdas.indexer.upkeep.listing import list_artifacts  # noqa: PLC0415
 
     filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, path))
     return [filename for filename in filenames if find_extension(filename) is not None]
@@ -150,12 +150,12 @@ def _change_all(
     session: Session,
     target: str,
     spec: str,
-    change: Callable[[SubdirPath, Instructions], tuple[Instructions, list[str]]],
+    change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
     *,
     wait: bool,
     gone: bool,
 ) -> int:
-    changed: dict[SubdirPath, list[str]] = {}
+    changed: dict[SubdirId, list[str]] = {}
     for path in find_subdirs(session.storage, target)[1]:
         if filenames := _replace(session.storage, path, change):
             changed[path] = filenames
@@ -172,11 +172,11 @@ def _change_all(
 
 def _replace(
     storage: "ObjectStorage",
-    path: SubdirPath,
-    change: Callable[[SubdirPath, Instructions], tuple[Instructions, list[str]]],
+    path: SubdirId,
+    change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
 ) -> list[str]:
     """Change the instructions of a subdir; whoever loses the write reads them again."""
-    from lambdas.indexer.storage import ContentHeaders, IfAbsent, IfMatch  # noqa: PLC0415 - slow; see session.py
+    from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch  # noqa: PLC0415 - slow; see session.py
 
     key = path.key(PATCH_INSTRUCTIONS)
     headers = ContentHeaders(content_type="application/json", cache_control="public, max-age=30")
@@ -197,7 +197,7 @@ def _replace(
     return []
 
 
-def _wait(session: Session, path: SubdirPath, filenames: list[str], *, gone: bool) -> None:
+def _wait(session: Session, path: SubdirId, filenames: list[str], *, gone: bool) -> None:
     from scripts.fairway.status import POLL_SECONDS, State, fetch_status  # noqa: PLC0415 - slow; see session.py
 
     wanted = State.YANKED if gone else State.INDEXED

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from lambdas.access.decisions import compile_rules
+from lambdas.access.document import Visibility
 from lambdas.authorizer.answers import answer_request
-from lambdas.channel.access import Visibility
-from lambdas.channel.decisions import compile_rules
-from tests.access import (
+from tests.access_documents import (
     NOW,
     format_basic,
     make_claims,

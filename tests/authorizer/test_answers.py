@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
+from lambdas.access.decisions import compile_rules
+from lambdas.access.document import Visibility
 from lambdas.authorizer.answers import answer_request
-from lambdas.channel.access import Visibility
-from lambdas.channel.decisions import compile_rules
-from tests.access import (
+from tests.access_documents import (
     NOW,
     format_basic,
     make_claims,
@@ -194,7 +194,7 @@ def test_answer_request__attack_open_redirect() -> None:
         assert status(uri) == "400"
 
 
-def test_answer_request__refusals_are_kept_by_no_cache() -> None:
+def test_answer_request__rejections_are_kept_by_no_cache() -> None:
     for uri in ("/team/x", "/team/../x", "/", "/other/x"):
         assert answer(uri)["headers"]["cache-control"] == [{"key": "Cache-Control", "value": "no-store"}]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("lambdas/channel", "lambdas/authorizer")
+FOLDERS = ("lambdas/channel", "lambdas/access", "lambdas/authorizer")
 MAX_ZIP_BYTES = 64 * 1024
 SHELL = {"handler.py", "source.py"}  # the modules that do I/O
 IMPURE = {
@@ -50,7 +50,7 @@ def find_imports(path: Path) -> set[str]:
 def test_imports__standard_library_and_own_folders(path: Path) -> None:
     for name in find_imports(path):
         top = name.partition(".")[0]
-        own = name.startswith(("lambdas.channel", "lambdas.authorizer")) or name == "lambdas.channel"
+        own = name.startswith(("lambdas.channel.", "lambdas.access.", "lambdas.authorizer."))
         assert own or (top in sys.stdlib_module_names and top != "lambdas"), name
 
 
@@ -62,7 +62,7 @@ def test_imports__pure_modules_do_no_io(path: Path) -> None:
 
 
 def test_imports__keykeeper_knows_neither_function() -> None:
-    for path in find_modules("lambdas/keykeeper"):
+    for path in find_modules("lambdas/key_refresher"):
         for name in find_imports(path):
             assert not name.startswith(("lambdas.indexer", "lambdas.authorizer", "scripts")), name
 

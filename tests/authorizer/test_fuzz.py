@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from tests.access import make_request
+from tests.access_documents import make_request
 from tests.authorizer import fuzz
 
 PATHS = int(os.environ.get("FAIRWAY_FUZZ_PATHS", "20000"))

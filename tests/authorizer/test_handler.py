@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
+from lambdas.access.document import encode_access
 from lambdas.authorizer import handler as handler_module
 from lambdas.authorizer.handler import build_handler, handle_viewer_request
 from lambdas.authorizer.log import report
 from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
-from lambdas.channel.access import encode_access
 from lambdas.channel.errors import InvalidDocumentError
-from tests.access import NOW, make_document, make_event, make_request, make_secret, make_token
+from tests.access_documents import NOW, make_document, make_event, make_request, make_secret, make_token
 
 SECRET = make_secret(1)
 

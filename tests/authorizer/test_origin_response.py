@@ -11,9 +11,9 @@ from lambdas.authorizer.origin_response import (
     decide_cache_control,
     handle_origin_response,
 )
-from lambdas.indexer.storage import CACHE_CONTROL_IMMUTABLE
+from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.emulated.cloudfront import OriginResponse, find_behaviour, parse_behaviours, parse_response_result
-from tests.access import make_event, make_request
+from tests.access_documents import make_event, make_request
 
 SHARD = f"/team/noarch/shards/{'0' * 64}.msgpack.zst"
 IMMUTABLE_URIS = ("/team/noarch/tool-1.0-0.conda", "/team/linux-64/tool-1.0%2Bcu1-0.tar.bz2", SHARD)

@@ -12,7 +12,7 @@ from lambdas.authorizer.request import (
     parse_authorization,
     parse_request,
 )
-from tests.access import format_basic, make_request
+from tests.access_documents import format_basic, make_request
 
 
 def parse(uri: str) -> ViewerRequest:

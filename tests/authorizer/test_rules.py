@@ -2,11 +2,11 @@ from collections.abc import Callable
 
 import pytest
 
+from lambdas.access.decisions import AccessRules
+from lambdas.access.document import AccessDocument, encode_access
 from lambdas.authorizer.rules import RETRY_SECONDS, FetchedDocument, RulesKeeper
-from lambdas.channel.access import AccessDocument, encode_access
-from lambdas.channel.decisions import AccessRules
 from lambdas.channel.errors import UnavailableError
-from tests.access import NOW, make_document, make_secret, make_token
+from tests.access_documents import NOW, make_document, make_secret, make_token
 
 REFRESH = 30
 STALE = 900

@@ -6,11 +6,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from lambdas.access.document import MAX_DOCUMENT_BYTES
 from lambdas.authorizer import source as source_module
 from lambdas.authorizer.rules import FetchedDocument
 from lambdas.authorizer.settings import AuthorizerSettings
 from lambdas.authorizer.source import S3Source
-from lambdas.channel.access import MAX_DOCUMENT_BYTES
 from lambdas.channel.errors import UnavailableError
 
 MISSING = b"<Error><Code>NoSuchKey</Code></Error>"

@@ -17,10 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lambdas.access.decisions import compile_rules
+from lambdas.access.document import AccessDocument, ChannelRule, Visibility, encode_access, parse_access
 from lambdas.authorizer.answers import answer_request
-from lambdas.channel.access import AccessDocument, ChannelRule, Visibility, encode_access, parse_access
-from lambdas.channel.decisions import compile_rules
-from tests.access import (
+from tests.access_documents import (
     NOW,
     format_basic,
     make_claims,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.indexer.directory import DirectoryStorage
-from lambdas.indexer.s3 import S3Storage
-from lambdas.indexer.storage import ObjectStorage
+from lambdas.storage.directory import DirectoryStorage
+from lambdas.storage.protocol import ObjectStorage
+from lambdas.storage.s3 import S3Storage
 from tests.memory import MemoryStorage
 
 

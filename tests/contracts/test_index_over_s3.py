@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lambdas.indexer.commit import fetch_commit
-from lambdas.indexer.publish import Indexer
-from lambdas.indexer.reconcile import find_differences, reconcile, refuse_strays
-from lambdas.indexer.refusals import list_refusals
-from lambdas.indexer.s3 import S3Storage
-from lambdas.indexer.storage import ContentHeaders
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.tree.commit import fetch_commit
+from lambdas.indexer.upkeep.reconcile import find_differences, reconcile, reject_invalid_keys
+from lambdas.storage.protocol import ContentHeaders
+from lambdas.storage.s3 import S3Storage
 from tests.contracts.conftest import make_s3_storage
 from tests.indexer.world import (
     LINUX,
@@ -22,7 +22,7 @@ from tests.indexer.world import (
     index_keys,
     package,
 )
-from tests.memory import MemoryStorage, RecordingAnnouncer
+from tests.memory import MemoryStorage, RecordingNotifier
 
 pytestmark = pytest.mark.emulator
 
@@ -34,14 +34,14 @@ def storage(emulator_endpoint: str) -> S3Storage:
     return make_s3_storage(emulator_endpoint)
 
 
-def publish(storage: S3Storage, uploads: dict[str, bytes]) -> RecordingAnnouncer:
+def publish(storage: S3Storage, uploads: dict[str, bytes]) -> RecordingNotifier:
     """Upload and index as one run of the function does."""
-    announcer = RecordingAnnouncer()
+    notifier = RecordingNotifier()
     for key, body in uploads.items():
         storage.put(key, body, headers=PLAIN)
-    for report in index_keys(Indexer(storage, announcer, POLICY), uploads):
+    for report in index_keys(Indexer(storage, notifier, POLICY), uploads):
         assert not report.failures
-    return announcer
+    return notifier
 
 
 def read(storage: S3Storage) -> MemoryStorage:
@@ -80,9 +80,9 @@ def test_index__over_s3(storage: S3Storage) -> None:
 def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
     key, first = NOARCH.key("foo-1.0-0.conda"), package()[1]
     publish(storage, {key: first})
-    announcer = publish(storage, {key: package(depends=["x"])[1], NOARCH.key("bad-1.0-0.conda"): b"bad"})
-    assert {refusal.code for refusal in announcer.refusals} >= {"filename-taken"}
-    assert len(announcer.refusals) == 2
+    notifier = publish(storage, {key: package(depends=["x"])[1], NOARCH.key("bad-1.0-0.conda"): b"bad"})
+    assert {rejection.code for rejection in notifier.rejections} >= {"filename-taken"}
+    assert len(notifier.rejections) == 2
     copy = read(storage)
     assert copy.body(key) == first
     assert sorted(one.rpartition("/")[2] for one in copy.list_keys() if "/rejected/" in one) == [
@@ -98,7 +98,7 @@ def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
     ]
     with ThreadPoolExecutor(8) as pool:
         announcers = list(pool.map(lambda batch: publish(storage, batch), batches))
-    assert not any(announcer.refusals for announcer in announcers)
+    assert not any(notifier.rejections for notifier in announcers)
     check(storage)
     copy = read(storage)
     assert copy.body(NOARCH.key("repodata.json")).count(b'"indexed_timestamp"') == 96
@@ -110,19 +110,19 @@ def test_reconcile__what_events_lost(storage: S3Storage) -> None:
     uploads = {NOARCH.key(filename): body for filename, body in (package("same"), package("other"))}
     publish(storage, {**uploads, f"{signed}.sigs": b"[{}]", f"{other}.sigs": b"[{}]"})
     storage.put(f"{other}.sigs", b"[{} ]", headers=PLAIN)
-    misplaced = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", NOARCH.key("deep/Upper-1-0.CONDA")]
-    for key in misplaced:
+    invalid_keys = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", NOARCH.key("deep/Upper-1-0.CONDA")]
+    for key in invalid_keys:
         storage.put(key, b"anything", headers=PLAIN)
     differences = find_differences(storage, NOARCH, fetch_commit(storage, NOARCH))
     assert not differences.artifacts
     assert differences.sidecars == {"other-1.0-0.conda"}
-    assert differences.buried.keys() == {misplaced[3]}
-    indexer = Indexer(storage, RecordingAnnouncer(), POLICY)
+    assert differences.nested_invalid_keys.keys() == {invalid_keys[3]}
+    indexer = Indexer(storage, RecordingNotifier(), POLICY)
     reports = [*reconcile(storage, indexer, NOARCH)]
     for place in (NOARCH.channel, None):
-        reports += refuse_strays(storage, indexer, place)
-    refused = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "refused"}
-    assert refused == set(misplaced)
-    assert {refusal.key for refusal in list_refusals(storage)} == set(misplaced)
-    assert [storage.head(key) for key in misplaced] == [None] * len(misplaced)
+        reports += reject_invalid_keys(storage, indexer, place)
+    refused = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "rejected"}
+    assert refused == set(invalid_keys)
+    assert {rejection.key for rejection in list_rejections(storage)} == set(invalid_keys)
+    assert [storage.head(key) for key in invalid_keys] == [None] * len(invalid_keys)
     assert not find_differences(storage, NOARCH, fetch_commit(storage, NOARCH)).sidecars

@@ -17,8 +17,8 @@ from botocore.exceptions import (
 )
 
 from lambdas.channel.errors import AccessDeniedError, ConflictError, UnavailableError, VanishedError
-from lambdas.indexer.s3 import MAX_SINGLE_COPY_BYTES, S3Storage
-from lambdas.indexer.storage import ContentHeaders, IfAbsent, IfMatch, ObjectInfo
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo
+from lambdas.storage.s3 import MAX_SINGLE_COPY_BYTES, S3Storage
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -245,7 +245,7 @@ def test_put__upload_that_took_too_long(storage: S3Storage, wire: Wire) -> None:
     [
         ConnectTimeoutError(endpoint_url="https://s3"),
         ReadTimeoutError(endpoint_url="https://s3"),
-        EndpointConnectionError(endpoint_url="https://s3", error="refused"),
+        EndpointConnectionError(endpoint_url="https://s3", error="rejected"),
         ConnectionClosedError(endpoint_url="https://s3"),
         HTTPClientError(error="broken"),
     ],

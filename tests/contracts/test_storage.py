@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lambdas.channel.errors import ConflictError, FairwayError, VanishedError
-from lambdas.indexer.storage import (
+from lambdas.storage.protocol import (
     CACHE_CONTROL_METADATA,
     CHUNK_BYTES,
     MIN_PART_BYTES,

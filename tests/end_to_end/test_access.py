@@ -10,7 +10,7 @@ import pytest
 from lambdas.channel.names import ACCESS_KEY
 from scripts.emulated.commands import run_tool
 from scripts.emulated.viewer import Viewer, make_basic
-from tests.access import AUDIENCE, ISSUER, KEY, make_claims, make_identity
+from tests.access_documents import AUDIENCE, ISSUER, KEY, make_claims, make_identity
 from tests.end_to_end.conftest import Channel, wait_until
 
 if TYPE_CHECKING:
@@ -69,17 +69,17 @@ def test_access__attack_deleted_document_is_missed_and_not_replaced_by_an_empty_
     channel: Channel, functions: "LambdaClient"
 ) -> None:
     pages = functions.get_paginator("list_functions").paginate()
-    (keykeeper,) = [
+    (key_refresher,) = [
         function["FunctionName"]
         for page in pages
         for function in page["Functions"]
-        if "lambdas.keykeeper" in function["Handler"]
+        if "lambdas.key_refresher" in function["Handler"]
     ]
-    assert "FunctionError" not in functions.invoke(FunctionName=keykeeper, Payload=b"{}")
+    assert "FunctionError" not in functions.invoke(FunctionName=key_refresher, Payload=b"{}")
     kept = channel.s3.get_object(Bucket=channel.bucket, Key=ACCESS_KEY)["Body"].read()
     channel.s3.delete_object(Bucket=channel.bucket, Key=ACCESS_KEY)
     try:
-        assert "FunctionError" in functions.invoke(FunctionName=keykeeper, Payload=b"{}")
+        assert "FunctionError" in functions.invoke(FunctionName=key_refresher, Payload=b"{}")
         assert ACCESS_KEY not in {
             each["Key"]
             for each in channel.s3.list_objects_v2(Bucket=channel.bucket, Prefix=ACCESS_KEY).get("Contents", [])

@@ -86,7 +86,7 @@ def test_publisher__sees_why_an_upload_was_refused(
 ) -> None:
     key = "demo/noarch/broken-1.0-0.conda"
     publisher.put_object(Bucket=channel.bucket, Key=key, Body=b"no archive")
-    with pytest.raises(CommandError, match="refused"):
+    with pytest.raises(CommandError, match="rejected"):
         run_tool("fairway", "status", "--wait", key, environment=environment_of_demo)
 
 

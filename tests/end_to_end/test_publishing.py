@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambdas.channel.names import parse_subdir_path
-from lambdas.indexer.encoding import decompress
-from lambdas.indexer.s3 import S3Storage
+from lambdas.channel.names import parse_subdir_id
+from lambdas.indexer.tree.encoding import decompress
+from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks import synthetic
 from scripts.benchmarks.seeding import seed
 from scripts.emulated.commands import run_tool, upload
@@ -214,7 +214,7 @@ def wait_until_idle(channel: Channel) -> None:
 
 def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channel: Channel) -> None:
     made_up = synthetic.Channel(records=30_000)
-    path = parse_subdir_path("large/linux-64")
+    path = parse_subdir_id("large/linux-64")
     names = made_up.list_names()[:1]
     seed(S3Storage(channel.bucket, channel.s3), path, made_up, touched=names)
     filename, content = conda_package(name=names[0], version="99.0", subdir="linux-64")

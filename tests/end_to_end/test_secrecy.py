@@ -1,4 +1,4 @@
-"""No token reaches the origin, a log, or the bucket, whatever way it was sent (law 9)."""
+"""No token reaches the origin, a log, or the bucket, whatever way it was sent (invariant 9)."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.emulated.viewer import Viewer, make_basic
-from tests.access import make_event, make_request
+from tests.access_documents import make_event, make_request
 from tests.end_to_end.conftest import CHANNEL, Channel
 
 if TYPE_CHECKING:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.channel.access import AccessDocument, Visibility, encode_access
-from lambdas.channel.decisions import Decision, compile_rules, decide
+from lambdas.access.decisions import Decision, compile_rules, decide
+from lambdas.access.document import AccessDocument, Visibility, encode_access
+from lambdas.access.tokens import is_token
 from lambdas.channel.names import ACCESS_KEY
-from lambdas.channel.tokens import is_token
-from lambdas.indexer.directory import DirectoryStorage
-from lambdas.indexer.storage import ContentHeaders
-from lambdas.keykeeper import jwks
+from lambdas.key_refresher import jwks
+from lambdas.storage.directory import DirectoryStorage
+from lambdas.storage.protocol import ContentHeaders
 from scripts.fairway import main as main_module
 from scripts.fairway.access_store import fetch_access
 from scripts.fairway.session import Session
 from scripts.fairway.tokens import parse_duration, parse_expiry
-from tests.access import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity
+from tests.access_documents import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity
 from tests.fairway.conftest import Run
 
 DAY = 86_400
@@ -103,7 +103,7 @@ def test_token_create__json(run: Run) -> None:
         (["token", "list", "--nonsense"], 2),
     ],
 )
-def test_main__refusals_have_a_hint_and_change_nothing(
+def test_main__rejections_have_a_hint_and_change_nothing(
     run: Run, storage: DirectoryStorage, arguments: list[str], code: int
 ) -> None:
     result = run(*arguments)

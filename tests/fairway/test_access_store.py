@@ -2,12 +2,12 @@ from collections.abc import Callable
 
 import pytest
 
-from lambdas.channel.access import AccessDocument, Change, Visibility, encode_access
-from lambdas.channel.changes import MAX_HISTORY, apply_token_created, apply_visibility
+from lambdas.access.changes import MAX_HISTORY, apply_token_created, apply_visibility
+from lambdas.access.document import AccessDocument, Change, Visibility, encode_access
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError, UsageError
 from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX, Channel
 from scripts.fairway.access_store import MAX_ATTEMPTS, change_access, fetch_access, fetch_history
-from tests.access import NOW, make_secret, make_token
+from tests.access_documents import NOW, make_secret, make_token
 from tests.memory import MemoryStorage
 
 TOKEN = make_token(make_secret(1), "team", created=NOW)

@@ -15,10 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.channel.names import parse_artifact_key
-from lambdas.indexer.events import make_misplaced, plan_work
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Indexer, Policy, Report
-from lambdas.indexer.tree import Shard
+from lambdas.indexer.events import make_invalid_key_rejection, plan_work
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy, Report
+from lambdas.indexer.tree.shards import Shard
 from scripts.fairway import maintenance
 from scripts.fairway.index import find_channel
 from scripts.fairway.session import Session
@@ -26,7 +26,7 @@ from scripts.fairway.status import State, decide_status, fetch_status
 from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.conftest import Result, Run
-from tests.memory import MemoryStorage, RecordingAnnouncer
+from tests.memory import MemoryStorage, RecordingNotifier
 
 DAY_MS = 86_400_000
 MTIME = 1_780_000_000
@@ -37,7 +37,7 @@ class Bucket:
     """A bucket with an indexer that hears of what is uploaded when ``settle`` is called."""
 
     storage: MemoryStorage
-    announcer: RecordingAnnouncer
+    notifier: RecordingNotifier
     indexer: Indexer
 
     def upload(self, channel: str, *packages: tuple[str, bytes], subdir: str = "noarch") -> list[str]:
@@ -48,8 +48,8 @@ class Bucket:
 
     def settle(self, *keys: str) -> list[Report]:
         work = plan_work(keys)
-        for key, error in work.misplaced.items():
-            self.indexer.refuse(key, make_misplaced(error))
+        for key, error in work.invalid_keys.items():
+            self.indexer.refuse(key, make_invalid_key_rejection(error))
         return [self.indexer.index(path, touched) for path, touched in work.subdirs.items()]
 
     def publish(self, channel: str, *packages: tuple[str, bytes], subdir: str = "noarch") -> list[str]:
@@ -80,8 +80,8 @@ class Uploader:
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    storage, announcer = MemoryStorage(), RecordingAnnouncer()
-    bucket = Bucket(storage, announcer, Indexer(storage, announcer, Policy(), sleep=lambda _: None))
+    storage, notifier = MemoryStorage(), RecordingNotifier()
+    bucket = Bucket(storage, notifier, Indexer(storage, notifier, Policy(), sleep=lambda _: None))
     monkeypatch.setattr(Session, "storage", storage)
     monkeypatch.setattr(Session, "aws", Uploader(bucket))
     monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
@@ -141,9 +141,9 @@ class TestStatus:
         bucket.settle(key)
         result = run("status", key)
         assert result.code == 1
-        assert "refused" in result.out
+        assert "rejected" in result.out
         assert "hint" in result.out
-        assert run("status", "--json", key).document["refusal"]["key"] == key
+        assert run("status", "--json", key).document["rejection"]["key"] == key
 
     def test_status__refused_overwrite_of_an_indexed_artifact(self, bucket: Bucket, run: Run) -> None:
         (key,) = bucket.publish("team", conda_package())
@@ -151,8 +151,8 @@ class TestStatus:
         bucket.upload("team", conda_package(depends=["other"]))
         bucket.settle(key)
         result = run("status", "--json", key)
-        assert result.document["state"] == "refused"
-        assert result.document["refusal"]["code"] == "filename-taken"
+        assert result.document["state"] == "rejected"
+        assert result.document["rejection"]["code"] == "filename-taken"
         assert result.document["record"]["depends"] == []
 
     def test_status__refused_overwrite_of_long_ago_is_told_beside(self, bucket: Bucket, run: Run) -> None:
@@ -165,7 +165,7 @@ class TestStatus:
         bucket.storage.clock_ms += 2000
         result = run("status", "--json", key)
         assert (result.code, result.document["state"]) == (0, "indexed")
-        assert result.document["refusal"]["code"] == "filename-taken"
+        assert result.document["rejection"]["code"] == "filename-taken"
         said = run("status", key).out
         assert "a later upload, 2026" in said
         assert "was refused: " in said
@@ -175,7 +175,7 @@ class TestStatus:
         bucket.storage.upload(key, b"not an archive")
         bucket.settle(key)
         bucket.storage.clock_ms += 30 * DAY_MS
-        assert run("status", "--json", key).document["state"] == "refused"
+        assert run("status", "--json", key).document["state"] == "rejected"
 
     def test_status__removed_and_unknown(self, bucket: Bucket, run: Run) -> None:
         (key,) = bucket.publish("team", conda_package())
@@ -206,8 +206,8 @@ class TestStatus:
         bucket.settle(key)
         result = run("status", "--json", "--wait", good, key)
         assert result.code == 1
-        states = [(one["key"], one["state"], (one["refusal"] or {}).get("code")) for one in result.document]
-        assert states == [(good, "indexed", None), (key, "refused", code)]
+        states = [(one["key"], one["state"], (one["rejection"] or {}).get("code")) for one in result.document]
+        assert states == [(good, "indexed", None), (key, "rejected", code)]
 
     def test_status__not_a_key_beside_good_ones(self, bucket: Bucket, run: Run) -> None:
         (good,) = bucket.publish("team", conda_package(name="hello"))
@@ -220,7 +220,7 @@ class TestStatus:
         (key,) = bucket.publish("team", conda_package())
         info = bucket.storage.head(key)
         assert info is not None
-        from lambdas.indexer.tree import Card
+        from lambdas.indexer.tree.cards import Card
 
         card = Card(record={"sha256": ""}, run_exports={}, facts={}, etag=info.etag)
         parsed = parse_artifact_key(key)
@@ -457,16 +457,16 @@ class TestReconcile:
             bucket.storage.upload(key, b"anything")
         bucket.upload("team", conda_package())
         result = run("reconcile", "--json", "team/noarch")
-        assert (result.code, result.document["indexed"], result.document["refused"]) == (0, 1, 5)
-        assert {one["code"] for one in result.document["refusals"]} == {"invalid-key"}
-        assert set(keys) <= {one["key"] for one in result.document["refusals"]}
+        assert (result.code, result.document["indexed"], result.document["rejected"]) == (0, 1, 5)
+        assert {one["code"] for one in result.document["rejections"]} == {"invalid-key"}
+        assert set(keys) <= {one["key"] for one in result.document["rejections"]}
         assert [key for key in bucket.storage.list_keys() if key in keys] == []
-        assert run("reconcile", "--json", "team").document["refused"] == 0
-        assert run("status", "--json", keys[2]).document["state"] == "refused"
+        assert run("reconcile", "--json", "team").document["rejected"] == 0
+        assert run("status", "--json", keys[2]).document["state"] == "rejected"
 
     def test_reconcile__uploads_to_places_where_nothing_is_indexed(self, bucket: Bucket, run: Run) -> None:
         bucket.publish("team", *(conda_package(name=f"p{number}") for number in range(5)))
-        misplaced = [
+        invalid_keys = [
             "top-1-0.conda",
             "Team/noarch/foo-1-0.conda",
             "team/above-1-0.conda",
@@ -477,15 +477,15 @@ class TestReconcile:
             "team/noarch/shards/e-1-0.conda",
         ]
         kept = ["top.txt", "team/x/notes.txt", "team/notices.json", "other/x/y-1.0-0.conda"]
-        for key in (*misplaced, *kept):
+        for key in (*invalid_keys, *kept):
             bucket.storage.upload(key, b"anything")
         before = bucket.storage.snapshot()
         bucket.storage.log.clear()
         document = run("reconcile", "--json", "team").document
-        assert sorted(one["key"] for one in document["refusals"]) == sorted(misplaced)
-        assert bucket.storage.snapshot() == {key: body for key, body in before.items() if key not in misplaced}
+        assert sorted(one["key"] for one in document["rejections"]) == sorted(invalid_keys)
+        assert bucket.storage.snapshot() == {key: body for key, body in before.items() if key not in invalid_keys}
         bucket.storage.log.clear()
-        assert run("reconcile", "--json", "team").document["refused"] == 0
+        assert run("reconcile", "--json", "team").document["rejected"] == 0
         shards = [key for kind, key in bucket.storage.log if kind == "list" and "team/noarch/".startswith(key)]
         assert shards.count("team/noarch/") == 1, "the subdir is listed once"
 
@@ -500,11 +500,11 @@ class TestReconcile:
 
         bucket.storage.fault = fault
         result = run("reconcile", "--json", "team")
-        assert (result.code, result.document["refused"], result.document["indexed"]) == (1, 2, 1)
+        assert (result.code, result.document["rejected"], result.document["indexed"]) == (1, 2, 1)
         assert list(result.document["failures"]) == ["team/noarch/B-1.0-0.conda"]
         assert run("reconcile", "team").code == 1
         bucket.storage.fault = None
-        assert run("reconcile", "--json", "team").document["refused"] == 1
+        assert run("reconcile", "--json", "team").document["rejected"] == 1
 
     @pytest.mark.parametrize("hashed", [True, False], ids=["ETags are hashes", "ETags are none"])
     def test_reconcile__signatures_whose_event_was_lost(self, bucket: Bucket, run: Run, *, hashed: bool) -> None:
@@ -533,13 +533,13 @@ class TestReconcile:
             wanted = hashlib.sha256(bucket.storage.body(name)).hexdigest() if there else None
             assert records[key.rpartition("/")[2]].get("attestations_sha256") == wanted, key
         again = run("reconcile", "--json", "team/noarch").document
-        assert (again["indexed"], again["refused"]) == (0, 0)
+        assert (again["indexed"], again["rejected"]) == (0, 0)
 
     def test_rebuild__misplaced_uploads_are_reported(self, bucket: Bucket, run: Run) -> None:
         bucket.publish("team", conda_package())
         bucket.storage.upload("team/noarch/Upper-1.0-0.conda", b"anything")
         result = run("rebuild", "--json", "team")
-        assert (result.code, result.document["refused"]) == (0, 1)
+        assert (result.code, result.document["rejected"]) == (0, 1)
         assert "foo-1.0-0.conda" in bucket.storage.body("team/noarch/repodata.json").decode()
 
     def test_reconcile__sweeps_after_the_grace_and_never_sooner(self, bucket: Bucket, run: Run) -> None:
@@ -548,10 +548,10 @@ class TestReconcile:
         bucket.publish("team", conda_package(build="1"))
         for days in (0, 13, 0.5):
             bucket.storage.clock_ms += int(days * DAY_MS)
-            assert run("reconcile", "--sweep", "--json", "team").document["deleted_shards"] == 0
+            assert run("reconcile", "--collect-garbage", "--json", "team").document["deleted_shards"] == 0
         assert first in bucket.storage.list_keys()
         bucket.storage.clock_ms += DAY_MS
-        assert run("reconcile", "--sweep", "--json", "team").document["deleted_shards"] == 1
+        assert run("reconcile", "--collect-garbage", "--json", "team").document["deleted_shards"] == 1
         assert first not in bucket.storage.list_keys()
         assert run("verify", "--deep", "team").code == 0
 
@@ -560,13 +560,13 @@ class TestReconcile:
         (key,) = bucket.publish("team", one)
         (first,) = _all(bucket.storage, "team/noarch/shards/")
         (second,) = bucket.publish("team", other)
-        run("reconcile", "--sweep", "team")
+        run("reconcile", "--collect-garbage", "team")
         bucket.storage.clock_ms += 14 * DAY_MS
         bucket.storage.remove(second)
         bucket.settle(second)
         bucket.publish("team", other)
         bucket.storage.clock_ms += DAY_MS
-        run("reconcile", "--sweep", "team")
+        run("reconcile", "--collect-garbage", "team")
         assert first in bucket.storage.list_keys(), key
 
     def test_rebuild__heals_everything_byte_for_byte(self, bucket: Bucket, run: Run) -> None:
@@ -621,7 +621,7 @@ class TestYank:
         run("yank", "team", "foo", "--reason", "it burns")
         bucket.settle("team/noarch/patch_instructions.json")
         assert run("yank", "--wait", "team", "foo", "--reason", "it burns").code == 0
-        assert run("status", "--json", key).document["state"] == "refused"
+        assert run("status", "--json", key).document["state"] == "rejected"
 
     def test_yank__keeps_the_reason(self, bucket: Bucket, run: Run) -> None:
         bucket.publish("team", conda_package())
@@ -719,7 +719,7 @@ class TestIndex:
         filename, body = conda_package()
         (tmp_path / "team/noarch" / filename).write_bytes(body)
         result = run("index", "--json", str(tmp_path / "team"))
-        assert (result.code, result.document["indexed"], result.document["refused"]) == (0, 1, 1)
+        assert (result.code, result.document["indexed"], result.document["rejected"]) == (0, 1, 1)
         assert not (tmp_path / "team/noarch/broken-1.0-0.conda").exists()
         assert list((tmp_path / "team/.fairway/rejected").rglob("reason.json"))
 
@@ -734,12 +734,12 @@ class TestIndex:
             (folder / name).write_bytes(b"anything")
         shutil.copytree(tmp_path / "team", tmp_path / "again/team")
         document = run("index", "--json", str(tmp_path / "team"), *more).document
-        assert (document["indexed"], document["refused"], document["failures"]) == (1, 3, {})
-        assert odd in {one["key"].rpartition("/")[2] for one in document["refusals"]}
+        assert (document["indexed"], document["rejected"], document["failures"]) == (1, 3, {})
+        assert odd in {one["key"].rpartition("/")[2] for one in document["rejections"]}
         assert filename in (folder / "repodata.json").read_text()
         assert not (folder / odd).exists()
         assert list((tmp_path / "team/.fairway/rejected/team/noarch" / odd).rglob("object"))
-        assert run("index", "--json", str(tmp_path / "team"), *more).document["refused"] == 0
+        assert run("index", "--json", str(tmp_path / "team"), *more).document["rejected"] == 0
         result = run("index", str(tmp_path / "again/team"), *more)
         assert result.code == 0
         assert "refused team/noarch/bad\\udcff-1.0-0.conda: " in result.out
@@ -749,7 +749,7 @@ class TestIndex:
         for file in files:
             file.parent.mkdir(parents=True)
             file.write_bytes(b"anything")
-        assert run("index", "--json", str(tmp_path / "team")).document["refused"] == 0
+        assert run("index", "--json", str(tmp_path / "team")).document["rejected"] == 0
         assert all(file.exists() for file in files)
 
     def test_index__replaced_file_is_read_again(self, run: Run, tmp_path: Path) -> None:
@@ -807,7 +807,7 @@ class TestPublish:
             (tmp_path / name).write_bytes(body)
         result = run("publish", "--json", *(str(tmp_path / name) for name in files), "team")
         assert result.code == 1
-        refused = {Path(one["file"]).name: one for one in result.document["refused"]}
+        refused = {Path(one["file"]).name: one for one in result.document["rejected"]}
         assert refused.keys() == files.keys()
         assert all(one["hint"] for one in refused.values())
         assert refused["broken-1.0-0.conda"]["code"] == "archive-wrong-format"
@@ -835,12 +835,12 @@ class TestPublish:
         (key,) = bucket.publish("team", (filename, body))
         bucket.storage.clock_ms += 5000
         bucket.publish("team", conda_package(depends=["other"]))
-        assert run("status", "--json", key).document["state"] == "refused"
+        assert run("status", "--json", key).document["state"] == "rejected"
         result = run("publish", "--wait", "--json", str(tmp_path / filename), "team")
         assert result.code == 0
         assert result.document["state"] == "indexed"
         assert result.document["record"]["sha256"] == hashlib.sha256(body).hexdigest()
-        assert result.document["refusal"] is None
+        assert result.document["rejection"] is None
 
     def test_publish__refused_bytes_are_not_shown_the_record_of_others(
         self, bucket: Bucket, run: Run, tmp_path: Path
@@ -851,7 +851,7 @@ class TestPublish:
         (tmp_path / filename).write_bytes(body)
         arguments = ["publish", "--wait", "--replace", str(tmp_path / filename), "team"]
         result = run(*arguments, "--json")
-        assert (result.code, result.document["state"], result.document["record"]) == (1, "refused", None)
+        assert (result.code, result.document["state"], result.document["record"]) == (1, "rejected", None)
         bucket.storage.clock_ms += 30 * DAY_MS
         said = run(*arguments)
         assert said.code == 1

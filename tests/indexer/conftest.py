@@ -3,10 +3,12 @@
 import pytest
 from hypothesis import settings
 
-from lambdas.indexer import project_channel, project_subdir, storage
-from lambdas.indexer.projections.repodata import RepodataForm
-from lambdas.indexer.projections.run_exports import RunExportsForm
+from lambdas.indexer.outputs import channel as project_channel
+from lambdas.indexer.outputs import subdir as project_subdir
+from lambdas.indexer.outputs.repodata import RepodataForm
+from lambdas.indexer.outputs.run_exports import RunExportsForm
 from lambdas.indexer.spliced import files, segments
+from lambdas.storage import protocol as storage
 
 settings.register_profile("fairway", deadline=None)
 settings.load_profile("fairway")

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import strategies as st
 
-from lambdas.channel.errors import RefusedError
+from lambdas.channel.errors import RejectedError
 from lambdas.channel.names import Distribution, parse_filename
-from lambdas.indexer.artifact import ArtifactInfo, ArtifactLimits, read_artifact
+from lambdas.indexer.artifacts.info import ArtifactInfo
+from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from tests.builders import (
     PAYLOAD,
     Members,
@@ -40,8 +41,8 @@ def read(filename: str, content: bytes, limits: ArtifactLimits | None = None) ->
     return read_artifact(MemorySource(content=content), parse_filename(filename), limits or ArtifactLimits())
 
 
-def refusal(content: bytes, distribution: Distribution, limits: ArtifactLimits | None = None) -> RefusedError:
-    with pytest.raises(RefusedError) as caught:
+def rejection(content: bytes, distribution: Distribution, limits: ArtifactLimits | None = None) -> RejectedError:
+    with pytest.raises(RejectedError) as caught:
         read_artifact(MemorySource(content=content), distribution, limits or ArtifactLimits())
     return caught.value
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
+from lambdas.indexer.model import Outputs, Policy
 from tests.indexer.world import World, assert_same_as_from_nothing, check_encodings, check_readable
 
 CORPUS = Path(__file__).parents[3] / "shared" / "corpus"

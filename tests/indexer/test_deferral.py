@@ -8,14 +8,15 @@ from dataclasses import replace
 import pytest
 
 from lambdas.channel.errors import UnavailableError
-from lambdas.indexer import verify
-from lambdas.indexer.encoding import decompress
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Indexer, Policy, Touched
-from lambdas.indexer.reconcile import list_subdirs, reconcile
-from lambdas.indexer.tree import SHARD_INDEX
-from lambdas.indexer.verify import ChannelView, Depth, Finding, Problem, verify_channel, verify_subdir
-from tests.indexer.test_large_documents import check, fill, is_large
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy, SubdirKeys
+from lambdas.indexer.tree.encoding import decompress
+from lambdas.indexer.tree.shard_index import SHARD_INDEX
+from lambdas.indexer.upkeep import verify
+from lambdas.indexer.upkeep.listing import list_subdirs
+from lambdas.indexer.upkeep.reconcile import reconcile
+from lambdas.indexer.upkeep.verify import ChannelView, Depth, Finding, Problem, verify_channel, verify_subdir
+from tests.indexer.spliced.test_large_documents import check, fill, is_large
 from tests.indexer.world import LINUX, NOARCH, PATCHES, URL, World, index_keys, package
 
 PACKED = NOARCH.key("repodata.json.zst")
@@ -98,7 +99,7 @@ def test_index__duplicate_event_while_something_is_left(world: World) -> None:
     world.index(key)
     world.reminded.clear()
     assert watch(world, lambda: world.index(key)) == []
-    assert world.reminded == [NOARCH], "should the first reminder have been lost"
+    assert world.reminded == [NOARCH], "should the first requeuer have been lost"
 
 
 def test_index__artifact_and_reminder_in_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +174,11 @@ def test_index__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_index__the_queue_does_not_take_the_reminder(world: World) -> None:
     def refuse(_: object) -> None:
-        raise UnavailableError("SQS did not take the reminder")
+        raise UnavailableError("SQS did not take the requeuer")
 
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
-    indexer = Indexer(world.storage, world.announcer, world.policy, remind=refuse, sleep=lambda _: None)
-    with pytest.raises(UnavailableError, match="reminder"):
+    indexer = Indexer(world.storage, world.notifier, world.policy, requeue=refuse, sleep=lambda _: None)
+    with pytest.raises(UnavailableError, match="requeuer"):
         index_keys(indexer, [key])
     world.index(key)  # its message comes again
     assert world.reminded == [NOARCH]
@@ -195,7 +196,7 @@ def test_rebuild__leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) 
     world.publish(NOARCH, package("pkg0012", "2.0"))
     artifacts = {f"pkg{number:04}-1.0-0.conda" for number in range(30)} | {"pkg0012-2.0-0.conda"}
     world.reminded.clear()
-    world.indexer().rebuild(NOARCH, Touched(artifacts=frozenset(artifacts)))
+    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=frozenset(artifacts)))
     assert world.reminded == []
     check(world, monkeypatch)
 

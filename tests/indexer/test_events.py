@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import SubdirPath, parse_subdir_path
-from lambdas.indexer.events import find_subdir, format_reminder, parse_message, plan_work
-from lambdas.indexer.publish import Touched
+from lambdas.channel.names import SubdirId, parse_subdir_id
+from lambdas.indexer.events import find_subdir, format_requeue, parse_message, plan_work
+from lambdas.indexer.model import SubdirKeys
 
 BUCKET = "fairway-test"
-NOARCH, LINUX = parse_subdir_path("team/noarch"), parse_subdir_path("team/linux-64")
+NOARCH, LINUX = parse_subdir_id("team/noarch"), parse_subdir_id("team/linux-64")
 
 
 def notification(*keys: str, bucket: str = BUCKET, event: str = "ObjectCreated:Put") -> str:
@@ -102,21 +102,21 @@ def test_parse_message__malformed(body: str) -> None:
         parse_message(body, bucket=BUCKET)
 
 
-@pytest.mark.parametrize("path", [NOARCH, parse_subdir_path("a.b_c/linux-64")])
-def test_parse_message__reminder_of_a_subdir(path: SubdirPath) -> None:
-    (key,) = parse_message(format_reminder([path.key("")]), bucket=BUCKET)
-    assert plan_work([key]).subdirs == {path: Touched(deferred=True)}
+@pytest.mark.parametrize("path", [NOARCH, parse_subdir_id("a.b_c/linux-64")])
+def test_parse_message__reminder_of_a_subdir(path: SubdirId) -> None:
+    (key,) = parse_message(format_requeue([path.key("")]), bucket=BUCKET)
+    assert plan_work([key]).subdirs == {path: SubdirKeys(deferred=True)}
     assert find_subdir(key) == path
 
 
 @given(st.lists(st.text(max_size=1024)))
 def test_parse_message__reminder_of_any_keys(keys: list[str]) -> None:
-    assert parse_message(format_reminder(keys), bucket=BUCKET) == tuple(keys)
+    assert parse_message(format_requeue(keys), bucket=BUCKET) == tuple(keys)
 
 
 @pytest.mark.parametrize("keys", [None, 1, [1], [None], [["a/noarch/"]]])
 def test_parse_message__malformed_reminder(keys: object) -> None:
-    body = json.dumps(json.loads(format_reminder([])) | {"Keys": keys})
+    body = json.dumps(json.loads(format_requeue([])) | {"Keys": keys})
     with pytest.raises(InvalidDocumentError):
         parse_message(body, bucket=BUCKET)
 
@@ -134,12 +134,12 @@ def test_plan_work__groups_by_subdir() -> None:
             "team/linux-64/patch_instructions.json",
         ]
     )
-    assert work.misplaced == {}
+    assert work.invalid_keys == {}
     assert work.subdirs == {
-        NOARCH: Touched(
+        NOARCH: SubdirKeys(
             artifacts=frozenset({"a-1-0.conda", "c-1-0.tar.bz2"}), sidecars=frozenset({"a-1-0.conda"}), patches=False
         ),
-        LINUX: Touched(artifacts=frozenset({"b-1-0.tar.bz2"}), patches=True),
+        LINUX: SubdirKeys(artifacts=frozenset({"b-1-0.tar.bz2"}), patches=True),
     }
 
 
@@ -156,7 +156,7 @@ def test_plan_work__order_and_duplicates_do_not_matter(keys: list[str], random: 
     shuffled = [*keys, *keys[:2]]
     random.shuffle(shuffled)  # type: ignore[attr-defined]  # it is a Random
     again = plan_work(shuffled)
-    assert (again.subdirs, dict(again.misplaced).keys()) == (plan.subdirs, dict(plan.misplaced).keys())
+    assert (again.subdirs, dict(again.invalid_keys).keys()) == (plan.subdirs, dict(plan.invalid_keys).keys())
     assert list(again.subdirs) == list(plan.subdirs)
 
 
@@ -198,10 +198,10 @@ def test_plan_work__order_and_duplicates_do_not_matter(keys: list[str], random: 
 )
 def test_plan_work__misplaced(key: str) -> None:
     work = plan_work([key, "team/noarch/good-1-0.conda"])
-    assert set(work.misplaced) <= {key}
-    assert work.subdirs == {NOARCH: Touched(artifacts=frozenset({"good-1-0.conda"}))}
+    assert set(work.invalid_keys) <= {key}
+    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=frozenset({"good-1-0.conda"}))}
     assert find_subdir(key) is None
-    assert bool(work.misplaced) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
+    assert bool(work.invalid_keys) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
 
 
 @pytest.mark.parametrize(
@@ -220,26 +220,26 @@ def test_plan_work__misplaced(key: str) -> None:
 )
 def test_plan_work__none_of_our_business(key: str) -> None:
     work = plan_work([key])
-    assert (work.subdirs, work.misplaced) == ({}, {})
+    assert (work.subdirs, work.invalid_keys) == ({}, {})
 
 
 @given(st.text(max_size=40) | st.text("abt./-_0", max_size=30).map(lambda text: f"{text}.conda"))
 def test_plan_work__any_key_has_one_fate(key: str) -> None:
     work = plan_work([key])
-    assert len(work.subdirs) + len(work.misplaced) <= 1
+    assert len(work.subdirs) + len(work.invalid_keys) <= 1
     assert (find_subdir(key) in work.subdirs) is bool(work.subdirs)
 
 
 def test_plan_work__reminder_beside_what_was_touched() -> None:
     work = plan_work(["team/noarch/", "team/noarch/a-1-0.conda"])
-    assert work.subdirs == {NOARCH: Touched(artifacts=frozenset({"a-1-0.conda"}), deferred=True)}
+    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=frozenset({"a-1-0.conda"}), deferred=True)}
 
 
 @pytest.mark.parametrize("key", ["team/", "Team Files/", "team/noarch/deeper/", "//"])
 def test_plan_work__folder_that_is_no_subdir(key: str) -> None:
     """Consoles make folders of empty objects: nothing is to be refused."""
     work = plan_work([key])
-    assert (work.subdirs, work.misplaced) == ({}, {})
+    assert (work.subdirs, work.invalid_keys) == ({}, {})
 
 
 def test_find_subdir__of_each_kind() -> None:

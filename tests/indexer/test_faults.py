@@ -1,6 +1,6 @@
 """Stops the indexer at each request in turn, and in pairs; then lets it run again.
 
-Whatever was written when it stopped, readers can read it (law 1), and the next run ends where an
+Whatever was written when it stopped, readers can read it (invariant 1), and the next run ends where an
 indexer ends that never stopped. ``FAIRWAY_FAULTS=N`` tries N times as many pairs.
 """
 
@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from lambdas.channel.errors import ConflictError, FairwayError, UnavailableError
-from lambdas.indexer import parallel
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.storage import parallel
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import (
     LINUX,
@@ -282,10 +281,10 @@ def test_index__fault_that_does_not_end(error: FairwayError) -> None:
 class DeafAnnouncer:
     """Neither the bus nor the caches answer."""
 
-    def announce_refusal(self, refusal: object) -> None:
+    def publish_rejection(self, rejection: object) -> None:
         raise UnavailableError("no bus")
 
-    def drop_cached(self, keys: object) -> None:
+    def invalidate(self, keys: object) -> None:
         raise UnavailableError("no caches")
 
 
@@ -293,17 +292,17 @@ def test_index__nobody_to_tell() -> None:
     """Who can't be told is told later; the others are indexed."""
     world = World(policy=MUTABLE)
     publish_some(world)
-    told = world.announcer
-    world.announcer = DeafAnnouncer()  # type: ignore[assignment]  # it stands in for the other
+    told = world.notifier
+    world.notifier = DeafAnnouncer()  # type: ignore[assignment]  # it stands in for the other
     bad = NOARCH.key("bad-1.0-0.conda")
     changed = (FOO, conda_package()[1])
     keys = upload((bad, b"bad"), changed, SECOND)(world) + remove(NOARCH.key("bar-1.0-0.conda"))(world)
     (report,) = world.index(*keys)
     assert set(report.failures) == {bad, FOO, NOARCH.key("bar-1.0-0.conda")}
     assert world.listed(NOARCH) == {"foo-1.0-0.conda", "foo-2.0-0.conda", "bar-1.0-0.conda"}
-    world.announcer = told
+    world.notifier = told
     (report,) = world.index(*keys)
     assert not report.failures
     assert set(told.dropped) == {bad, FOO, NOARCH.key("bar-1.0-0.conda")}
-    assert {refusal.key for refusal in told.refusals} == {bad}
+    assert {rejection.key for rejection in told.rejections} == {bad}
     assert_same_as_from_nothing(world.storage, MUTABLE)

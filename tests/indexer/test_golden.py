@@ -12,10 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lambdas.indexer.encoding import decode_msgpack, decompress
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
-from lambdas.indexer.tree import SHARD_INDEX, decode_index
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.tree.encoding import decode_msgpack, decompress
+from lambdas.indexer.tree.shard_index import SHARD_INDEX, decode_index
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, URL, World, subdirs
 

@@ -10,8 +10,8 @@ import pytest
 
 from lambdas.channel.errors import UnavailableError
 from lambdas.indexer import handler
-from lambdas.indexer.events import format_reminder
-from lambdas.indexer.refusals import list_refusals
+from lambdas.indexer.events import format_requeue
+from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, World, assert_same_as_from_nothing, package
@@ -77,9 +77,9 @@ class Reminder:
     fails: bool = False
     handed_on: list[Sequence[str]] = field(default_factory=list)
 
-    def hand_on(self, keys: Sequence[str]) -> None:
+    def requeue_keys(self, keys: Sequence[str]) -> None:
         if self.fails:
-            raise UnavailableError("SQS did not take the reminder")
+            raise UnavailableError("SQS did not take the requeuer")
         self.handed_on.append(keys)
 
 
@@ -90,7 +90,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(handler, "settings", lambda: settings)
     monkeypatch.setattr(handler, "storage", lambda: world.storage)
     monkeypatch.setattr(handler, "indexer", world.indexer)
-    monkeypatch.setattr(handler, "reminder", lambda: None)
+    monkeypatch.setattr(handler, "requeuer", lambda: None)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
@@ -124,7 +124,7 @@ def test_handle_queue__good_batch(world: World, queue: Queue, capsys: pytest.Cap
     assert world.listed(LINUX) == {"foo-1.0-0.conda"}
     metrics = read_metrics(capsys.readouterr().out)
     assert metrics["IndexedArtifacts"] == 3
-    assert metrics["RefusedUploads"] == 0
+    assert metrics["RejectedUploads"] == 0
 
 
 def test_handle_queue__each_subdir_is_swapped_once(world: World, queue: Queue) -> None:
@@ -147,7 +147,7 @@ def test_handle_queue__bad_artifact_is_counted_and_its_message_is_done(
     queue.send(world.upload(NOARCH, ("foo-1.0-0.conda", b"bad")), world.upload(NOARCH, package(name="bar")))
     assert queue.deliver() == set()
     assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
-    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 1
+    assert read_metrics(capsys.readouterr().out)["RejectedUploads"] == 1
 
 
 def test_handle_queue__test_event(queue: Queue) -> None:
@@ -180,9 +180,9 @@ def test_handle_queue__misplaced_upload(world: World, queue: Queue, capsys: pyte
         world.storage.upload(key, b"anything")
         queue.send(key)
     assert queue.deliver() == set()
-    assert {refusal.code for refusal in list_refusals(world.storage)} == {"invalid-key"}
+    assert {rejection.code for rejection in list_rejections(world.storage)} == {"invalid-key"}
     assert [key for key in world.storage.list_keys() if not key.startswith(".fairway/")] == []
-    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 3
+    assert read_metrics(capsys.readouterr().out)["RejectedUploads"] == 3
 
 
 def test_handle_queue__misplaced_deletion(world: World, queue: Queue) -> None:
@@ -252,10 +252,10 @@ def test_handle_queue__one_subdir_is_damaged(world: World, queue: Queue) -> None
 
 
 def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, queue: Queue) -> None:
-    world.storage.upload("misplaced-1-0.conda", b"anything")
-    stuck = queue.send("misplaced-1-0.conda")
+    world.storage.upload("invalid_keys-1-0.conda", b"anything")
+    stuck = queue.send("invalid_keys-1-0.conda")
     queue.send(world.upload(NOARCH, package()))
-    world.storage.fault = fail_for("rejected/misplaced")
+    world.storage.fault = fail_for("rejected/invalid_keys")
     assert queue.deliver() == {stuck}
     assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
 
@@ -263,26 +263,26 @@ def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, q
 def test_handle_queue__hands_on_what_there_is_no_time_for(
     world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reminder = Reminder()
+    requeuer = Reminder()
     known = world.upload(NOARCH, package(name="known"))
     world.index(known)
     queue.send(known)
     for number in range(3):
         queue.send(world.upload(NOARCH, package(name=f"p{number}")))
     stuck = queue.send(world.upload(NOARCH, tar_bz2_package(name="old")))
-    monkeypatch.setattr(handler, "reminder", lambda: reminder)
-    reminder.fails = True
+    monkeypatch.setattr(handler, "requeuer", lambda: requeuer)
+    requeuer.fails = True
     assert stuck in queue.deliver(remaining_ms=0)
-    reminder.fails = False
+    requeuer.fails = False
     assert queue.deliver(remaining_ms=0) == set()
     assert world.listed(NOARCH) == {"known-1.0-0.conda"}
     assert read_metrics(capsys.readouterr().out)["HandedOn"] == 4
-    (keys,) = reminder.handed_on
+    (keys,) = requeuer.handed_on
     assert len(keys) == 4
-    queue.send(body=format_reminder(keys))
+    queue.send(body=format_requeue(keys))
     assert queue.deliver() == set()
     assert len(world.listed(NOARCH)) == 5
-    assert len(reminder.handed_on) == 1
+    assert len(requeuer.handed_on) == 1
 
 
 @pytest.mark.usefixtures("scaled_down")
@@ -295,7 +295,7 @@ def test_handle_queue__reminder(world: World, queue: Queue) -> None:
     queue.deliver()
     assert "late-1.0-0.conda" not in world.listed(NOARCH)
     assert world.reminded
-    stuck = queue.send(body=format_reminder([NOARCH.key("")]))
+    stuck = queue.send(body=format_requeue([NOARCH.key("")]))
     world.storage.fault = fail_for("noarch/repodata.json", kind="splice")
     assert queue.deliver() == {stuck}
     world.storage.fault = None
@@ -342,21 +342,21 @@ def test_handle_schedule__no_time_left(world: World) -> None:
 
 def test_handle_schedule__misplaced_uploads(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.upload(NOARCH, package())
-    misplaced = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", NOARCH.key("Upper-1.0-0.conda")]
-    for key in misplaced:
+    invalid_keys = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", NOARCH.key("Upper-1.0-0.conda")]
+    for key in invalid_keys:
         world.storage.upload(key, b"anything")
     answer: Any = handler.handle_schedule({}, Context())
     assert (answer["reconciled"], answer["failed"]) == (1, 0)
-    assert {refusal.key for refusal in list_refusals(world.storage)} == set(misplaced)
-    assert not set(misplaced) & set(world.storage.list_keys())
-    assert read_metrics(capsys.readouterr().out)["RefusedUploads"] == 4
+    assert {rejection.key for rejection in list_rejections(world.storage)} == set(invalid_keys)
+    assert not set(invalid_keys) & set(world.storage.list_keys())
+    assert read_metrics(capsys.readouterr().out)["RejectedUploads"] == 4
 
 
 def test_handle_schedule__misplaced_uploads_of_some_channels(world: World) -> None:
     for key in ("top-1-0.conda", "team/x-1-0.conda", "other/x-1-0.conda"):
         world.storage.upload(key, b"anything")
     handler.handle_schedule({"channels": ["team"]}, Context())
-    assert [refusal.key for refusal in list_refusals(world.storage)] == ["team/x-1-0.conda"]
+    assert [rejection.key for rejection in list_rejections(world.storage)] == ["team/x-1-0.conda"]
 
 
 def test_handle_schedule__misplaced_upload_can_not_be_set_aside(world: World) -> None:
@@ -365,7 +365,7 @@ def test_handle_schedule__misplaced_upload_can_not_be_set_aside(world: World) ->
     world.storage.fault = fail_for("rejected/stuck")
     answer: Any = handler.handle_schedule({}, Context())
     assert answer["failed"] == 0
-    assert [refusal.key for refusal in list_refusals(world.storage)] == ["team/x-1-0.conda"]
+    assert [rejection.key for rejection in list_rejections(world.storage)] == ["team/x-1-0.conda"]
 
 
 def test_handle_schedule__misplaced_uploads_can_not_be_listed(world: World) -> None:

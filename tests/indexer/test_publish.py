@@ -13,21 +13,22 @@ from lambdas.channel.errors import (
     AccessDeniedError,
     FairwayError,
     InvalidDocumentError,
-    RefusedError,
+    RejectedError,
     UnavailableError,
     VanishedError,
 )
-from lambdas.channel.names import parse_subdir_path
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy, Touched
-from lambdas.indexer.refusals import list_refusals
-from lambdas.indexer.storage import (
+from lambdas.channel.names import parse_subdir_id
+from lambdas.indexer.model import Outputs, Policy, SubdirKeys
+from lambdas.indexer.quarantine import list_rejections, object_key, reason_key
+from lambdas.indexer.tree.cards import decode_cards
+from lambdas.indexer.tree.shard_index import decode_index
+from lambdas.indexer.tree.shards import decode_shard
+from lambdas.storage.protocol import (
     CACHE_CONTROL_IMMUTABLE,
     CACHE_CONTROL_METADATA,
     CACHE_CONTROL_PRIVATE,
     ContentHeaders,
 )
-from lambdas.indexer.tree import decode_cards, decode_index, decode_shard
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import (
     LINUX,
@@ -64,7 +65,7 @@ def statuses(world: World, *keys: str) -> dict[str, str]:
 
 def rejected(world: World) -> dict[str, str]:
     """Code by key of what was set aside."""
-    return {refusal.key: refusal.code for refusal in list_refusals(world.storage)}
+    return {rejection.key: rejection.code for rejection in list_rejections(world.storage)}
 
 
 def private_keys(world: World) -> list[str]:
@@ -77,7 +78,7 @@ def patch(world: World, path: Any = NOARCH, **document: Any) -> str:  # noqa: AN
     return key
 
 
-# Laws 1 and 13: what appears, and in which order
+# Invariants 1 and 13: what appears, and in which order
 
 
 def test_index__first_upload(world: World) -> None:
@@ -103,7 +104,7 @@ def test_index__refused_first_upload_makes_noarch_too(world: World) -> None:
 
 
 def test_index__nothing_that_readers_see_names_what_is_not_there_yet(world: World) -> None:
-    """Law 1, at every single request."""
+    """Invariant 1, at every single request."""
     for one in (package(), package(name="bar"), package(version="2.0")):
         world.upload(NOARCH, one)
     world.storage.fault = lambda kind, key, moment: check_readable(replace(world.storage, fault=None))
@@ -123,7 +124,7 @@ def test_index__order_of_writes(world: World) -> None:
 
 
 def rank_of(key: str) -> int:
-    """Law 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the rest."""
+    """Invariant 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the rest."""
     if "/cards/" in key or "/shards/" in key:
         return 0
     for rank, name in enumerate(("repodata_shards.msgpack.zst", "repodata.json.zst", "repodata.json"), start=1):
@@ -221,7 +222,7 @@ def test_index__untouched_subdir_is_not_written(world: World) -> None:
 
 
 def test_index__other_channels_are_not_touched(world: World) -> None:
-    other = parse_subdir_path("other/noarch")
+    other = parse_subdir_id("other/noarch")
     world.publish(NOARCH, package())
     before = world.storage.snapshot(private=True)
     world.storage.log.clear()
@@ -230,7 +231,7 @@ def test_index__other_channels_are_not_touched(world: World) -> None:
     assert {key: body for key, body in world.storage.snapshot(private=True).items() if "other/" not in key} == before
 
 
-# Law 2: bytes never change under a name
+# Invariant 2: bytes never change under a name
 
 
 def test_index__same_bytes_again(world: World) -> None:
@@ -246,12 +247,12 @@ def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None
     world.publish(NOARCH, first)
     before = public_view(world.storage)
     report = world.publish(NOARCH, package(depends=["evil"]))
-    assert [(outcome.key, outcome.status) for outcome in report.outcomes] == [(FOO_KEY, "refused")]
+    assert [(outcome.key, outcome.status) for outcome in report.outcomes] == [(FOO_KEY, "rejected")]
     assert rejected(world) == {FOO_KEY: "filename-taken"}
     assert world.storage.body(FOO_KEY) == first[1]
     assert public_view(world.storage) == before
-    assert set(world.announcer.dropped) == {FOO_KEY}
-    assert [refusal.code for refusal in world.announcer.refusals] == ["filename-taken"]
+    assert set(world.notifier.dropped) == {FOO_KEY}
+    assert [rejection.code for rejection in world.notifier.rejections] == ["filename-taken"]
 
 
 def test_index__several_other_bytes_piled_up(world: World) -> None:
@@ -261,7 +262,7 @@ def test_index__several_other_bytes_piled_up(world: World) -> None:
         world.upload(NOARCH, package(depends=[f"evil{number}"]))
     world.index(FOO_KEY)
     assert world.storage.body(FOO_KEY) == first[1]
-    assert len(list(list_refusals(world.storage))) == 3
+    assert len(list(list_rejections(world.storage))) == 3
     check_readable(world.storage)
 
 
@@ -283,7 +284,7 @@ def test_index__mutable_channel(world: World) -> None:
     assert [outcome.status for outcome in report.outcomes] == ["indexed"]
     assert world.record(NOARCH, FOO)["depends"] == ["bar"]
     assert rejected(world) == {}
-    assert world.announcer.dropped == [FOO_KEY]
+    assert world.notifier.dropped == [FOO_KEY]
     check_readable(world.storage)
     assert_same_as_from_nothing(world.storage, MUTABLE)
 
@@ -298,7 +299,7 @@ def test_index__mutable_channel_with_a_bad_replacement(world: World) -> None:
     assert_same_as_from_nothing(world.storage, MUTABLE)
 
 
-# Law 3: a bad artifact harms nobody else
+# Invariant 3: a bad artifact harms nobody else
 
 BAD = [
     (FOO, b""),
@@ -318,16 +319,16 @@ BAD = [
 def test_index__bad_artifact_among_good_ones(world: World, bad: tuple[str, bytes]) -> None:
     report = world.publish(NOARCH, package(name="a"), bad, package(name="z"))
     assert world.listed(NOARCH) == {"a-1.0-0.conda", "z-1.0-0.conda"}
-    assert {outcome.status for outcome in report.outcomes} == {"indexed", "refused"}
+    assert {outcome.status for outcome in report.outcomes} == {"indexed", "rejected"}
     assert not report.failures
     key = NOARCH.key(bad[0])
     assert key not in world.storage.list_keys()
-    (refusal,) = list_refusals(world.storage)
-    assert refusal.key == key
-    assert refusal.message
-    assert world.storage.body(refusal.object_key) == bad[1]
-    assert world.announcer.refusals == [refusal]
-    assert set(world.announcer.dropped) == {key}
+    (rejection,) = list_rejections(world.storage)
+    assert rejection.key == key
+    assert rejection.message
+    assert world.storage.body(object_key(rejection)) == bad[1]
+    assert world.notifier.rejections == [rejection]
+    assert set(world.notifier.dropped) == {key}
     assert_same_as_from_nothing(world.storage)
 
 
@@ -342,7 +343,7 @@ def test_index__same_bad_bytes_twice_lie_in_one_place(world: World) -> None:
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive either"))
-    assert len(list(list_refusals(world.storage))) == 2
+    assert len(list(list_rejections(world.storage))) == 2
 
 
 def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
@@ -371,14 +372,14 @@ def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> N
 
 
 def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lambdas.indexer.artifact import read_artifact
+    from lambdas.indexer.artifacts.read import read_artifact
 
     def fail_for_foo(source: Any, distribution: Any) -> Any:  # noqa: ANN401 - as there
         if distribution.name == "foo":
             raise ZeroDivisionError("a bug")
         return read_artifact(source, distribution)
 
-    monkeypatch.setattr("lambdas.indexer.look.read_artifact", fail_for_foo)
+    monkeypatch.setattr("lambdas.indexer.inspect.read_artifact", fail_for_foo)
     keys = [world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar"))]
     (report,) = world.index(*keys)
     assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
@@ -387,26 +388,28 @@ def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: 
 
 def test_refuse__misplaced_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
-    refusal = world.indexer().refuse("team/foo-1.0-0.conda", RefusedError("invalid-key", "no", hint="upload elsewhere"))
-    assert refusal is not None
-    assert (refusal.code, refusal.hint) == ("invalid-key", "upload elsewhere")
+    rejection = world.indexer().refuse(
+        "team/foo-1.0-0.conda", RejectedError("invalid-key", "no", hint="upload elsewhere")
+    )
+    assert rejection is not None
+    assert (rejection.code, rejection.hint) == ("invalid-key", "upload elsewhere")
     assert [key for key in world.storage.list_keys() if not key.startswith(".fairway/")] == []
-    assert world.storage.body(refusal.object_key) == b"anything"
-    assert set(world.announcer.dropped) == {"team/foo-1.0-0.conda"}
+    assert world.storage.body(object_key(rejection)) == b"anything"
+    assert set(world.notifier.dropped) == {"team/foo-1.0-0.conda"}
 
 
 def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
     key = "x" * 1018 + ".conda"
     world.storage.upload(key, b"anything")
-    refusal = world.indexer().refuse(key, RefusedError("invalid-key", "no"))
-    assert refusal is not None
-    assert len(refusal.reason_key.encode()) <= 1024
-    assert [one.key for one in list_refusals(world.storage)] == [key]
+    rejection = world.indexer().refuse(key, RejectedError("invalid-key", "no"))
+    assert rejection is not None
+    assert len(reason_key(rejection).encode()) <= 1024
+    assert [one.key for one in list_rejections(world.storage)] == [key]
     assert key not in world.storage.list_keys()
 
 
 def test_refuse__nothing_there(world: World) -> None:
-    assert world.indexer().refuse("team/foo-1.0-0.conda", RefusedError("invalid-key", "no")) is None
+    assert world.indexer().refuse("team/foo-1.0-0.conda", RejectedError("invalid-key", "no")) is None
     assert world.storage.list_keys() == []
 
 
@@ -415,8 +418,8 @@ def test_refuse__nothing_there(world: World) -> None:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambdas.indexer.tree.MAX_SHARD_BYTES", 4000)
-    monkeypatch.setattr("lambdas.indexer.publish.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.tree.shards.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.indexer.MAX_SHARD_BYTES", 4000)
 
 
 def large(build: str, size: int = 1200) -> tuple[str, bytes]:
@@ -449,7 +452,7 @@ def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: W
     world.publish(NOARCH, large("0"), large("1"))
     before = world.record(NOARCH, "foo-1.0-0.conda")
     report = world.publish(NOARCH, large("0", 3000))
-    assert [outcome.status for outcome in report.outcomes] == ["refused"]
+    assert [outcome.status for outcome in report.outcomes] == ["rejected"]
     assert world.record(NOARCH, "foo-1.0-0.conda") == before
     world.publish(NOARCH, large("0", 1300))
     assert world.record(NOARCH, "foo-1.0-0.conda") != before
@@ -478,14 +481,14 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
     """What is listed stays, and can be removed; patches are the operator's."""
     keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
     world.index(*keys)
-    monkeypatch.setattr("lambdas.indexer.tree.MAX_SHARD_BYTES", 4000)
-    monkeypatch.setattr("lambdas.indexer.publish.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.tree.shards.MAX_SHARD_BYTES", 4000)
+    monkeypatch.setattr("lambdas.indexer.indexer.MAX_SHARD_BYTES", 4000)
     world.storage.upload(
         NOARCH.key(PATCHES), json.dumps({"packages.conda": {"foo-1.0-0.conda": {"depends": ["x" * 9000]}}}).encode()
     )
     world.index(NOARCH.key(PATCHES), *keys)
     assert len(world.listed(NOARCH)) == 4
-    world.indexer().rebuild(NOARCH, Touched(artifacts=frozenset(key.rpartition("/")[2] for key in keys)))
+    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=frozenset(key.rpartition("/")[2] for key in keys)))
     world.storage.remove(keys[3])
     world.index(keys[3])
     assert len(world.listed(NOARCH)) == 3
@@ -494,7 +497,7 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
     assert len(world.listed(NOARCH)) == 3
 
 
-# Law 4: the record
+# Invariant 4: the record
 
 
 def test_index__record_is_what_the_artifact_says(world: World) -> None:
@@ -585,7 +588,7 @@ def test_index__cached_copy_of_what_was_removed_is_dropped(world: World) -> None
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
     world.index(FOO_KEY)
-    assert world.announcer.dropped == [FOO_KEY]
+    assert world.notifier.dropped == [FOO_KEY]
 
 
 # Signatures
@@ -728,9 +731,12 @@ def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> N
     before = public_view(world.storage)
     world.storage.upload(key, b"{")
     world.storage.upload(key, b'{"packages": {"foo-1.0-0.tar.bz2": {"sha256": "0"}}}')
-    assert statuses(world, key) == {key: "refused"}
+    assert statuses(world, key) == {key: "rejected"}
     assert public_view(world.storage) == before
-    assert {refusal.code for refusal in list_refusals(world.storage)} == {"patches-not-json", "patches-protected-field"}
+    assert {rejection.code for rejection in list_rejections(world.storage)} == {
+        "patches-not-json",
+        "patches-protected-field",
+    }
 
 
 def test_index__bad_patches_with_none_in_force(world: World) -> None:
@@ -754,7 +760,7 @@ def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[s
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     key = patch(world, **{"packages.conda": {FOO: fields}})
-    assert statuses(world, key) == {key: "refused"}
+    assert statuses(world, key) == {key: "rejected"}
     assert public_view(world.storage) == before
     assert rejected(world) == {key: code}
 
@@ -937,7 +943,7 @@ def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
 
 
 def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -> None:
-    """Law 7."""
+    """Invariant 7."""
     world.publish(NOARCH, package())
     key = NOARCH.key("repodata_shards.msgpack.zst")
     world.storage.upload(key, b"broken")
@@ -948,7 +954,7 @@ def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -
 
 @pytest.mark.parametrize("error", [UnavailableError("500"), AccessDeniedError("403")])
 def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: FairwayError) -> None:
-    """Law 7."""
+    """Invariant 7."""
     world.publish(NOARCH, package())
     before = world.storage.snapshot()
 
@@ -998,7 +1004,7 @@ def test_index__several_missed_commits_are_caught_up_at_once(world: World) -> No
     assert_same_as_from_nothing(world.storage)
 
 
-# Law 12, law 11: headers and files
+# Invariant 12, invariant 11: headers and files
 
 
 def test_index__headers_of_every_output() -> None:
@@ -1099,10 +1105,10 @@ def test_index__replays_write_nothing(keys: list[str]) -> None:
 
 def test_index__what_nobody_touched(world: World) -> None:
     """Nothing to look at is no reason to write anything but the skeleton."""
-    world.indexer().index(NOARCH, Touched())
+    world.indexer().index(NOARCH, SubdirKeys())
     before = world.storage.snapshot(private=True)
     requests = count(world)
-    world.indexer().index(NOARCH, Touched())
+    world.indexer().index(NOARCH, SubdirKeys())
     assert requests["put"] == 0
     assert world.storage.snapshot(private=True) == before
 

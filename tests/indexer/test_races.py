@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lambdas.channel.errors import TransientError
-from lambdas.indexer import parallel
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Policy
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.storage import parallel
 from tests.builders import conda_package
 from tests.indexer.world import (
     LINUX,
@@ -526,7 +525,7 @@ def test_index__twenty_publishers_at_once() -> None:
     with ThreadPoolExecutor(20) as pool:
         list(pool.map(publish, packages))
     assert len(world.listed(NOARCH)) == 500
-    assert world.announcer.refusals == []
+    assert world.notifier.rejections == []
     check_readable(world.storage)
     check_encodings(world.storage)
     assert_same_as_from_nothing(world.storage)

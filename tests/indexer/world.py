@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from lambdas.channel.names import SubdirPath, parse_subdir_path
-from lambdas.indexer.encoding import decompress
+from lambdas.channel.names import SubdirId, parse_subdir_id
 from lambdas.indexer.events import find_subdir, plan_work
-from lambdas.indexer.project_subdir import Outputs
-from lambdas.indexer.publish import Indexer, Policy, Report
-from lambdas.indexer.storage import ObjectStorage
-from lambdas.indexer.tree import SHARD_INDEX, Shard, decode_index, decode_shard, encode_index, iter_records
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy, Report
+from lambdas.indexer.tree.encoding import decompress
+from lambdas.indexer.tree.shard_index import SHARD_INDEX, decode_index, encode_index
+from lambdas.indexer.tree.shards import Shard, decode_shard, iter_records
+from lambdas.storage.protocol import ObjectStorage
 from tests.builders import conda_package
-from tests.memory import MemoryStorage, RecordingAnnouncer
+from tests.memory import MemoryStorage, RecordingNotifier
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-NOARCH = parse_subdir_path("team/noarch")
-LINUX = parse_subdir_path("team/linux-64")
+NOARCH = parse_subdir_id("team/noarch")
+LINUX = parse_subdir_id("team/linux-64")
 URL = "https://conda.example.org"
 POLICY = Policy(outputs=Outputs(url=URL))
 HIDDEN_PREFIX = ".fairway/"
@@ -35,22 +36,22 @@ class World:
     """A storage, and an indexer that works on it without waiting."""
 
     storage: MemoryStorage = field(default_factory=MemoryStorage)
-    announcer: RecordingAnnouncer = field(default_factory=RecordingAnnouncer)
+    notifier: RecordingNotifier = field(default_factory=RecordingNotifier)
     policy: Policy = POLICY
     defers: bool = False
-    reminded: list[SubdirPath] = field(default_factory=list)
+    reminded: list[SubdirId] = field(default_factory=list)
 
     def indexer(self, storage: ObjectStorage | None = None) -> Indexer:
-        remind = self.reminded.append if self.defers else None
-        return Indexer(storage or self.storage, self.announcer, self.policy, remind=remind, sleep=lambda _: None)
+        requeue = self.reminded.append if self.defers else None
+        return Indexer(storage or self.storage, self.notifier, self.policy, requeue=requeue, sleep=lambda _: None)
 
-    def upload(self, path: SubdirPath, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
+    def upload(self, path: SubdirId, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
         filename, body = package
         key = path.key(filename)
         self.storage.upload(key, body, last_modified_ms=last_modified_ms)
         return key
 
-    def publish(self, path: SubdirPath, *packages: tuple[str, bytes]) -> Report:
+    def publish(self, path: SubdirId, *packages: tuple[str, bytes]) -> Report:
         """Upload, and index in one batch."""
         keys = [self.upload(path, package) for package in packages]
         (report,) = self.index(*keys)
@@ -65,15 +66,15 @@ class World:
         paths, self.reminded[:] = list(self.reminded), []
         self.index(*(path.key("") for path in paths))
 
-    def index_json(self, path: SubdirPath, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
+    def index_json(self, path: SubdirId, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
         return json.loads(self.storage.body(path.key(name)))
 
-    def listed(self, path: SubdirPath) -> set[str]:
+    def listed(self, path: SubdirId) -> set[str]:
         """The filenames that repodata.json lists."""
         document = self.index_json(path)
         return {*document["packages"], *document["packages.conda"]}
 
-    def record(self, path: SubdirPath, filename: str) -> dict[str, Any]:
+    def record(self, path: SubdirId, filename: str) -> dict[str, Any]:
         document = self.index_json(path)
         record: dict[str, Any] = {**document["packages"], **document["packages.conda"]}[filename]
         return record
@@ -100,7 +101,7 @@ def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
 
 
 def package(
-    name: str = "foo", version: str = "1.0", build: str = "0", path: SubdirPath = NOARCH, **more: object
+    name: str = "foo", version: str = "1.0", build: str = "0", path: SubdirId = NOARCH, **more: object
 ) -> tuple[str, bytes]:
     return conda_package(name=name, version=version, build=build, subdir=path.subdir, **more)  # type: ignore[arg-type]  # as there
 
@@ -120,7 +121,7 @@ def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY) -> Memor
         fresh.storage.upload(key, storage.body(key), last_modified_ms=info.last_modified_ms)
     for report in fresh.index(*sources(storage)):
         assert not report.failures
-        assert not any(outcome.refusal for outcome in report.outcomes)
+        assert not any(outcome.rejection for outcome in report.outcomes)
     return fresh.storage
 
 
@@ -182,22 +183,22 @@ def readable(key: str, body: bytes) -> object:
     return plain
 
 
-def subdirs(storage: MemoryStorage) -> list[SubdirPath]:
+def subdirs(storage: MemoryStorage) -> list[SubdirId]:
     """Every subdir that has a commit."""
     return [
-        parse_subdir_path(key.rpartition("/")[0])
+        parse_subdir_id(key.rpartition("/")[0])
         for key in storage.list_keys()
         if key.endswith(f"/{SHARD_INDEX}") and not key.startswith(HIDDEN_PREFIX)
     ]
 
 
-def shards_of(storage: MemoryStorage, path: SubdirPath) -> list[Shard]:
+def shards_of(storage: MemoryStorage, path: SubdirId) -> list[Shard]:
     index = decode_index(storage.body(path.key(SHARD_INDEX)))
     return [decode_shard(storage.body(path.key(f"shards/{sha256}.msgpack.zst"))) for sha256 in index.shards.values()]
 
 
 def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced: Iterable[str] = ()) -> None:
-    """Check law 1 as a reader would: all that is named is there, all that is there can be read.
+    """Check invariant 1 as a reader would: all that is named is there, all that is there can be read.
 
     ``gone`` and ``replaced`` are keys that a publisher deleted or replaced and nobody has looked at yet.
     """

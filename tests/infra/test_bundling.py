@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra import bundling
-from infra.bundling import LAMBDA_ARM64, build_authorizer, build_indexer, build_keykeeper, find_host, find_needed
+from infra.bundling import LAMBDA_ARM64, build_authorizer, build_indexer, build_key_refresher, find_host, find_needed
 from lambdas.channel.errors import UsageError
 
 pytestmark = pytest.mark.xdist_group("bundles")  # one worker installs what the others would too
@@ -115,7 +115,8 @@ def test_build_authorizer__carries_its_folder_and_settings_alone(tmp_path: Path)
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("settings.json")) == SETTINGS
     assert all(
-        name in ("settings.json", "lambdas/__init__.py") or name.startswith(("lambdas/authorizer/", "lambdas/channel/"))
+        name in ("settings.json", "lambdas/__init__.py")
+        or name.startswith(("lambdas/access/", "lambdas/authorizer/", "lambdas/channel/"))
         for name in names
     )
     assert "lambdas/authorizer/handler.py" in names
@@ -176,14 +177,14 @@ def test_build_authorizer__builds_anew_after_a_change(tree: Path, change: str) -
 
 
 def test_build_keykeeper__leaves_boto3_to_the_runtime(tmp_path: Path) -> None:
-    names = read_names(build_keykeeper(None, bundles=tmp_path))
-    assert "lambdas/keykeeper/handler.py" in names
+    names = read_names(build_key_refresher(None, bundles=tmp_path))
+    assert "lambdas/key_refresher/handler.py" in names
     assert {name.split("/")[0] for name in names} == {"lambdas"}
-    assert {name.split("/")[1] for name in names} == {"__init__.py", "channel", "keykeeper"}
+    assert {name.split("/")[1] for name in names} == {"__init__.py", "access", "channel", "key_refresher", "storage"}
 
 
 def test_build_keykeeper__carries_boto3_where_the_runtime_has_none(tmp_path: Path) -> None:
-    assert "boto3/__init__.py" in read_names(build_keykeeper(find_host(), bundles=tmp_path))
+    assert "boto3/__init__.py" in read_names(build_key_refresher(find_host(), bundles=tmp_path))
 
 
 def test_find_needed__keeps_the_newest_description_of_a_service() -> None:

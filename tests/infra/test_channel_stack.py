@@ -15,7 +15,7 @@ from aws_cdk import aws_s3 as s3
 from infra.app import build
 from infra.monitoring import ACCESS_LOG_FIELDS
 from lambdas.channel.errors import UsageError
-from lambdas.keykeeper.handler import ISSUERS_UNAVAILABLE
+from lambdas.key_refresher.handler import ISSUERS_UNAVAILABLE
 from tests.infra.conftest import ABROAD, EVERYTHING
 from tests.infra.synthesis import ROOT, Synthesis, allows, as_list, find_values, synthesise
 
@@ -26,7 +26,7 @@ INDEXER = "lambdas.indexer.handler.handle_queue"
 RECONCILER = "lambdas.indexer.handler.handle_schedule"
 AUTHORIZER = "lambdas.authorizer.handler.handle_viewer_request"
 ORIGIN_RESPONSE = "lambdas.authorizer.origin_response.handle_origin_response"
-KEYKEEPER = "lambdas.keykeeper.handler.handle_event"
+KEY_REFRESHER = "lambdas.key_refresher.handler.handle_event"
 
 
 def bucket_statements(synthesis: Synthesis) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def test_bucket__outlives_the_stack_on_aws_alone(plain: Synthesis, emulated: Syn
     assert emulated.only("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
 
 
-def test_bucket__forgets_old_versions_leftovers_and_refusals(full: Synthesis) -> None:
+def test_bucket__forgets_old_versions_leftovers_and_rejections(full: Synthesis) -> None:
     rules = full.only("AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
     assert {rule["Status"] for rule in rules} == {"Enabled"}
     by_id = {rule["Id"]: rule for rule in rules}
@@ -147,7 +147,7 @@ def test_notifications__wait_for_the_queues_policy(plain: Synthesis) -> None:
 
 
 def test_functions__run_the_same_python_on_arm_but_for_the_edge(plain: Synthesis) -> None:
-    for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEYKEEPER):
+    for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEY_REFRESHER):
         properties = plain.function(handler)["Properties"]
         assert properties["Runtime"] == "python3.13"
         assert properties["Architectures"] == ["x86_64" if handler in (AUTHORIZER, ORIGIN_RESPONSE) else "arm64"]
@@ -157,7 +157,7 @@ def test_functions__log_to_groups_that_forget(full: Synthesis, abroad: Synthesis
     for synthesis in (full, abroad):
         groups = synthesis.resources("AWS::Logs::LogGroup")
         assert {group["Properties"]["RetentionInDays"] for group in groups} == {90}
-        for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEYKEEPER):
+        for handler in (INDEXER, RECONCILER, AUTHORIZER, ORIGIN_RESPONSE, KEY_REFRESHER):
             function = synthesis.function(handler)
             group = function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
             assert group in {each["Id"] for each in groups if each["Stack"] == function["Stack"]}
@@ -392,7 +392,7 @@ def test_authorizer__reads_one_object_and_logs(full: Synthesis) -> None:
 
 def test_keykeeper__writes_an_access_document_before_the_deployment_ends(plain: Synthesis) -> None:
     first_run = plain.only("Custom::FairwayAccessDocument")
-    role = plain.role_of(KEYKEEPER)
+    role = plain.role_of(KEY_REFRESHER)
     grants = {
         policy["Id"]
         for policy in plain.resources("AWS::IAM::Policy")
@@ -404,7 +404,7 @@ def test_keykeeper__writes_an_access_document_before_the_deployment_ends(plain: 
 
 
 def test_keykeeper__reads_and_replaces_one_object(full: Synthesis) -> None:
-    statements = full.statements(full.role_of(KEYKEEPER))
+    statements = full.statements(full.role_of(KEY_REFRESHER))
     (grant,) = [each for each in statements if "s3:PutObject" in as_list(each["Action"])]
     assert set(grant["Action"]) == {"s3:GetObject", "s3:PutObject"}
     assert grant["Resource"] == f"{BUCKET}/.fairway/access.json"
@@ -816,7 +816,7 @@ def test_abroad__the_functions_are_where_cloudfront_takes_them_from(abroad: Synt
         assert abroad.function(handler)["Stack"] == "fairway-team-eu-central-1-authorizer"
     versions = abroad.resources("AWS::Lambda::Version")
     assert [each["Stack"] for each in versions] == ["fairway-team-eu-central-1-authorizer"] * 2
-    for handler in (INDEXER, RECONCILER, KEYKEEPER):
+    for handler in (INDEXER, RECONCILER, KEY_REFRESHER):
         assert abroad.function(handler)["Stack"] == "fairway-team"
 
 
@@ -927,7 +927,7 @@ def test_neighbours__are_alarmed_by_their_own_metrics_alone(neighbours: list[Syn
         (refused,) = [
             alarm["Properties"]
             for alarm in each.resources("AWS::CloudWatch::Alarm")
-            if alarm["Properties"]["MetricName"] == "RefusedUploads"
+            if alarm["Properties"]["MetricName"] == "RejectedUploads"
         ]
         assert refused["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
         assert refused["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
@@ -955,7 +955,7 @@ def test_alarms__name_what_needs_a_person(plain: Synthesis) -> None:
         "AuthorizerFailures-fairway-conda-us-east-1",
         "Errors",
         "IssuersUnavailable-fairway-conda-us-east-1",
-        "RefusedUploads",
+        "RejectedUploads",
     }
     assert len(plain.resources("AWS::CloudWatch::Alarm")) <= 10  # free, AWS says
     assert len(plain.resources("AWS::CloudWatch::Dashboard")) == 1
@@ -963,11 +963,11 @@ def test_alarms__name_what_needs_a_person(plain: Synthesis) -> None:
 
 def test_alarms__tell_of_an_unfit_access_document_within_the_hour(plain: Synthesis, abroad: Synthesis) -> None:
     for synthesis in (plain, abroad):
-        keykeeper = synthesis.function(KEYKEEPER)
+        key_refresher = synthesis.function(KEY_REFRESHER)
         (alarm,) = [
             each
-            for each in synthesis.resources("AWS::CloudWatch::Alarm", stack=keykeeper["Stack"])
-            if each["Properties"].get("Dimensions") == [{"Name": "FunctionName", "Value": {"Ref": keykeeper["Id"]}}]
+            for each in synthesis.resources("AWS::CloudWatch::Alarm", stack=key_refresher["Stack"])
+            if each["Properties"].get("Dimensions") == [{"Name": "FunctionName", "Value": {"Ref": key_refresher["Id"]}}]
         ]
         found = alarm["Properties"]
         assert (found["MetricName"], found["Statistic"], found["Period"]) == ("Errors", "Sum", 3600)
@@ -975,11 +975,11 @@ def test_alarms__tell_of_an_unfit_access_document_within_the_hour(plain: Synthes
         assert found["ComparisonOperator"] == "GreaterThanThreshold"
         rules = [each["Properties"] for each in synthesis.resources("AWS::Events::Rule")]
         (hourly,) = [each for each in rules if each["ScheduleExpression"] == "rate(1 hour)"]
-        assert hourly["Targets"][0]["Arn"] == {"Fn::GetAtt": [keykeeper["Id"], "Arn"]}
+        assert hourly["Targets"][0]["Arn"] == {"Fn::GetAtt": [key_refresher["Id"], "Arn"]}
 
 
 def test_alarms__issuers_that_do_not_answer_are_counted_by_what_the_keykeeper_logs(plain: Synthesis) -> None:
-    group = plain.function(KEYKEEPER)["Properties"]["LoggingConfig"]["LogGroup"]
+    group = plain.function(KEY_REFRESHER)["Properties"]["LoggingConfig"]["LogGroup"]
     (counted,) = [
         each["Properties"]
         for each in plain.resources("AWS::Logs::MetricFilter")

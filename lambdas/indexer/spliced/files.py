@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.indexer.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
 from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
     JOINT,
@@ -24,7 +23,8 @@ from lambdas.indexer.spliced.frames import (
 )
 from lambdas.indexer.spliced.parts import PART_BYTES, Copy, Span, plan_parts
 from lambdas.indexer.spliced.segments import Edition, Form, Piece, Table, scan_table
-from lambdas.indexer.storage import (
+from lambdas.indexer.tree.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
+from lambdas.storage.protocol import (
     CACHE_CONTROL_PRIVATE,
     MIN_PART_BYTES,
     ContentHeaders,

@@ -1,6 +1,6 @@
 """One zstd frame made of pieces that were compressed apart: taken apart, put together. Pure.
 
-Readers of ``repodata.json.zst`` want exactly one frame (law 11), and compressing all of a large file
+Readers of ``repodata.json.zst`` want exactly one frame (invariant 11), and compressing all of a large file
 for one new record is out of proportion. The blocks of a piece that was compressed as a frame of its
 own refer to nothing before them but the three repeat offsets; a *reset block* in front of each piece
 sets these back. It regenerates 33 spaces, which JSON allows between any two of its signs.
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.indexer.encoding import compress, decompress
+from lambdas.indexer.tree.encoding import compress, decompress
 
 JOINT: Final = b" " * 33
 """What the reset block regenerates; the plain file has it at the same places."""

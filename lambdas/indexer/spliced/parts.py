@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lambdas.indexer.storage import MAX_COPY_BYTES, MIN_PART_BYTES
+from lambdas.storage.protocol import MAX_COPY_BYTES, MIN_PART_BYTES
 
 PART_BYTES: Final = 16 * 1024 * 1024
 """What travels is cut into parts of about this size, one or two of which are in memory."""

@@ -19,8 +19,8 @@ from itertools import groupby, zip_longest
 from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.indexer.encoding import BEST_LEVEL, FLAT_LEVEL, encode_json
 from lambdas.indexer.spliced.frames import JOINT, encode_piece
+from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, encode_json
 
 MAX_BEST_SEGMENTS: Final = 16
 """Where a change touches more segments than this, they are compressed at ``FLAT_LEVEL``: it must end in time."""

@@ -1,0 +1,1 @@
+"""Who may read what: the access document, its changes, and decisions about requests. Standard library only."""

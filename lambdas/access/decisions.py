@@ -1,0 +1,138 @@
+"""May this credential read this? The access document, compiled, and the decision.
+
+Default deny. A decision depends on the channel's name, the filename, the credentials and the time,
+never on what is in the bucket: a channel that exists and one that does not are answered alike
+(invariant 8). A token is found by the SHA-256 of what was sent, so the time a look-up takes tells
+nothing about any other token: to come nearer to a stored hash, one would have to invert SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from lambdas.access.document import AccessDocument, Issuer, Scope, Token, Visibility
+from lambdas.access.globs import glob_matches, matches_any
+from lambdas.access.identity import InvalidIdentityError, looks_like_identity, verify_identity
+from lambdas.access.tokens import hash_token, is_token
+from lambdas.channel.names import EXTENSIONS
+
+MAX_REMEMBERED_IDENTITIES: Final = 1024
+
+
+class Decision(Enum):
+    """What is answered, as far as access goes."""
+
+    ALLOWED = "allowed"
+    UNAUTHENTICATED = "unauthenticated"
+    """No credential, or none that is valid: 401."""
+    FORBIDDEN = "forbidden"
+    """Valid, but not for this: 403."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessRules:
+    """The access document in the form that decides quickest."""
+
+    public: frozenset[str]
+    private: frozenset[str]
+    public_globs: tuple[str, ...]
+    """Channels that the deployment makes public, where the document does not say otherwise."""
+    tokens: Mapping[str, Token]
+    """By SHA-256 in hex; revoked ones are left out."""
+    issuers: Mapping[str, Issuer]
+    remembered: dict[bytes, tuple[int, tuple[Scope, ...]]] = field(default_factory=dict)
+    """Identity tokens verified under these rules: SHA-256 → (expiry, scopes)."""
+
+
+def compile_rules(document: AccessDocument, *, public_globs: Iterable[str]) -> AccessRules:
+    """Compile the document together with what the deployment says is public."""
+    by_visibility = {
+        visibility: frozenset(name for name, rule in document.channels.items() if rule.visibility is visibility)
+        for visibility in Visibility
+    }
+    return AccessRules(
+        public=by_visibility[Visibility.PUBLIC],
+        private=by_visibility[Visibility.PRIVATE],
+        public_globs=tuple(public_globs),
+        tokens={token.sha256: token for token in document.tokens if token.revoked is None},
+        issuers={issuer.issuer: issuer for issuer in document.issuers},
+    )
+
+
+def is_public(rules: AccessRules, channel: str) -> bool:
+    """Tell whether the channel is read without credentials; the document wins over the deployment."""
+    if channel in rules.private:
+        return False
+    return channel in rules.public or matches_any(rules.public_globs, channel)
+
+
+def decide(rules: AccessRules, *, channel: str, filename: str, credentials: Iterable[str], now: int) -> Decision:
+    """Decide whether one of the credentials opens a file of a channel.
+
+    Credentials are tokens or identity tokens as they were sent; on a public channel they are not
+    looked at, so that a client with masked or outdated ones can still read it.
+    """
+    if is_public(rules, channel):
+        return Decision.ALLOWED
+    decision = Decision.UNAUTHENTICATED
+    for credential in credentials:
+        scopes = find_scopes(rules, credential, now=now)
+        if scopes is None:
+            continue
+        if any(_covers(scope, channel, filename) for scope in scopes):
+            return Decision.ALLOWED
+        decision = Decision.FORBIDDEN
+    return decision
+
+
+def find_scopes(rules: AccessRules, credential: str, *, now: int) -> tuple[Scope, ...] | None:
+    """Return what a credential may read; None where it is not valid."""
+    if is_token(credential):
+        token = rules.tokens.get(hash_token(credential))
+        return (token.scope,) if token is not None and token.is_valid(now) else None
+    if rules.issuers and looks_like_identity(credential):
+        return _find_identity_scopes(rules, credential, now)
+    return None
+
+
+def _find_identity_scopes(rules: AccessRules, credential: str, now: int) -> tuple[Scope, ...] | None:
+    digest = hashlib.sha256(credential.encode()).digest()
+    expires, scopes = rules.remembered.get(digest, (0, ()))
+    if now < expires:
+        return scopes
+    try:
+        identity = verify_identity(credential, rules.issuers, now=now)
+    except InvalidIdentityError:
+        return None
+    if len(rules.remembered) >= MAX_REMEMBERED_IDENTITIES:
+        rules.remembered.clear()
+    rules.remembered[digest] = (identity.expires, identity.scopes)
+    return identity.scopes
+
+
+def _covers(scope: Scope, channel: str, filename: str) -> bool:
+    if not any(glob_matches(pattern, channel) for pattern in scope.channels):
+        return False
+    if scope.packages is None:
+        return True
+    name = find_package(filename)
+    return name is None or matches_any(scope.packages, name)
+
+
+def find_package(filename: str) -> str | None:
+    """Return the package whose artifact, or companion of one, a filename may be.
+
+    None means a file of the index. Whatever has an artifact's extension anywhere in its name is an
+    artifact here (``.conda.sigs``, ``.CONDA``); where no name can be made out, it is the empty one,
+    which a pattern other than ``*`` does not cover.
+    """
+    lower = filename.lower()
+    ends = [end for extension in EXTENSIONS if (end := lower.rfind(extension)) >= 0]
+    if not ends:
+        return None
+    parts = filename[: max(ends)].rsplit("-", 2)
+    return parts[0] if len(parts) == 3 else ""  # noqa: PLR2004 - name, version, build

@@ -1,0 +1,147 @@
+"""What reading an artifact takes: where its bytes are, what it may cost, and what comes out.
+
+Owns the seam to the storage (:class:`ArtifactSource`), every bound, and that the hashes are of the
+very bytes that were read. Knows nothing of formats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from lambdas.channel.errors import VanishedError
+from lambdas.indexer.artifacts.archives.tarball import TarRules
+
+MIB = 1024 * 1024
+PIECE_BYTES = 256 * 1024
+RECIPES = ("info/recipe/meta.yaml", "info/recipe/meta.yaml.rendered", "info/meta.yaml")
+
+
+class ArtifactSource(Protocol):
+    """The bytes of one version of one artifact, wherever they are.
+
+    ``md5`` and ``sha256`` are hex, where the storage vouches for the whole object; else None. Both
+    reading methods raise VanishedError where the object is no longer the version that was looked at.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole artifact."""
+
+    @property
+    def md5(self) -> str | None:
+        """Hex digest, if the storage vouches for one."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Hex digest, if the storage vouches for one."""
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """Return the bytes from ``start`` up to, not including, ``stop``."""
+
+    def stream(self) -> Iterator[bytes]:
+        """Return all bytes in pieces of moderate size."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactLimits:
+    """Every bound on what reading one artifact may cost."""
+
+    max_artifact_bytes: int = 16 * 1024 * MIB
+    max_at_once_bytes: int = 8 * MIB  # up to here a .conda is read whole and checked whole
+    max_whole_tar_bytes: int = 256 * MIB  # up to here a .tar.bz2 is walked to its end
+    max_walk_bytes: int = 1024 * MIB  # of a larger one, decompressed: how far documents are looked for
+    max_central_directory_bytes: int = MIB
+    max_zip_members: int = 64
+    max_members: int = 500_000
+    max_info_members: int = 50_000
+    max_index_bytes: int = MIB  # info/index.json
+    max_about_bytes: int = 2 * MIB
+    max_run_exports_bytes: int = MIB
+    max_paths_bytes: int = 64 * MIB
+    max_recipe_bytes: int = 4 * MIB
+    max_zstd_window_bytes: int = 128 * MIB  # what zstd's decoders allow by default: level 22 needs it
+    max_info_bytes: int = 512 * MIB  # decompressed info-*.tar
+    max_payload_bytes: int = 16 * 1024 * MIB  # decompressed pkg-*.tar, or .tar of a .tar.bz2
+    max_ratio: int = 250  # decompressed to compressed
+    info_ratio_free_bytes: int = 32 * MIB  # below these sizes no ratio is judged
+    payload_ratio_free_bytes: int = 128 * MIB
+    max_cpu_seconds: float = 150.0  # 3 GiB out of bzip2
+
+    def find_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
+        """Return what is wanted of a tar: the documents, and the recipe where it is as it should be."""
+        return TarRules(
+            wanted={
+                "info/index.json": self.max_index_bytes,
+                "info/about.json": self.max_about_bytes,
+                "info/run_exports.json": self.max_run_exports_bytes,
+                "info/paths.json": self.max_paths_bytes,
+            },
+            dispensable=frozenset({"info/about.json"}),
+            welcome=dict.fromkeys(RECIPES, self.max_recipe_bytes),
+            max_members=max_members,
+            max_info_members=self.max_info_members,
+            max_walk_bytes=max_walk_bytes,
+        )
+
+    def find_info_bound(self, compressed_bytes: int) -> int:
+        """Return how many bytes the info part may decompress to."""
+        return min(self.max_info_bytes, max(self.info_ratio_free_bytes, self.max_ratio * compressed_bytes))
+
+    def find_payload_bound(self, compressed_bytes: int) -> int:
+        """Return how many bytes the payload may decompress to."""
+        return min(self.max_payload_bytes, max(self.payload_ratio_free_bytes, self.max_ratio * compressed_bytes))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What was read of an artifact: content of members by name, and hashes (hex) of the whole."""
+
+    members: dict[str, bytes]
+    md5: str
+    sha256: str
+
+
+class Hashes:
+    """Both hashes of one pass."""
+
+    def __init__(self) -> None:
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece."""
+        self._md5.update(piece)
+        self._sha256.update(piece)
+
+    def read(self, source: ArtifactSource) -> Iterator[bytes]:
+        """Yield the whole artifact, hashing it on the way.
+
+        Raises:
+            VanishedError: other than ``source.size`` bytes came.
+        """
+        size = 0
+        for piece in source.stream():
+            size += len(piece)
+            self.update(piece)
+            yield piece
+        if size != source.size:
+            raise VanishedError(f"{size} bytes came of an artifact of {source.size}")
+
+    def finish(self, members: dict[str, bytes]) -> Contents:
+        """Return the members with the hashes of all that was taken."""
+        return Contents(members=members, md5=self._md5.hexdigest(), sha256=self._sha256.hexdigest())
+
+
+def read_range(source: ArtifactSource, start: int, stop: int) -> bytes:
+    """Read exactly these bytes.
+
+    Raises:
+        VanishedError: fewer came.
+    """
+    content = source.read_range(start, stop)
+    if len(content) != stop - start:
+        raise VanishedError(f"{len(content)} bytes came of a range of {stop - start}")
+    return content

@@ -1,0 +1,249 @@
+"""Reads a ``.conda``: a zip of two zstd-compressed tars, by byte ranges where it is large.
+
+Owns what may be in the zip, and how few requests it takes to know. That the zip reads the same in
+every tool is checked in :mod:`lambdas.indexer.artifacts.archives.zip_records`.
+
+Source: CEP 35 (file formats of artifacts); RFC 8878 (zstd).
+"""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from lambdas.channel.errors import RejectedError
+from lambdas.channel.names import Distribution
+from lambdas.indexer.artifacts.archives.artifact_source import (
+    MIB,
+    PIECE_BYTES,
+    ArtifactLimits,
+    ArtifactSource,
+    Contents,
+    Hashes,
+    read_range,
+)
+from lambdas.indexer.artifacts.archives.decompression import AGAIN, Budget, decompress, describe_format
+from lambdas.indexer.artifacts.archives.tarball import normalise_name, read_members
+from lambdas.indexer.artifacts.archives.zip_records import (
+    DESCRIPTOR_BYTES,
+    STORED,
+    ZipEntry,
+    check_layout,
+    find_end,
+    is_local_header,
+    parse_directory,
+)
+
+_TAIL_BYTES = 128 * 1024  # a zip's end records, its longest comment, and an ordinary directory
+_WINDOW_BYTES = 4 * MIB
+_HEADERS_BYTES = 4 * 1024  # local headers of small members that follow each other
+_HEAD_BYTES = 512
+_LOCAL_MARGIN_BYTES = 1024  # a local header, and the next one
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_REPACK = "make the file with conda-build, rattler-build or cph; don't rename another one"
+
+
+def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+    """Read the members of interest and both hashes.
+
+    Raises:
+        RejectedError: the archive is damaged, hostile, or not what its name says.
+        VanishedError: the artifact changed meanwhile.
+        UnavailableError: passed on from the source.
+    """
+    hashes = Hashes()
+    whole = source.size <= limits.max_at_once_bytes
+    ranges = _Ranges(source, tail_bytes=source.size if whole else _TAIL_BYTES)
+    conda = _open_conda(ranges, distribution, limits)
+    if whole:
+        _check_others(conda, limits, source.size)
+    info = _decompress_zstd(conda, conda.info, limits.find_info_bound(conda.info.size), limits)
+    members = read_members(info, limits.find_rules(max_members=limits.max_info_members))
+    if whole:
+        hashes.update(ranges.tail)
+        return hashes.finish(members)
+    if source.md5 and source.sha256:
+        return Contents(members=members, md5=source.md5, sha256=source.sha256)
+    for _ in hashes.read(source):
+        pass
+    return hashes.finish(members)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Conda:
+    """A zip that reads the same in every tool and has the parts of a ``.conda``."""
+
+    ranges: _Ranges
+    entries: Sequence[ZipEntry]
+    info: ZipEntry
+    starts: Mapping[str, int]
+
+    def read(self, entry: ZipEntry) -> Iterator[bytes]:
+        """Yield a member's content; its checksum is compared at its end."""
+        start = self.starts[entry.name]
+        stop = start + entry.size
+        crc = 0
+        for at in range(start, stop, PIECE_BYTES):
+            piece = self.ranges.read(at, min(at + PIECE_BYTES, stop))
+            crc = zlib.crc32(piece, crc)
+            yield piece
+        if crc != entry.crc:
+            raise RejectedError(
+                "archive-broken", f"{entry.name!r} in the zip archive is damaged: its checksum is wrong", hint=AGAIN
+            )
+
+
+def _open_conda(ranges: _Ranges, distribution: Distribution, limits: ArtifactLimits) -> _Conda:
+    end = find_end(ranges.tail, ranges.size)
+    if end is None:
+        raise _describe(ranges.read(0, min(_HEAD_BYTES, ranges.size)))
+    if end.entries > limits.max_zip_members:
+        raise RejectedError("too-many-members", f"the zip archive has more than {limits.max_zip_members} members")
+    if end.stop - end.start > limits.max_central_directory_bytes:
+        raise RejectedError("archive-broken", "the directory of the zip archive is too large")
+    entries = parse_directory(ranges.read(end.start, end.stop), end)
+    _check_entries(entries)
+    info = _find_parts(entries, distribution)
+    # What stands around info/ comes with it: in most packages, that is all but the head of the file.
+    ranges.prefetch(info.offset - DESCRIPTOR_BYTES, info.offset + info.size + _LOCAL_MARGIN_BYTES)
+    starts = check_layout(ranges.read_headers, entries, end)
+    return _Conda(ranges=ranges, entries=entries, info=info, starts=starts)
+
+
+def _describe(head: bytes) -> RejectedError:
+    """Say what a file without a zip's end is."""
+    if is_local_header(head):
+        return RejectedError("archive-truncated", "the zip archive has no end: the file is cut", hint=AGAIN)
+    return RejectedError(
+        "archive-wrong-format", f"a .conda is a zip archive, and this is {describe_format(head)}", hint=_REPACK
+    )
+
+
+def _check_entries(entries: Sequence[ZipEntry]) -> None:
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.name
+        if "\0" in name or normalise_name(name) != name.rstrip("/"):
+            raise RejectedError("member-path-unsafe", f"the zip archive has an odd member name: {name[:200]!r}")
+        if name in seen:
+            raise RejectedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
+        seen.add(name)
+        if entry.encrypted:
+            raise RejectedError("archive-encrypted", f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK)
+        if entry.method != STORED:
+            raise RejectedError("archive-compressed", f"{name[:200]!r} in the zip archive is compressed", hint=_REPACK)
+
+
+def _find_parts(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipEntry:
+    """Return the entry of the info part, if all parts are there under the right names."""
+    by_name = {entry.name: entry for entry in entries}
+    for prefix in ("info-", "pkg-"):
+        expected = f"{prefix}{distribution.stem}.tar.zst"
+        parts = [name for name in by_name if name.startswith(prefix)]
+        if not parts:
+            raise RejectedError("member-missing", f"the zip archive has no {expected!r}", hint=_REPACK)
+        if len(parts) > 1:
+            raise RejectedError("member-duplicated", f"the zip archive has more than one {prefix}*.tar.zst")
+        if parts != [expected]:
+            raise RejectedError(
+                "inner-name-mismatch",
+                f"the zip archive has {parts[0]!r} where the filename demands {expected!r}",
+                hint="upload it under the name that it was built with",
+            )
+    if "metadata.json" not in by_name:
+        raise RejectedError("member-missing", "the zip archive has no 'metadata.json'", hint=_REPACK)
+    return by_name[f"info-{distribution.stem}.tar.zst"]
+
+
+def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
+    """Check what has been fetched anyway: that the payload is whole, and doesn't bring its own info/."""
+    for entry in conda.entries:
+        if entry.name.startswith("pkg-"):
+            pieces = _decompress_zstd(conda, entry, limits.find_payload_bound(size), limits)
+            found = read_members(pieces, limits.find_rules(max_members=limits.max_members))
+            if found:
+                raise RejectedError("member-duplicated", f"{entry.name!r} brings {min(found)!r} as well")
+        elif entry is not conda.info:
+            for _ in conda.read(entry):
+                pass
+
+
+def _decompress_zstd(conda: _Conda, entry: ZipEntry, max_bytes: int, limits: ArtifactLimits) -> Iterator[bytes]:
+    name = repr(entry.name)
+    options: dict[int, int] = {
+        zstd.DecompressionParameter.window_log_max: limits.max_zstd_window_bytes.bit_length() - 1
+    }
+
+    def start(head: bytes) -> zstd.ZstdDecompressor:
+        _check_window(head, name, limits.max_zstd_window_bytes)
+        return zstd.ZstdDecompressor(options=options)
+
+    budget = Budget(name, max_bytes, limits.max_cpu_seconds)
+    return decompress(conda.read(entry), start, zstd.ZstdError, name, budget)
+
+
+def _check_window(head: bytes, name: str, max_bytes: int) -> None:
+    """Refuse a frame that wants more memory than clients give, with a reason that says so."""
+    if not head.startswith(_ZSTD_MAGIC) or len(head) < 6:  # noqa: PLR2004 - magic, descriptor, window
+        return  # skippable or damaged: the decompressor says which
+    if head[4] & 0x20:  # a single segment: its window is its content
+        return
+    exponent, mantissa = head[5] >> 3, head[5] & 7
+    base = 1 << (10 + exponent)
+    window = base + (base >> 3) * mantissa
+    if window > max_bytes:
+        raise RejectedError("decompression-bomb", f"{name} needs a zstd window of {window} bytes, over {max_bytes}")
+
+
+class _Ranges:
+    """The bytes of an artifact by ranges: its tail, a window that moves ahead, and headers between."""
+
+    def __init__(self, source: ArtifactSource, *, tail_bytes: int) -> None:
+        self._source = source
+        self.size = source.size
+        self._tail_start = max(0, source.size - tail_bytes)
+        self.tail = read_range(source, self._tail_start, source.size)
+        self._spans = {"tail": (self._tail_start, self.tail)}
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Fetch what will be read next, in one request if it is not large."""
+        self._fetch("window", max(start, 0), min(stop, max(start, 0) + _WINDOW_BYTES))
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return bytes of a member, or of the directory."""
+        return self._read(start, stop, "window", _WINDOW_BYTES)
+
+    def read_headers(self, start: int, stop: int) -> bytes:
+        """Return bytes that stand alone; what was fetched of members stays."""
+        return self._read(start, stop, "headers", _HEADERS_BYTES)
+
+    def _read(self, start: int, stop: int, span: str, ahead: int) -> bytes:
+        parts = []
+        while start < stop:
+            part = self._find(start, stop)
+            if not part:
+                self._fetch(span, start, max(stop, start + ahead))
+                part = self._find(start, stop)
+            if not part:
+                raise RejectedError("archive-broken", "the zip archive names bytes that it does not have")
+            parts.append(part)
+            start += len(part)
+        return b"".join(parts)
+
+    def _find(self, start: int, stop: int) -> bytes:
+        for at, content in self._spans.values():
+            if at <= start < at + len(content):
+                return content[start - at : stop - at]
+        return b""
+
+    def _fetch(self, span: str, start: int, stop: int) -> None:
+        stop = min(stop, self._tail_start)
+        if start < stop:
+            self._spans[span] = (start, read_range(self._source, start, stop))

@@ -1,0 +1,114 @@
+"""Decompresses within bounds, whatever comes.
+
+Owns what bzip2 and zstd have in common: streams that follow each other, damage, and bombs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from lambdas.channel.errors import RejectedError
+from lambdas.indexer.artifacts.archives.artifact_source import PIECE_BYTES
+
+AGAIN = "upload the file again"
+MAX_STREAMS = 20_000  # parallel compressors make one stream of each 900 kB
+
+_FORMATS = {  # how other files begin that people upload under an artifact's name
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "a bzip2 file",
+    b"\x1f\x8b": "a gzip file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"\xfd7zXZ": "an xz file",
+    b"<": "a web page or XML",
+    b"{": "a JSON document",
+}
+
+
+class Budget:
+    """Counts what comes out of a decompressor, and the CPU time that went in."""
+
+    def __init__(self, what: str, max_bytes: int, max_cpu_seconds: float) -> None:
+        self._what = what
+        self._max_bytes = max_bytes
+        self._left = max_bytes
+        self._stop_at = time.thread_time() + max_cpu_seconds
+
+    def take(self, count: int) -> None:
+        """Count.
+
+        Raises:
+            RejectedError: ``decompression-bomb``.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise RejectedError("decompression-bomb", f"{self._what} decompresses to more than {self._max_bytes} bytes")
+        if time.thread_time() > self._stop_at:
+            raise RejectedError("decompression-bomb", f"{self._what} takes too long to decompress")
+
+
+class Decompressor(Protocol):
+    """What the decompressors of bzip2 and zstd have in common."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether it has given all that it can without more."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given beyond the end of the stream."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        """Take data, return at most so much."""
+
+
+def decompress(
+    pieces: Iterator[bytes],
+    start: Callable[[bytes], Decompressor],
+    failure: type[Exception],
+    name: str,
+    budget: Budget,
+) -> Iterator[bytes]:
+    """Yield what compressed streams, one after the other, hold; ``start`` is given how each begins.
+
+    Raises:
+        RejectedError: ``archive-broken``, ``archive-truncated``, ``decompression-bomb``.
+    """
+    decompressor: Decompressor | None = None
+    streams = 0
+    for received in pieces:
+        data = received
+        while data:
+            if decompressor is None:
+                decompressor = start(data)
+                streams += 1
+                if streams > MAX_STREAMS:
+                    raise RejectedError("decompression-bomb", f"{name} has more than {MAX_STREAMS} compressed streams")
+            done = False
+            while not done:
+                try:
+                    piece = decompressor.decompress(data, PIECE_BYTES)
+                except failure as error:
+                    raise RejectedError("archive-broken", f"{name} is damaged: {error}", hint=AGAIN) from error
+                data = b""
+                budget.take(len(piece))
+                if piece:
+                    yield piece
+                done = decompressor.eof or decompressor.needs_input
+            if decompressor.eof:
+                data = decompressor.unused_data
+                decompressor = None
+    if decompressor is not None:
+        raise RejectedError("archive-truncated", f"{name} has no end: the file is cut", hint=AGAIN)
+
+
+def describe_format(head: bytes) -> str:
+    """Say what a file is, by how it begins (512 bytes are enough)."""
+    if head[257:262] == b"ustar":
+        return "an uncompressed tar archive"
+    return next((name for magic, name in _FORMATS.items() if head.startswith(magic)), "something else")

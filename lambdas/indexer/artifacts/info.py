@@ -1,0 +1,58 @@
+"""What an artifact says of itself: the documents of info/, parsed. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lambdas.channel.errors import RejectedError
+from lambdas.indexer.artifacts.strict_json import parse_document
+
+RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_constrains", "noarch"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactInfo:
+    """What was found in an artifact, not yet compared with its key.
+
+    ``index`` is info/index.json. ``run_exports`` is in its object form, ``{}`` if there are none.
+    ``about`` has the texts of info/about.json that channeldata shows, ``channeldata`` its other facts
+    (CEP 38): whether prefixes are replaced, which scripts run, where the source came from.
+    """
+
+    index: dict[str, Any]
+    run_exports: dict[str, Any]
+    about: dict[str, Any]
+    channeldata: dict[str, Any]
+    md5: str
+    sha256: str
+    size: int
+
+
+def parse_run_exports(content: bytes) -> dict[str, Any]:
+    """Parse info/run_exports.json into its object form: a list means ``weak``.
+
+    Raises:
+        RejectedError: not JSON, or ``run-exports-invalid``.
+
+    Source: CEP 34, info/run_exports.json.
+    """
+    document = parse_document(content, "info/run_exports.json")
+    if isinstance(document, list):
+        document = {"weak": document} if document else {}
+    check_run_exports(document, "info/run_exports.json")
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def check_run_exports(document: object, name: str) -> None:
+    """Refuse run exports that clients can't read.
+
+    Raises:
+        RejectedError: ``run-exports-invalid``.
+    """
+    if not isinstance(document, dict):
+        raise RejectedError("run-exports-invalid", f"{name} is neither an object nor a list")
+    for kind in sorted(RUN_EXPORTS_KINDS & document.keys()):
+        specs = document[kind]
+        if specs is not None and not (isinstance(specs, list) and all(isinstance(spec, str) for spec in specs)):
+            raise RejectedError("run-exports-invalid", f"{kind!r} in {name} is not a list of strings")

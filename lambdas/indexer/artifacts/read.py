@@ -1,0 +1,162 @@
+"""Reads an artifact: the documents of its ``info/`` folder and its hashes.
+
+Owns which documents are read and what the index keeps of them. ``record`` decides whether the result
+may be indexed under the artifact's key; ``archives`` turns bytes into members.
+
+Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Any
+
+from lambdas.channel.errors import RejectedError
+from lambdas.channel.names import Distribution
+from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
+from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
+from lambdas.indexer.artifacts.archives.decompression import AGAIN
+from lambdas.indexer.artifacts.archives.tar_bz2_format import fetch_tar_bz2
+from lambdas.indexer.artifacts.info import ArtifactInfo, parse_run_exports
+from lambdas.indexer.artifacts.recipe import parse_source
+from lambdas.indexer.artifacts.strict_json import Pairs, parse_object, read_leniently
+
+__all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
+
+
+_ABOUT_TEXTS = ("description", "dev_url", "doc_source_url", "doc_url", "home", "license", "summary")
+_ABOUT_FACTS = (
+    "icon_hash",
+    "icon_url",
+    "identifiers",
+    "keywords",
+    "recipe_origin",
+    "source_git_url",
+    "source_url",
+    "tags",
+)
+_ONE_LINE = frozenset({"description", "summary"})
+_ACTIVATION = ("activate.d", "deactivate.d")
+_LINK_SCRIPTS = ("pre-link", "post-link", "pre-unlink")
+_POST_INSTALL = ("binary_prefix", "text_prefix", *_ACTIVATION, *(kind.replace("-", "_") for kind in _LINK_SCRIPTS))
+_DEFAULT_LIMITS = ArtifactLimits()
+
+
+def read_artifact(
+    source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits = _DEFAULT_LIMITS
+) -> ArtifactInfo:
+    """Read one version of one artifact.
+
+    Raises:
+        RejectedError: the archive or a document in it is damaged, hostile, or not what its name says.
+        VanishedError: the artifact changed meanwhile.
+        UnavailableError: passed on from the source.
+    """
+    contents = _fetch_contents(source, distribution, limits)
+    members = contents.members
+    if "info/index.json" not in members:
+        raise RejectedError(
+            "member-missing", "the archive has no 'info/index.json'", hint="is this a conda package at all?"
+        )
+    index = parse_object(members["info/index.json"], "info/index.json")
+    about = read_leniently(members.get("info/about.json", b"{}"))
+    recipe = next((content for name, content in members.items() if name in RECIPES), b"")
+    return ArtifactInfo(
+        index=index,
+        run_exports=parse_run_exports(members.get("info/run_exports.json", b"{}")),
+        about=_find_texts(about),
+        channeldata=parse_post_install(members.get("info/paths.json", b"{}"))
+        | _find_facts(about | index)
+        | parse_source(recipe),
+        md5=contents.md5,
+        sha256=contents.sha256,
+        size=source.size,
+    )
+
+
+def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+    if source.size == 0:
+        raise RejectedError("archive-empty", "the file is empty", hint=AGAIN)
+    if source.size > limits.max_artifact_bytes:
+        raise RejectedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
+    if distribution.extension == ".conda":
+        return fetch_conda(source, distribution, limits)
+    return fetch_tar_bz2(source, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class _PathFacts:
+    """What one entry of info/paths.json says about installing."""
+
+    facts: frozenset[str]
+
+
+def parse_post_install(content: bytes) -> dict[str, bool]:
+    """Return which of the steps of CEP 38 installing the package takes, from info/paths.json.
+
+    Entries are reduced while they are parsed: the file of a large package has 100,000 of them.
+
+    Raises:
+        RejectedError: not a JSON object.
+    """
+    document = parse_object(content, "info/paths.json", shape=_shape_paths, may_repeat=_is_path)
+    paths = document.get("paths")
+    entries = [entry for entry in paths if isinstance(entry, _PathFacts)] if isinstance(paths, list) else []
+    found: frozenset[str] = frozenset().union(*{entry.facts for entry in entries})
+    return {key: key in found for key in _POST_INSTALL}
+
+
+_NOTHING = _PathFacts(frozenset())
+
+
+def _is_path(pairs: Pairs) -> bool:
+    """Whether it is an entry: what a key says twice there is of no weight to an index."""
+    return any(key == "_path" for key, _ in pairs)
+
+
+def _shape_paths(pairs: Pairs) -> dict[str, Any] | _PathFacts:
+    entry = dict(pairs)
+    path = entry.get("_path")
+    if not isinstance(path, str):
+        return entry
+    facts = set()
+    if entry.get("prefix_placeholder") and entry.get("file_mode") in ("binary", "text"):
+        facts.add(f"{entry['file_mode']}_prefix")
+    if path.startswith("etc/conda/"):
+        facts.update(kind for kind in _ACTIVATION if path.startswith(f"etc/conda/{kind}"))
+    if "link." in path:
+        facts.update(kind.replace("-", "_") for kind in _LINK_SCRIPTS if fnmatch.fnmatchcase(path, f"*/.*-{kind}.*"))
+    return _PathFacts(frozenset(facts)) if facts else _NOTHING
+
+
+def _find_texts(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the texts of info/about.json that channeldata shows; a list of lines is joined."""
+    found = {}
+    for key in _ABOUT_TEXTS:
+        value = about.get(key)
+        if key in _ONE_LINE:
+            if isinstance(value, list) and all(isinstance(line, str) for line in value):
+                value = "".join(value)
+            value = value.strip().replace("\n", " ") if isinstance(value, str) else None
+        if value and _is_text(value):
+            found[key] = value
+    return found
+
+
+def _find_facts(documents: dict[str, Any]) -> dict[str, Any]:
+    return {key: documents[key] for key in _ABOUT_FACTS if documents.get(key) and _is_text(documents[key])}
+
+
+def _is_text(value: object) -> bool:
+    """Whether it is a string, or several, that can be written again."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str) and _is_unicode(text) for text in texts)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""What events, settings, the indexer and its outputs share: values only. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from lambdas.channel.errors import FairwayError
+from lambdas.channel.names import Channel
+
+Status = Literal["indexed", "removed", "unchanged", "rejected"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubdirKeys:
+    """What to inspect in one subdir; filenames of artifacts."""
+
+    artifacts: frozenset[str] = frozenset()
+    sidecars: frozenset[str] = frozenset()
+    """Artifacts whose ``.sigs`` changed."""
+    patches: bool = False
+    deferred: bool = False
+    """Outputs that earlier runs deferred are due now."""
+
+    @property
+    def filenames(self) -> frozenset[str]:
+        """Every artifact to inspect."""
+        return self.artifacts | self.sidecars
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outputs:
+    """Which optional outputs are written, and the base URL that they show."""
+
+    current_repodata: bool = False
+    bz2: bool = False
+    url: str = ""
+    """Base URL of the channels, without a trailing slash; empty if unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """What the deployment's configuration decides."""
+
+    mutable_channels: tuple[str, ...] = ()
+    """Globs of channels whose artifacts may be replaced by other bytes."""
+    outputs: Outputs = field(default_factory=Outputs)
+
+    def is_mutable(self, channel: Channel) -> bool:
+        """Tell whether artifacts of the channel may change under their names."""
+        return any(fnmatchcase(channel, glob) for glob in self.mutable_channels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rejection:
+    """An upload that was rejected, and why: the document beside its bytes in the quarantine."""
+
+    key: str
+    id: str
+    code: str
+    message: str
+    hint: str | None
+    size: int
+    etag: str
+    uploaded_at: str
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The result for one key."""
+
+    key: str
+    status: Status
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """The results for one subdir."""
+
+    outcomes: tuple[Outcome, ...]
+    failures: Mapping[str, FairwayError]
+    """``{key: error}``: keys that could not be inspected, to be tried again."""
+    commits: int = 0
+    conflicts: int = 0

@@ -1,0 +1,195 @@
+"""Patch instructions: hotfixes of records, parsed and applied as conda-index applies them. Pure.
+
+``patch_instructions.json`` of a subdir corrects records without rebuilding artifacts: it replaces
+fields, deletes them (``null``), revokes and removes. The artifacts stay downloadable.
+
+Source: CEP 21 (versions 1 and 2); conda-index's ``_apply_instructions`` is the reference.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lambdas.channel.errors import RejectedError
+from lambdas.channel.names import EXTENSIONS, find_extension
+from lambdas.indexer.artifacts.info import check_run_exports
+from lambdas.indexer.artifacts.record import SERVER_KEYS, Record, check_fields, check_timestamp
+from lambdas.indexer.artifacts.strict_json import parse_document
+
+PROTECTED_FIELDS: Final = SERVER_KEYS | {
+    "name", "version", "build", "build_number", "subdir",  # identity: the filename says the same
+    "schema_version",  # decides the section that a record stands in
+}  # fmt: skip
+MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
+_LISTS: Final = ("remove", "revoke")
+_SECTIONS: Final = ("packages", "packages.conda")
+_VERSIONS: Final = (1, 2)
+_OLD, _NEW = ".tar.bz2", ".conda"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchInstructions:
+    """What to change, by exact filename: twins are spelled out already."""
+
+    fixes: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """``{filename: (fields, …)}``, applied in this order; ``None`` deletes a field."""
+    revoked: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
+
+    @property
+    def filenames(self) -> frozenset[str]:
+        """Every artifact that the instructions may concern."""
+        return self.revoked | self.removed | self.fixes.keys()
+
+
+NO_PATCHES: Final = PatchInstructions()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchedRecords:
+    """Records after patches, and what patches took away."""
+
+    sections: dict[str, dict[str, Record]]
+    removed: tuple[str, ...]
+
+
+def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstructions:
+    """Parse and validate ``patch_instructions.json``.
+
+    ``uploaded_ms`` is when they came, and bounds the timestamps in them; None where they were in
+    force already.
+
+    Raises:
+        RejectedError: it is not of version 1 or 2, patches a protected field, or would make records
+            that clients can't read.
+    """
+    if len(body) > MAX_PATCH_BYTES:
+        raise RejectedError("patches-too-large", f"patch instructions are larger than {MAX_PATCH_BYTES} bytes")
+    try:
+        # As strict as with artifacts: what can't be encoded again would break all that is made of the commit.
+        document = parse_document(body, "the file")
+    except RejectedError as error:
+        raise RejectedError("patches-not-json", f"patch instructions can't be read: {error}") from error
+    if not isinstance(document, dict):
+        raise RejectedError("patches-not-object", "patch instructions are no JSON object")
+    version = document.get("patch_instructions_version", 1)
+    if isinstance(version, bool) or version not in _VERSIONS:
+        raise RejectedError("patches-version", f"unknown patch_instructions_version {version!r}", hint="use 1 or 2")
+    fixes: dict[str, list[Mapping[str, Any]]] = {}
+    for section in _SECTIONS:
+        # A .conda among the packages: its own fixes come after its twin's here too.
+        for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: item[0].endswith(_NEW)):
+            _check_filename(filename, section)
+            _check_fixes(filename, fields, version=version, uploaded_ms=uploaded_ms)
+            fixes.setdefault(filename, []).append(fields)
+            # Fixes of a .tar.bz2 hold for its .conda twin too, before the twin's own.
+            if section == "packages" and filename.endswith(_OLD):
+                fixes.setdefault(_twin(filename), []).append(fields)
+    lists = {name: _filenames(document, name) for name in _LISTS}
+    return PatchInstructions(
+        fixes={filename: tuple(several) for filename, several in fixes.items()},
+        revoked=_with_twins(lists["revoke"]),
+        removed=_with_twins(lists["remove"]),
+    )
+
+
+def apply_patches(sections: Mapping[str, Mapping[str, Record]], patches: PatchInstructions) -> PatchedRecords:
+    """Return the records with patches applied; the input is untouched.
+
+    ``sections`` is ``{section: {filename: record}}``. Replaying changes nothing: patches always
+    start from the records as the artifacts have them.
+    """
+    patched: dict[str, dict[str, Record]] = {}
+    removed: list[str] = []
+    for section, records in sections.items():
+        patched[section] = {}
+        for filename, record in records.items():
+            if filename in patches.removed:
+                removed.append(filename)
+                continue
+            patched[section][filename] = _apply_one(record, filename, patches)
+    return PatchedRecords(sections=patched, removed=tuple(sorted(removed)))
+
+
+def _apply_one(record: Record, filename: str, patches: PatchInstructions) -> Record:
+    fixes = patches.fixes.get(filename, ())
+    revoked = filename in patches.revoked
+    if not fixes and not revoked:
+        return record
+    result = copy.deepcopy(record)
+    for fields in fixes:
+        _merge(result, fields)
+    if "run_exports" in record:
+        result.setdefault("run_exports", {})  # taken away is empty: every package has them (CEP 12)
+    if revoked:
+        result["revoked"] = True
+        result["depends"] = [*result.get("depends", []), "package_has_been_revoked"]
+    return result
+
+
+def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
+    """Replace fields; dictionaries are merged, ``None`` deletes."""
+    for key, value in new.items():
+        if value is None:
+            base.pop(key, None)
+        elif isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = copy.deepcopy(value)
+
+
+def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = document.get(name, {})
+    if not isinstance(value, dict):
+        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is no object")
+    return value
+
+
+def _filenames(document: Mapping[str, Any], name: str) -> frozenset[str]:
+    value = document.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is no list of filenames")
+    for filename in value:
+        _check_filename(filename, name)
+    return frozenset(value)
+
+
+def _check_filename(filename: str, where: str) -> None:
+    # A wrong extension would never match; a key that clients can't parse would break them all.
+    if find_extension(filename) is None:
+        raise RejectedError(
+            "patches-malformed",
+            f"{filename!r} in {where!r} is no artifact's filename",
+            hint=f"filenames end in {' or '.join(EXTENSIONS)}",
+        )
+
+
+def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: int | None) -> None:
+    if not isinstance(fields, dict):
+        raise RejectedError("patches-malformed", f"the fixes of {filename!r} are no object")
+    protected = sorted(PROTECTED_FIELDS & fields.keys())
+    if version == 1 and "run_exports" in fields:
+        protected.append("run_exports")
+    if protected:
+        raise RejectedError(
+            "patches-protected-field",
+            f"{filename!r}: {', '.join(map(repr, protected))} can't be patched",
+            hint="run_exports may be patched with patch_instructions_version 2" if "run_exports" in protected else None,
+        )
+    try:
+        check_fields({key: value for key, value in fields.items() if value is not None})
+        if uploaded_ms is not None and fields.get("timestamp") is not None:
+            check_timestamp(fields["timestamp"], uploaded_ms)
+        if fields.get("run_exports") is not None:
+            check_run_exports(fields["run_exports"], "'run_exports'")
+    except RejectedError as error:
+        raise RejectedError("patches-malformed", f"{filename!r}: {error}", hint=error.hint) from error
+
+
+def _twin(filename: str) -> str:
+    return filename[: -len(_OLD)] + _NEW
+
+
+def _with_twins(filenames: frozenset[str]) -> frozenset[str]:
+    return filenames | {_twin(filename) for filename in filenames if filename.endswith(_OLD)}

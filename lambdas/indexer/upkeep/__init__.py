@@ -1,0 +1,1 @@
+"""What keeps an index healthy: reconcile, rebuild, verify, collect garbage."""

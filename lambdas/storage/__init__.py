@@ -1,0 +1,1 @@
+"""Object storage: bytes under keys, with conditional writes. Knows no channel."""

@@ -1,0 +1,192 @@
+"""Object storage: the protocol that the indexer speaks, and its values.
+
+Deliberately knows nothing of channels. ``None`` means that the storage has answered "there is no
+such object"; any other failure is an error (invariant 7). The storages are in ``s3.py`` and
+``directory.py``; tests hold a third in memory. One contract suite runs over all three.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+CACHE_CONTROL_METADATA: Final = "public, max-age=30"  # invariant 12
+CACHE_CONTROL_IMMUTABLE: Final = "public, max-age=31536000, immutable"
+CACHE_CONTROL_PRIVATE: Final = "no-store"
+CHUNK_BYTES: Final = 1024 * 1024
+MIN_PART_BYTES: Final = 5 * 1024 * 1024  # of every part of a multipart upload but the last
+MAX_COPY_BYTES: Final = 5 * 1024**3  # what one part may copy
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """What the storage says of one version of one object."""
+
+    key: str
+    size: int
+    etag: str
+    last_modified_ms: int
+    version: str | None = None
+    """None where the storage keeps no versions."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Our own attributes, names in lower case; empty in listings."""
+    md5: str | None = None
+    """Hex, where the storage vouches for the whole object."""
+    sha256: str | None = None
+    """Hex, where the storage vouches for the whole object."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredObject:
+    """An object with its bytes."""
+
+    info: ObjectInfo
+    body: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IfMatch:
+    """Write only where the current object has this ETag."""
+
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IfAbsent:
+    """Write only where there is no object."""
+
+
+Condition = IfMatch | IfAbsent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CopyRange:
+    """The bytes ``start <= i < stop`` of an object that is there already."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self.stop - self.start
+
+
+Part = CopyRange | bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContentHeaders:
+    """How an object is to be served."""
+
+    content_type: str
+    cache_control: str
+
+
+def check_parts(parts: Iterable[Part]) -> Iterator[Part]:
+    """Pass parts on, and see that S3 would take them: not every storage minds.
+
+    Raises:
+        ValueError: a part that is not the last is too small, or one copies too much.
+    """
+    previous: int | None = None
+    for part in parts:
+        if previous is not None and previous < MIN_PART_BYTES:
+            raise ValueError(f"a part of {previous} bytes is not the last")
+        previous = part.size if isinstance(part, CopyRange) else len(part)
+        if previous <= 0 or (isinstance(part, CopyRange) and previous > MAX_COPY_BYTES):
+            raise ValueError(f"a part of {previous} bytes")
+        yield part
+
+
+class ObjectStorage(Protocol):
+    """Keys to bytes, with conditional writes: what the indexer needs of S3.
+
+    Every method may raise ``UnavailableError`` (try again) and ``AccessDeniedError`` (do not).
+    A write that raised ``UnavailableError`` may or may not have happened.
+    """
+
+    def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
+        """Look at an object without its bytes."""
+
+    def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
+        """Read a small object whole."""
+
+    def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
+        """Read the bytes ``start <= i < stop`` of exactly this version.
+
+        Raises:
+            VanishedError: the object is gone or another one by now.
+        """
+
+    def stream(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Read exactly this version in chunks of about a MiB.
+
+        Raises:
+            VanishedError: the object is gone or another one by now.
+        """
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+        condition: Condition | None = None,
+    ) -> ObjectInfo:
+        """Write an object whole, atomically.
+
+        Raises:
+            ConflictError: the condition did not hold, or another write was under way.
+        """
+
+    def splice(
+        self,
+        key: str,
+        parts: Iterable[Part],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Replace a large object by parts of itself and new bytes, atomically.
+
+        Parts are taken one by one, so that not all of them are in memory. Each but the last has at
+        least ``MIN_PART_BYTES``.
+
+        Args:
+            key: the object.
+            parts: what it is to consist of; ranges are ranges of ``base``.
+            base: the version that is replaced, if it is still the current one; None where there must
+                be none.
+            headers: how it is to be served.
+            metadata: our own attributes.
+
+        Raises:
+            ConflictError: ``base`` is no longer current, or another write was under way.
+        """
+
+    def copy(
+        self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
+    ) -> None:
+        """Copy exactly this version to another key, never through this process.
+
+        Raises:
+            VanishedError: the source is gone.
+            ConflictError: the condition did not hold, or another write was under way.
+        """
+
+    def delete(self, info: ObjectInfo) -> None:
+        """Delete exactly this version, for ever; the current one where ``info`` comes from a listing.
+
+        It is no error if it is gone already.
+        """
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the objects under a prefix in the order of their keys, page by page."""
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """List the names of the folders directly under a prefix, which ends in ``/`` or is empty."""
+
+    def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List the objects directly under a prefix, which ends in ``/`` or is empty, and in no folder of it."""

@@ -1,0 +1,42 @@
+import fnmatch
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lambdas.access.globs import glob_matches, matches_any, parse_channel_glob, parse_package_glob
+from lambdas.channel.errors import InvalidNameError
+
+
+@given(pattern=st.text("ab*?-.", max_size=12), text=st.text("ab-.", max_size=12))
+@example(pattern="*", text="")
+@example(pattern="", text="")
+@example(pattern="a*b*a", text="aba")
+def test_glob_matches__agrees_with_the_standard_library(pattern: str, text: str) -> None:
+    assert glob_matches(pattern, text) is fnmatch.fnmatchcase(text, pattern)
+
+
+def test_glob_matches__many_stars_take_steps_in_proportion_to_the_lengths() -> None:
+    # Backtracking over every star, as a regular expression does, would take some 10**20 steps here.
+    assert not glob_matches("*a" * 40 + "b", "a" * 5000)
+
+
+def test_glob_matches__prefix_does_not_cover_a_longer_literal() -> None:
+    assert glob_matches("team-*", "team-x")
+    assert not glob_matches("team", "team-x")
+    assert not glob_matches("team-*", "xteam-x")
+
+
+def test_matches_any__nothing_matches_no_pattern() -> None:
+    assert not matches_any((), "team")
+
+
+@pytest.mark.parametrize("text", ["", "Team", "a/b", "a b", "[ab]", "é", "a\n", "a" * 129])
+def test_parse_channel_glob__illegal(text: str) -> None:
+    with pytest.raises(InvalidNameError):
+        parse_channel_glob(text)
+
+
+@pytest.mark.parametrize("text", ["*", "team", "team-*", "t?am_1.x"])
+def test_parse_glob__legal(text: str) -> None:
+    assert parse_channel_glob(text) == parse_package_glob(text) == text

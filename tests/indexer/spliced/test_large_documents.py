@@ -1,0 +1,273 @@
+"""A subdir whose flat files are large: kept in segments, they say what small ones would.
+
+The sizes are scaled down, so that a handful of packages fills segments and parts.
+"""
+
+import contextlib
+import json
+import random
+
+import pytest
+
+from lambdas.channel.errors import UnavailableError
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.outputs import newest, pages
+from lambdas.indexer.outputs import subdir as project_subdir
+from lambdas.indexer.outputs.subdir import COMMIT
+from lambdas.indexer.spliced import files
+from lambdas.indexer.tree.encoding import decompress
+from lambdas.indexer.tree.shard_index import SHARD_INDEX
+from tests.builders import tar_bz2_package
+from tests.indexer.world import NOARCH, World, build_from_nothing, package
+
+FLAT = ("repodata.json", "run_exports.json")
+
+pytestmark = pytest.mark.usefixtures("scaled_down")
+
+
+def fill(world: World, count: int, *, start: int = 0) -> list[str]:
+    keys = [
+        world.upload(NOARCH, package(f"pkg{number:04}", run_exports={"weak": [f"pkg{number:04}"]}))
+        for number in range(start, start + count)
+    ]
+    world.index(*keys)
+    return keys
+
+
+def is_large(world: World, name: str = "repodata.json") -> bool:
+    info = world.storage.head(NOARCH.key(name))
+    assert info is not None
+    return files.TABLES in info.metadata
+
+
+def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with what is made at once and whole."""
+    with monkeypatch.context() as context:
+        context.setattr(project_subdir, "LARGE_BYTES", 2**40)
+        fresh = build_from_nothing(world.storage, world.policy)
+    commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(NOARCH.key(name)))}
+    assert len(commit) == 1
+    for name in FLAT:
+        plain = world.storage.body(NOARCH.key(name))
+        assert decompress(world.storage.body(NOARCH.key(f"{name}.zst")), what=name) == plain
+        assert json.loads(plain) == json.loads(fresh.body(NOARCH.key(name)))
+    assert world.storage.body(NOARCH.key("index.html")) == fresh.body(NOARCH.key("index.html"))
+
+
+def test_project__grows_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fill(world, 3)
+    assert not is_large(world)
+    fill(world, 20, start=3)
+    assert is_large(world)
+    check(world, monkeypatch)
+
+
+def test_project__shrinks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    keys = fill(world, 30)
+    for key in keys[2:]:
+        world.storage.remove(key)
+    world.index(*keys)
+    assert not is_large(world)
+    check(world, monkeypatch)
+
+
+def test_project__one_publish_splices(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fill(world, 60)
+    before = len(world.storage.log)
+    world.publish(NOARCH, package("pkg0030", "2.0"))
+    log = world.storage.log[before:]
+    assert [key for kind, key in log if kind == "splice"] == [
+        *(NOARCH.key(f"{name}{suffix}") for name in FLAT for suffix in (".zst", "")),
+        "team/channeldata.json",
+    ]
+    assert ("get", NOARCH.key("repodata.json")) not in log  # the plain file is made without reading it
+    check(world, monkeypatch)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_project__any_publishes_and_removals(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    world = World()
+    keys = fill(world, 15)
+    chance = random.Random(seed)  # noqa: S311 - no secret hangs on it
+    for _ in range(25):
+        batch = []
+        for _ in range(chance.choice([1, 1, 1, 5])):
+            if keys and chance.random() < 0.4:
+                batch.append(keys.pop(chance.randrange(len(keys))))
+                world.storage.remove(batch[-1])
+            else:
+                name = f"pkg{chance.randrange(40):04}{chance.choice(['', '-dev', '.x', '_y'])}"
+                version = f"{chance.randrange(4)}.{chance.randrange(4)}"
+                run_exports = {"strong": [name]} if chance.random() < 0.5 else None
+                more = {"schema_version": 3, "flags": ["a"]} if chance.random() < 0.2 else {}
+                build = tar_bz2_package if chance.random() < 0.3 else None
+                made = (
+                    build(name=name, version=version, run_exports=run_exports, index_extra=more)
+                    if build
+                    else package(name, version, run_exports=run_exports, index_extra=more)
+                )
+                if NOARCH.key(made[0]) in keys:
+                    continue
+                batch.append(world.upload(NOARCH, made))
+                keys.append(batch[-1])
+        world.index(*batch)
+    check(world, monkeypatch)
+
+
+def test_project__a_duplicate_event_writes_nothing() -> None:
+    world = World()
+    keys = fill(world, 30)
+    before = world.storage.requests.copy()
+    world.index(*keys)
+    written = world.storage.requests - before
+    assert (written["put"], written["splice"]) == (0, 0)
+
+
+@pytest.mark.parametrize("forget", ["current", "all"])
+def test_project__tables_are_lost(monkeypatch: pytest.MonkeyPatch, forget: str) -> None:
+    world = World()
+    fill(world, 40)
+    (key,) = [key for key in world.storage.list_keys() if "/tables/" in f"/{key}" and key.startswith(".fairway/")]
+    if forget == "current":
+        world.storage.upload(key, b"another writer's, who lost afterwards")
+    else:
+        world.storage.versions.pop(key)
+    before = len(world.storage.log)
+    world.publish(NOARCH, package("pkg0020", "2.0"))
+    shards_read = [key for kind, key in world.storage.log[before:] if kind == "get" and "/shards/" in key]
+    assert len(shards_read) <= 1  # the channel's files want one; the others are made again from the file
+    check(world, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["repodata.json.zst", "repodata.json", "run_exports.json.zst", "run_exports.json"])
+def test_project__somebody_elses_file_under_our_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    world = World()
+    fill(world, 40)
+    world.storage.upload(NOARCH.key(name), b"{}")
+    world.publish(NOARCH, package("pkg0020", "2.0"))
+    check(world, monkeypatch)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_project__stopped_at_any_request(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Whatever the indexer got done, the next run ends where an undisturbed one does."""
+    step = 0
+    while True:
+        world = World()
+        fill(world, 25)
+        key = world.upload(NOARCH, package("pkg0012", "2.0"))
+        left = step
+
+        def fault(kind: str, _: str, when: str) -> None:
+            nonlocal left
+            if when == moment and kind in {"put", "splice"}:
+                left -= 1
+                if left == -1:
+                    raise Stop
+
+        world.storage.fault = fault
+        with contextlib.suppress(Stop):
+            world.index(key)
+        stopped = left < 0
+        world.storage.fault = None
+        world.index(key)
+        check(world, monkeypatch)
+        if not stopped:
+            break
+        step += 1
+    assert step > 8
+
+
+class Stop(BaseException):
+    """The process ends here."""
+
+
+def test_project__catches_up_over_many_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fill(world, 25)
+
+    def fault(kind: str, key: str, when: str) -> None:
+        if kind in {"put", "splice"} and when == "before" and "repodata.json" in key:
+            raise UnavailableError("S3 answered 503 SlowDown")
+
+    for number in range(5):
+        world.storage.fault = fault
+        key = world.upload(NOARCH, package(f"pkg{number * 5:04}", "2.0"))
+        with pytest.raises(UnavailableError):
+            world.index(key)
+    world.storage.fault = None
+    world.index(key)
+    check(world, monkeypatch)
+
+
+def test_project__old_commit_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fill(world, 25)
+    versions = world.storage.versions[NOARCH.key(SHARD_INDEX)]
+    del versions[:]
+    fill(world, 26)
+    check(world, monkeypatch)
+
+
+def test_project__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
+    fill(world, 25)
+    world.publish(NOARCH, package("pkg0012", "2.0"))
+    check(world, monkeypatch)
+    import bz2
+
+    assert bz2.decompress(world.storage.body(NOARCH.key("repodata.json.bz2"))) == world.storage.body(
+        NOARCH.key("repodata.json")
+    )
+    current = json.loads(world.storage.body(NOARCH.key("current_repodata.json")))["packages.conda"]
+    assert "pkg0012-2.0-0.conda" in current
+    assert "pkg0012-1.0-0.conda" not in current
+
+
+def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    fill(world, 25)
+    plain = json.loads(world.storage.body(NOARCH.key("repodata.json")))
+    instructions = {
+        "patch_instructions_version": 1,
+        "packages": {},
+        "packages.conda": {"pkg0003-1.0-0.conda": {"depends": ["patched"]}},
+        "remove": ["pkg0005-1.0-0.conda"],
+        "revoke": [],
+    }
+    key = NOARCH.key("patch_instructions.json")
+    world.storage.upload(key, json.dumps(instructions).encode())
+    world.index(key)
+    document = json.loads(world.storage.body(NOARCH.key("repodata.json")))
+    assert document["packages.conda"]["pkg0003-1.0-0.conda"]["depends"] == ["patched"]
+    assert document["removed"] == ["pkg0005-1.0-0.conda"]
+    assert json.loads(world.storage.body(NOARCH.key("repodata_from_packages.json"))) == plain
+    world.publish(NOARCH, package("pkg0007", "2.0"))
+    from_packages = world.storage.body(NOARCH.key("repodata_from_packages.json"))
+    assert len(json.loads(from_packages)["packages.conda"]) == 26
+    assert decompress(world.storage.body(NOARCH.key("repodata_from_packages.json.zst")), what="") == from_packages
+    world.storage.remove(key)
+    world.index(key)
+    assert NOARCH.key("repodata_from_packages.json") not in world.storage.list_keys()
+    check(world, monkeypatch)
+
+
+def test_project__page_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pages, project_subdir):
+        monkeypatch.setattr(module, "MAX_ROWS", 5)
+    monkeypatch.setattr(newest, "KEPT_ROWS", 10)
+    world = World()
+    keys = []
+    for number in range(30):
+        world.storage.clock_ms += 1000
+        keys.append(world.upload(NOARCH, package(f"pkg{number * 7 % 30:04}")))
+        world.index(keys[-1])
+        check(world, monkeypatch)
+    assert is_large(world)
+    for key in reversed(keys[5:]):
+        world.storage.remove(key)
+        world.index(key)
+        check(world, monkeypatch)

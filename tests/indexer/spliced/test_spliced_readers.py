@@ -1,0 +1,104 @@
+"""Real clients read spliced files whole, after a thousand publishes and removals."""
+
+import functools
+import http.server
+import json
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lambdas.indexer.outputs import subdir as project_subdir
+from lambdas.indexer.outputs.repodata import RepodataForm
+from lambdas.indexer.outputs.run_exports import RunExportsForm
+from lambdas.indexer.outputs.subdir import REPODATA
+from lambdas.indexer.spliced import files, segments
+from lambdas.storage import protocol as storage
+from tests.indexer.world import NOARCH, World, package
+
+CHANGES = 1000
+READER = Path(__file__).with_name("read_with_rattler.py")
+
+
+@pytest.fixture(autouse=True)
+def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project_subdir, "LARGE_BYTES", 10_000)
+    monkeypatch.setattr(files, "WHOLE_BYTES", 2_000)
+    monkeypatch.setattr(files, "MIN_PART_BYTES", 3_000)
+    monkeypatch.setattr(files, "PART_BYTES", 20_000)
+    monkeypatch.setattr(segments, "ROUND_BYTES", 512)
+    monkeypatch.setattr(storage, "MIN_PART_BYTES", 3_000)
+    monkeypatch.setattr(RepodataForm, "segment_bytes", 4_000)
+    monkeypatch.setattr(RunExportsForm, "segment_bytes", 1_000)
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 512  # rattler asks for every shard at once
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = Server(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def publish_at_random(world: World) -> dict[str, str]:
+    """Publish and remove; return the keys that are left, and their names."""
+    chance = random.Random("a thousand changes")  # noqa: S311 - no secret hangs on it
+    there: dict[str, str] = {}
+    for _ in range(CHANGES):
+        if there and chance.random() < 0.4:
+            key = chance.choice(sorted(there))
+            del there[key]
+            world.storage.remove(key)
+        else:
+            name = f"pkg{chance.randrange(120):03}{chance.choice(['', '-dev', '.x', '_y'])}"
+            needs = [f"pkg{chance.randrange(120):03} >={number}" for number in range(chance.randrange(5))]
+            version = f"{chance.randrange(10)}.{chance.randrange(10)}"
+            key = NOARCH.key(f"{name}-{version}-0.conda")
+            if key in there:
+                continue
+            world.upload(NOARCH, package(name, version, depends=needs, run_exports={"weak": [name]}))
+            there[key] = name
+        world.index(key)
+    return there
+
+
+def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
+    world = World()
+    there = publish_at_random(world)
+    info = world.storage.head(NOARCH.key(REPODATA))
+    assert info is not None
+    assert files.TABLES in info.metadata  # it is spliced, not whole
+    folder, url = served
+    for key, body in world.storage.snapshot().items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(body)
+    done = subprocess.run(
+        [sys.executable, str(READER), f"{url}/team", "noarch", str(tmp_path / "cache")],
+        input=json.dumps(sorted(set(there.values()))),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    document = world.index_json(NOARCH)
+    expected = {name: record["sha256"] for name, record in document["packages.conda"].items()}
+    assert set(expected) == {key.rpartition("/")[2] for key in there}
+    assert found == {"flat": expected, "sharded": expected}

@@ -1,0 +1,196 @@
+"""What AWS is told, and what becomes of its answers."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ConnectTimeoutError
+from botocore.stub import ANY, Stubber
+
+from lambdas.channel.errors import RejectedError, UnavailableError
+from lambdas.channel.names import parse_subdir_id
+from lambdas.indexer.events import parse_message
+from lambdas.indexer.model import Rejection
+from lambdas.indexer.notify import MAX_PATHS, AwsNotifier, QueueNotifier
+from lambdas.indexer.quarantine import make_rejection, object_key, parse_rejection
+from lambdas.storage.protocol import ObjectInfo
+
+KEYS = ["team/noarch/foo-1.0-0.conda"]
+INFO = ObjectInfo(key=KEYS[0], size=3, etag="e", last_modified_ms=1_700_000_000_000)
+REFUSAL = make_rejection(INFO, RejectedError("archive-empty", "it is empty", hint="upload it again"))
+
+
+class Aws:
+    """Both services, stubbed."""
+
+    def __init__(self) -> None:
+        access: Any = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+        self.events: Any = boto3.client("events", **access)
+        self.cloudfront: Any = boto3.client("cloudfront", **access)
+        self.stubbed_events, self.stubbed_cloudfront = Stubber(self.events), Stubber(self.cloudfront)
+
+    def notifier(self, **more: Any) -> AwsNotifier:  # noqa: ANN401 - as there
+        settings: Any = {"event_bus": "bus", "distribution_id": "E1", **more}
+        return AwsNotifier(events=self.events, cloudfront=self.cloudfront, **settings)
+
+    def expect_invalidation(self, *paths: str) -> None:
+        self.stubbed_cloudfront.add_response(
+            "create_invalidation",
+            {},
+            {
+                "DistributionId": "E1",
+                "InvalidationBatch": {
+                    "Paths": {"Quantity": len(paths), "Items": list(paths)},
+                    "CallerReference": ANY,
+                },
+            },
+        )
+
+
+@pytest.fixture
+def aws() -> Iterator[Aws]:
+    aws = Aws()
+    with aws.stubbed_events, aws.stubbed_cloudfront:
+        yield aws
+    aws.stubbed_events.assert_no_pending_responses()
+    aws.stubbed_cloudfront.assert_no_pending_responses()
+
+
+def test_announce_rejection__one_event(aws: Aws) -> None:
+    detail = {
+        "key": KEYS[0],
+        "id": REFUSAL.id,
+        "code": "archive-empty",
+        "message": "it is empty",
+        "hint": "upload it again",
+        "size": 3,
+        "etag": "e",
+        "uploaded_at": "2023-11-14T22:13:20+00:00",
+    }
+    entry = {
+        "Source": "fairway",
+        "DetailType": "Upload Rejected",
+        "Detail": json.dumps(detail),
+        "EventBusName": "bus",
+    }
+    aws.stubbed_events.add_response("put_events", {"FailedEntryCount": 0, "Entries": []}, {"Entries": [entry]})
+    aws.notifier().publish_rejection(REFUSAL)
+
+
+def test_announce_rejection__no_bus(aws: Aws) -> None:
+    aws.notifier(event_bus=None).publish_rejection(REFUSAL)
+
+
+def test_announce_rejection__entry_failed(aws: Aws) -> None:
+    aws.stubbed_events.add_response(
+        "put_events", {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
+    )
+    with pytest.raises(UnavailableError):
+        aws.notifier().publish_rejection(REFUSAL)
+
+
+@pytest.mark.parametrize("code", ["InternalFailure", "ThrottlingException", "AccessDeniedException"])
+def test_announce_rejection__bus_fails(aws: Aws, code: str) -> None:
+    aws.stubbed_events.add_client_error("put_events", code, http_status_code=500)
+    with pytest.raises(UnavailableError):
+        aws.notifier().publish_rejection(REFUSAL)
+
+
+def test_announce_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ConnectTimeoutError(endpoint_url="https://events")
+
+    monkeypatch.setattr(aws.events, "put_events", fail)
+    with pytest.raises(UnavailableError):
+        aws.notifier().publish_rejection(REFUSAL)
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("team/noarch/foo-1.0-0.conda", "/team/noarch/foo-1.0-0.conda"),
+        ("team/noarch/foo-1!2.0-0.conda", "/team/noarch/foo-1!2.0-0.conda"),
+        ("team/noarch/foo-1.0+cu118-0.conda", "/team/noarch/foo-1.0%2Bcu118-0.conda"),
+        ("team/noarch/_foo-1.0_1-0.tar.bz2", "/team/noarch/_foo-1.0_1-0.tar.bz2"),
+        ("team/odd name.conda", "/team/odd%20name.conda"),
+        ("team/é%.conda", "/team/%C3%A9%25.conda"),
+    ],
+)
+def test_drop_cached__as_the_edge_caches_it(aws: Aws, key: str, path: str) -> None:
+    """Escapes that are not needed make CloudFront miss the file."""
+    aws.expect_invalidation(path)
+    aws.notifier().invalidate([key])
+
+
+def test_drop_cached__several_at_once(aws: Aws) -> None:
+    aws.expect_invalidation("/a/noarch/x.conda", "/a/noarch/y.conda")
+    aws.notifier().invalidate(["a/noarch/x.conda", "a/noarch/y.conda"])
+
+
+def test_drop_cached__many_are_named_by_their_folders(aws: Aws) -> None:
+    aws.expect_invalidation("/a/noarch/*", "/b/noarch/*")
+    aws.notifier().invalidate(["b/noarch/x.conda", *(f"a/noarch/{number}.conda" for number in range(MAX_PATHS))])
+
+
+def test_drop_cached__many_folders_are_everything(aws: Aws) -> None:
+    aws.expect_invalidation("/*")
+    aws.notifier().invalidate([f"{number}/noarch/x.conda" for number in range(MAX_PATHS + 1)])
+
+
+def test_drop_cached__nothing_or_nowhere(aws: Aws) -> None:
+    aws.notifier().invalidate([])
+    aws.notifier(distribution_id=None).invalidate(KEYS)
+
+
+@pytest.mark.parametrize("code", ["TooManyInvalidationsInProgress", "NoSuchDistribution", "AccessDenied"])
+def test_drop_cached__cloudfront_fails(aws: Aws, code: str) -> None:
+    aws.stubbed_cloudfront.add_client_error("create_invalidation", code, http_status_code=400)
+    with pytest.raises(UnavailableError):
+        aws.notifier().invalidate(KEYS)
+
+
+def test_parse_rejection__of_what_was_announced() -> None:
+    document = {slot: getattr(REFUSAL, slot) for slot in Rejection.__slots__}
+    assert parse_rejection(json.dumps(document).encode()) == REFUSAL
+    assert object_key(REFUSAL).startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
+
+
+@pytest.fixture
+def sqs() -> Iterator[tuple[Any, Stubber]]:
+    client: Any = boto3.client("sqs", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+    with Stubber(client) as stubber:
+        yield client, stubber
+        stubber.assert_no_pending_responses()
+
+
+def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = sqs
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
+    path = parse_subdir_id("team/noarch")
+    QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue(path)
+    ((message),) = sent
+    assert (message["QueueUrl"], message["DelaySeconds"]) == ("https://sqs.example.org/queue", 60)
+    assert parse_message(message["MessageBody"], bucket="any") == ("team/noarch/",)
+
+
+@pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied", "RequestThrottled"])
+def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> None:
+    client, stubber = sqs
+    stubber.add_client_error("send_message", code, http_status_code=400)
+    requeuer = QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
+    with pytest.raises(UnavailableError):
+        requeuer.requeue(parse_subdir_id("team/noarch"))
+
+
+def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _ = sqs
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
+    keys = [f"team/noarch/{number:04}{chr(1) * 1008}" for number in range(100)]  # of 1,024 bytes, at their longest
+    QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_keys(keys)
+    assert [message["DelaySeconds"] for message in sent] == [0, 0, 0]
+    assert max(len(message["MessageBody"]) for message in sent) < 256 * 1024
+    assert [key for message in sent for key in parse_message(message["MessageBody"], bucket="any")] == keys

@@ -1,0 +1,360 @@
+"""Patch instructions: what is understood, what is refused, and what they make of records."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambdas.channel.errors import RejectedError
+from lambdas.indexer.artifacts.record import CLOCK_SKEW_MS, SERVER_KEYS
+from lambdas.indexer.tree.cards import Card
+from lambdas.indexer.tree.encoding import encode_json
+from lambdas.indexer.tree.patches import (
+    MAX_PATCH_BYTES,
+    NO_PATCHES,
+    PROTECTED_FIELDS,
+    PatchInstructions,
+    apply_patches,
+    parse_patches,
+)
+from lambdas.indexer.tree.shards import encode_shard, make_shard
+
+UPLOADED_MS = 1_800_000_000_000
+
+Records = dict[str, dict[str, dict[str, Any]]]
+
+
+def parse(**document: Any) -> PatchInstructions:  # noqa: ANN401 - JSON
+    return parse_patches(json.dumps(document).encode())
+
+
+def records() -> Records:
+    return {
+        "packages": {
+            "foo-1.0-0.tar.bz2": {"name": "foo", "depends": ["a"], "license": "MIT"},
+            "bar-1.0-0.tar.bz2": {"name": "bar", "depends": ["a"]},
+        },
+        "packages.conda": {
+            "foo-1.0-0.conda": {"name": "foo", "depends": ["a"], "license": "MIT"},
+            "foo-2.0-0.conda": {"name": "foo", "depends": ["b"], "extra_depends": {"x": ["y"], "z": []}},
+        },
+    }
+
+
+def refuse(body: bytes) -> str:
+    with pytest.raises(RejectedError) as caught:
+        parse_patches(body)
+    return caught.value.code
+
+
+# Applying, as conda-index does
+
+
+def test_apply_patches__none() -> None:
+    patched = apply_patches(records(), NO_PATCHES)
+    assert (patched.sections, patched.removed) == (records(), ())
+
+
+def test_apply_patches__replaces_adds_and_deletes_fields() -> None:
+    patches = parse(packages={"foo-1.0-0.tar.bz2": {"depends": ["c"], "license": None, "constrains": ["d"]}})
+    patched = apply_patches(records(), patches).sections["packages"]["foo-1.0-0.tar.bz2"]
+    assert patched == {"name": "foo", "depends": ["c"], "constrains": ["d"]}
+
+
+def test_apply_patches__of_an_old_archive_hold_for_its_twin() -> None:
+    patches = parse(packages={"foo-1.0-0.tar.bz2": {"depends": ["c"]}})
+    assert apply_patches(records(), patches).sections["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["c"]
+
+
+def test_apply_patches__the_twin_s_own_come_last() -> None:
+    patches = parse(
+        packages={"foo-1.0-0.tar.bz2": {"depends": ["c"], "license": "BSD"}},
+        **{"packages.conda": {"foo-1.0-0.conda": {"depends": ["d"]}}},
+    )
+    sections = apply_patches(records(), patches).sections
+    assert sections["packages"]["foo-1.0-0.tar.bz2"]["depends"] == ["c"]
+    assert sections["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["d"]
+    assert sections["packages.conda"]["foo-1.0-0.conda"]["license"] == "BSD"
+
+
+def test_apply_patches__of_a_conda_leave_its_twin_alone() -> None:
+    patches = parse(**{"packages.conda": {"foo-1.0-0.conda": {"depends": ["d"]}}})
+    assert apply_patches(records(), patches).sections["packages"] == records()["packages"]
+
+
+def test_apply_patches__dictionaries_are_merged() -> None:
+    patches = parse(**{"packages.conda": {"foo-2.0-0.conda": {"extra_depends": {"x": ["new"], "more": ["m"]}}}})
+    patched = apply_patches(records(), patches).sections["packages.conda"]["foo-2.0-0.conda"]
+    assert patched["extra_depends"] == {"x": ["new"], "z": [], "more": ["m"]}
+
+
+def test_apply_patches__deleting_what_is_not_there() -> None:
+    patches = parse(packages={"bar-1.0-0.tar.bz2": {"license": None}})
+    assert apply_patches(records(), patches).sections == records()
+
+
+def test_apply_patches__revoke() -> None:
+    patched = apply_patches(records(), parse(revoke=["foo-1.0-0.tar.bz2"])).sections
+    for section, filename in (("packages", "foo-1.0-0.tar.bz2"), ("packages.conda", "foo-1.0-0.conda")):
+        assert patched[section][filename]["revoked"] is True
+        assert patched[section][filename]["depends"] == ["a", "package_has_been_revoked"]
+
+
+def test_apply_patches__revoke_without_depends() -> None:
+    patched = apply_patches({"packages": {"foo-1.0-0.tar.bz2": {}}}, parse(revoke=["foo-1.0-0.tar.bz2"]))
+    assert patched.sections["packages"]["foo-1.0-0.tar.bz2"]["depends"] == ["package_has_been_revoked"]
+
+
+def test_apply_patches__remove() -> None:
+    patched = apply_patches(records(), parse(remove=["foo-1.0-0.tar.bz2", "unknown-1-0.conda"]))
+    assert list(patched.sections["packages"]) == ["bar-1.0-0.tar.bz2"]
+    assert list(patched.sections["packages.conda"]) == ["foo-2.0-0.conda"]
+    assert patched.removed == ("foo-1.0-0.conda", "foo-1.0-0.tar.bz2")
+
+
+def test_apply_patches__remove_of_a_conda_leaves_its_twin() -> None:
+    patched = apply_patches(records(), parse(remove=["foo-1.0-0.conda"]))
+    assert patched.sections["packages"] == records()["packages"]
+    assert patched.removed == ("foo-1.0-0.conda",)
+
+
+filenames = st.sampled_from(
+    ["foo-1.0-0.tar.bz2", "foo-1.0-0.conda", "foo-2.0-0.conda", "bar-1.0-0.tar.bz2", "n-1-0.conda"]
+)
+specs = st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2)
+fixes = st.fixed_dictionaries(
+    {},
+    optional={
+        "depends": specs,
+        "constrains": specs,
+        "track_features": specs,
+        "license": st.sampled_from([None, "BSD"]),
+    },
+)
+instructions = st.fixed_dictionaries(
+    {},
+    optional={
+        "packages": st.dictionaries(filenames, fixes, max_size=3),
+        "packages.conda": st.dictionaries(filenames, fixes, max_size=3),
+        "revoke": st.lists(filenames, max_size=2),
+        "remove": st.lists(filenames, max_size=2),
+    },
+)
+
+
+@given(instructions)
+def test_apply_patches__leaves_its_input_alone_and_says_the_same_again(document: dict[str, Any]) -> None:
+    patches = parse(**document)
+    before = records()
+    kept = copy.deepcopy(before)
+    first = apply_patches(before, patches)
+    assert before == kept
+    assert apply_patches(before, patches) == first
+
+
+@given(instructions)
+def test_apply_patches__touches_what_filenames_names_alone(document: dict[str, Any]) -> None:
+    patches = parse(**document)
+    patched = apply_patches(records(), patches).sections
+    for section, originals in records().items():
+        for filename, original in originals.items():
+            if filename not in patches.filenames:
+                assert patched[section][filename] == original
+
+
+@given(instructions, st.randoms(use_true_random=False))
+def test_parse_patches__order_of_entries_does_not_matter(document: dict[str, Any], random: Any) -> None:  # noqa: ANN401 - a Random
+    shuffled = {}
+    for name, value in random.sample(sorted(document.items()), len(document)):
+        items = sorted(value.items() if isinstance(value, dict) else value, key=repr)
+        random.shuffle(items)
+        shuffled[name] = dict(items) if isinstance(value, dict) else items
+    assert apply_patches(records(), parse(**shuffled)) == apply_patches(records(), parse(**document))
+
+
+# run_exports (version 2, CEP 21)
+
+
+def shown_run_exports(patch: object, own: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    patches = parse(patch_instructions_version=2, **{"packages.conda": {"foo-1.0-0.conda": {"run_exports": patch}}})
+    record = {"name": "foo", "version": "1.0", "build": "0", "md5": "0a" * 16, "sha256": "0b" * 32, "size": 1}
+    card = Card(record=record, run_exports=own, facts={}, etag="e")
+    return make_shard({"foo-1.0-0.conda": card}, patches).packages_conda["foo-1.0-0.conda"]["run_exports"]
+
+
+def test_make_shard__run_exports_patched() -> None:
+    assert shown_run_exports({"weak": ["b"]}, {"strong": ["a"]}) == {"weak": ["b"], "strong": ["a"]}
+
+
+def test_make_shard__run_exports_taken_away() -> None:
+    assert shown_run_exports(None, {"strong": ["a"]}) == {}
+
+
+def test_make_shard__one_kind_of_run_exports_taken_away() -> None:
+    assert shown_run_exports({"strong": None}, {"strong": ["a"]}) == {}
+
+
+@pytest.mark.parametrize("value", [["foo"], "foo", 1, {"weak": "foo"}, {"weak": [1]}, {"strong": {"a": 1}}])
+def test_parse_patches__run_exports_that_clients_can_t_read(value: object) -> None:
+    document = {
+        "patch_instructions_version": 2,
+        "packages.conda": {"foo-1.0-0.conda": {"run_exports": value}},
+    }
+    assert refuse(json.dumps(document).encode()) == "patches-malformed"
+
+
+def test_parse_patches__run_exports_need_version_2() -> None:
+    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"run_exports": {}}}}') == "patches-protected-field"
+
+
+# Rejections
+
+
+@pytest.mark.parametrize("field", sorted(PROTECTED_FIELDS))
+@pytest.mark.parametrize("value", ["1", None])
+@pytest.mark.parametrize("version", [1, 2])
+def test_parse_patches__protected_field(field: str, value: object, version: int) -> None:
+    document = {"patch_instructions_version": version, "packages": {"foo-1.0-0.tar.bz2": {field: value}}}
+    assert refuse(json.dumps(document).encode()) == "patches-protected-field"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("depends", "a"),
+        ("depends", [1]),
+        ("constrains", {"a": 1}),
+        ("license", ["MIT"]),
+        ("timestamp", 1.5),
+        ("timestamp", "now"),
+        ("track_features", [1]),
+        ("features", []),
+        ("noarch", "rust"),
+        ("purls", ["no purl"]),
+        ("purls", ["pkg:pypi"]),
+        ("purls", ["pkg:pypi/foo", "pkg:pypi/numpy@1.0?bad"]),
+        ("flags", ["no flag!"]),
+        ("extra_depends", {"x": "y"}),
+        ("python_site_packages_path", 1),
+    ],
+)
+def test_parse_patches__fields_that_clients_can_t_read(field: str, value: object) -> None:
+    assert refuse(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
+
+
+def test_parse_patches__attack_server_owned_field() -> None:
+    """What an artifact may not say of itself, no patch may say either."""
+    assert SERVER_KEYS <= PROTECTED_FIELDS
+
+
+@pytest.mark.parametrize("late_ms", [CLOCK_SKEW_MS + 1, 10**12])
+def test_parse_patches__attack_timestamp_in_the_future(late_ms: int) -> None:
+    body = json.dumps({"packages": {"foo-1.0-0.tar.bz2": {"timestamp": UPLOADED_MS + late_ms}}}).encode()
+
+    with pytest.raises(RejectedError) as caught:
+        parse_patches(body, uploaded_ms=UPLOADED_MS)
+    assert caught.value.code == "patches-malformed"
+    assert "'timestamp'" in str(caught.value)
+
+
+@pytest.mark.parametrize("timestamp", [None, 0, UPLOADED_MS // 1000, UPLOADED_MS, UPLOADED_MS + CLOCK_SKEW_MS])
+def test_parse_patches__timestamp_of_the_past(timestamp: int | None) -> None:
+    body = json.dumps({"packages": {"foo-1.0-0.tar.bz2": {"timestamp": timestamp}}}).encode()
+
+    assert parse_patches(body, uploaded_ms=UPLOADED_MS).fixes["foo-1.0-0.tar.bz2"] == ({"timestamp": timestamp},)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "patches-not-json"),
+        (b"{", "patches-not-json"),
+        (b"\xff\xfe{}", "patches-not-json"),
+        (b"\xef\xbb\xbf{}", "patches-not-json"),
+        (b"[" * 100_000, "patches-not-json"),
+        (b"[]", "patches-not-object"),
+        (b"null", "patches-not-object"),
+        (b'"text"', "patches-not-object"),
+        (b'{"patch_instructions_version": 3}', "patches-version"),
+        (b'{"patch_instructions_version": 0}', "patches-version"),
+        (b'{"patch_instructions_version": true}', "patches-version"),
+        (b'{"patch_instructions_version": "1"}', "patches-version"),
+        (b'{"patch_instructions_version": null}', "patches-version"),
+        (b'{"patch_instructions_version": [1]}', "patches-version"),
+        (b'{"packages": []}', "patches-malformed"),
+        (b'{"packages.conda": null}', "patches-malformed"),
+        (b'{"packages": {"foo-1.0-0.tar.bz2": []}}', "patches-malformed"),
+        (b'{"packages": {"foo-1.0-0.zip": {}}}', "patches-malformed"),
+        (b'{"remove": "foo-1.0-0.conda"}', "patches-malformed"),
+        (b'{"remove": [1]}', "patches-malformed"),
+        (b'{"remove": {"foo-1.0-0.conda": 1}}', "patches-malformed"),
+        (b'{"revoke": ["foo"]}', "patches-malformed"),
+    ],
+)
+def test_parse_patches__refused(body: bytes, code: str) -> None:
+    assert refuse(body) == code
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"1e999",
+        b"18446744073709551616",
+        b"-9223372036854775809",
+        b"9" * 5000,
+        b'"\\ud800"',
+        b'{"\\udfff": 1}',
+        b"[" * 80 + b"]" * 80,
+        b'{"a": 1, "a": 2}',
+    ],
+)
+def test_parse_patches__values_that_no_encoding_can_carry(value: bytes) -> None:
+    """Such a value would be committed, and break every file that is made of the commit."""
+    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"x-unknown": ' + value + b"}}}").startswith("patches-")
+
+
+def test_parse_patches__too_large() -> None:
+    assert refuse(b" " * (MAX_PATCH_BYTES + 1)) == "patches-too-large"
+
+
+def test_parse_patches__unknown_parts_are_left_alone() -> None:
+    assert parse(patch_instructions_version=2, more={"a": 1}) == NO_PATCHES
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | filenames,
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        filenames
+        | st.sampled_from(["packages", "packages.conda", "remove", "revoke", "patch_instructions_version", "depends",
+                           "run_exports", "timestamp"])
+        | st.text(max_size=4),
+        inner,
+        max_size=3,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(junk | st.fixed_dictionaries({"patch_instructions_version": st.just(2), "packages": junk, "remove": junk}))
+def test_parse_patches__anything_is_refused_or_can_be_published(document: object) -> None:
+    try:
+        patches = parse_patches(json.dumps(document).encode())
+    except RejectedError as error:
+        assert error.code.startswith("patches-")  # noqa: PT017 - either way is right
+        return
+    record = {"name": "foo", "version": "1.0", "build": "0", "md5": "0a" * 16, "sha256": "0b" * 32, "size": 1}
+    cards = {
+        filename: Card(record={**record, "name": filename.partition("-")[0]}, run_exports={}, facts={}, etag="e")
+        for filename in ("foo-1.0-0.tar.bz2", "foo-1.0-0.conda")
+    }
+    shard = make_shard(cards, patches)
+    encode_shard(shard)
+    encode_json([shard.packages, shard.packages_conda])
+    assert all(isinstance(shown["run_exports"], dict) for shown in [*shard.packages.values()])
