@@ -21,18 +21,18 @@ from constructs import Construct
 
 from infra.acknowledging import acknowledge_patterns, acknowledge_rules
 from infra.config import Configuration, Publisher
+from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.errors import UsageError
-from lambdas.channel.names import (
+from lambdas.channel.layout import (
     ACCESS_KEY,
+    ATTESTATIONS_SUFFIX,
     AUDIT_PREFIX,
-    EXTENSIONS,
     PATCH_INSTRUCTIONS,
     PRIVATE_PREFIX,
     REJECTED_PREFIX,
-    SIGNATURES_SUFFIX,
 )
 
-NOTIFIED_SUFFIXES = (*EXTENSIONS, SIGNATURES_SUFFIX, PATCH_INSTRUCTIONS)
+NOTIFIED_SUFFIXES = (*extensions, ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
 NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 
 _READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
@@ -176,9 +176,9 @@ class Storage(Construct):
         Raises:
             UsageError: its patterns are too many for one role.
         """
-        suffixes: list[str] = list(EXTENSIONS)
+        suffixes: list[str] = list(extensions)
         if publisher.may_attest:
-            suffixes += [extension + SIGNATURES_SUFFIX for extension in EXTENSIONS]
+            suffixes += [extension + ATTESTATIONS_SUFFIX for extension in extensions]
         subdirs = [f"{channel}/{subdir}" for channel in publisher.channels for subdir in publisher.subdirs]
         artifacts = [f"{subdir}/{artifact}" for subdir in subdirs for artifact in publisher.artifacts]
         uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
@@ -257,7 +257,7 @@ class Storage(Construct):
                 effect=iam.Effect.DENY,
                 principals=[iam.AnyPrincipal()],
                 actions=["s3:PutObject"],
-                resources=[self._arn(f"*{extension}") for extension in EXTENSIONS],
+                resources=[self._arn(f"*{extension}") for extension in extensions],
                 conditions={
                     "Null": {"s3:if-none-match": "true"},
                     # The parts of a multipart upload can't carry the header; its completion does.

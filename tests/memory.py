@@ -19,6 +19,7 @@ from lambdas.storage.protocol import (
     Condition,
     ContentHeaders,
     CopyRange,
+    FetchedObject,
     IfAbsent,
     ObjectInfo,
     Part,
@@ -106,6 +107,13 @@ class MemoryStorage:
             if found is None or found.body is None:
                 return None
             return StoredObject(info=found.info, body=found.body)
+
+    def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
+        with self._request("get", key):
+            found = self._find(key, None)
+            if found is None or found.body is None:
+                return None
+            return FetchedObject(info=found.info, body=found.body if found.info.size <= max_bytes else None)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         with self._request("get", info.key):

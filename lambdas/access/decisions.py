@@ -18,7 +18,7 @@ from lambdas.access.document import AccessDocument, Issuer, Scope, Token, Visibi
 from lambdas.access.globs import glob_matches, matches_any
 from lambdas.access.identity import InvalidIdentityError, looks_like_identity, verify_identity
 from lambdas.access.tokens import hash_token, is_token
-from lambdas.channel.names import EXTENSIONS
+from lambdas.channel.artifact_kinds import extensions
 
 MAX_REMEMBERED_IDENTITIES: Final = 1024
 
@@ -131,7 +131,7 @@ def find_package(filename: str) -> str | None:
     which a pattern other than ``*`` does not cover.
     """
     lower = filename.lower()
-    ends = [end for extension in EXTENSIONS if (end := lower.rfind(extension)) >= 0]
+    ends = [end for extension in extensions if (end := lower.rfind(extension)) >= 0]
     if not ends:
         return None
     parts = filename[: max(ends)].rsplit("-", 2)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lambdas.authorizer.log import report
-from lambdas.channel.names import find_extension
+from lambdas.channel.artifact_kinds import kind_of
 
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
 NO_STORE: Final = "no-store"
@@ -63,4 +63,4 @@ def decide_cache_control(status: str, *, uri: str) -> str | None:
 
 def _is_immutable(uri: str) -> bool:
     """Say whether it is an artifact, or ``/CHANNEL/SUBDIR/shards/NAME``."""
-    return find_extension(uri) is not None or uri.split("/")[3:-1] == [_SHARDS]
+    return kind_of(uri) is not None or uri.split("/")[3:-1] == [_SHARDS]

@@ -13,7 +13,7 @@ from lambdas.access.document import MAX_DOCUMENT_BYTES
 from lambdas.authorizer.rules import FetchedDocument
 from lambdas.authorizer.sigv4 import EMPTY_SHA256, AwsCredentials, sign_get
 from lambdas.channel.errors import UnavailableError
-from lambdas.channel.names import ACCESS_KEY
+from lambdas.channel.layout import ACCESS_KEY
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse

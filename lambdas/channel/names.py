@@ -1,7 +1,4 @@
-"""The grammar of channels, subdirs, filenames and keys: parse, format.
-
-Owns every rule about what a name may look like and where in the bucket a thing lives. Knows
-nothing of what is inside an artifact. Standard library only: the authorizer carries it too.
+"""The grammar of names: channels, subdirs, packages, versions, build strings. Pure; standard library only.
 
 Source: CEP 26 (identifying packages and channels in the conda ecosystem).
 """
@@ -10,30 +7,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, NewType
+from typing import NewType
 
 from lambdas.channel.errors import InvalidNameError
 
 Channel = NewType("Channel", str)
-Subdir = NewType("Subdir", str)
+SubdirName = NewType("SubdirName", str)
 PackageName = NewType("PackageName", str)
-Extension = Literal[".conda", ".tar.bz2"]
 
-NOARCH = Subdir("noarch")
-PRIVATE_PREFIX = ".fairway/"
-ACCESS_KEY = ".fairway/access.json"
-AUDIT_PREFIX = ".fairway/audit/"
-REJECTED_PREFIX = ".fairway/rejected/"
-SIGNATURES_SUFFIX = ".sigs"
-PATCH_INSTRUCTIONS = "patch_instructions.json"
+NOARCH = SubdirName("noarch")
 RESERVED_CHANNELS = frozenset({"t", "label"})
 
 MAX_CHANNEL_CHARS = 128
 MAX_SUBDIR_CHARS = 32
 MAX_FIELD_CHARS = 64  # name, version, build string: each
-MAX_FILENAME_CHARS = 211
-
-EXTENSIONS: tuple[Extension, ...] = (".conda", ".tar.bz2")
 
 _CHANNEL = re.compile(r"[a-z0-9_][a-z0-9_.-]*\Z")
 _SUBDIR = re.compile(r"(?:noarch|[a-z0-9]+-[a-z0-9]+)\Z")
@@ -48,56 +35,11 @@ class SubdirId:
     """One subdir of one channel: what one index covers."""
 
     channel: Channel
-    subdir: Subdir
+    name: SubdirName
 
     def __str__(self) -> str:
         """Format as in keys and URLs: ``CHANNEL/SUBDIR``."""
-        return f"{self.channel}/{self.subdir}"
-
-    def key(self, filename: str) -> str:
-        """Return the key of a file of this subdir."""
-        return f"{self.channel}/{self.subdir}/{filename}"
-
-    def private_key(self, collection: str, name: str = "") -> str:
-        """Return the key of something kept about this subdir where no reader may look."""
-        return f"{PRIVATE_PREFIX}{collection}/{self.channel}/{self.subdir}/{name}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Distribution:
-    """A filename, taken apart: ``NAME-VERSION-BUILD.EXTENSION``."""
-
-    name: PackageName
-    version: str
-    build: str
-    extension: Extension
-
-    @property
-    def stem(self) -> str:
-        """The filename without its extension."""
-        return f"{self.name}-{self.version}-{self.build}"
-
-    @property
-    def filename(self) -> str:
-        """The filename."""
-        return self.stem + self.extension
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArtifactKey:
-    """Where an artifact lives."""
-
-    path: SubdirId
-    distribution: Distribution
-
-    @property
-    def filename(self) -> str:
-        """The last part of the key."""
-        return self.distribution.filename
-
-    def __str__(self) -> str:
-        """Format as the S3 key."""
-        return self.path.key(self.filename)
+        return f"{self.channel}/{self.name}"
 
 
 def parse_channel(text: str) -> Channel:
@@ -120,7 +62,7 @@ def parse_channel(text: str) -> Channel:
     return Channel(text)
 
 
-def parse_subdir(text: str) -> Subdir:
+def parse_subdir(text: str) -> SubdirName:
     """Check the name of a subdir: ``noarch`` or ``OS-ARCHITECTURE``.
 
     Raises:
@@ -131,7 +73,7 @@ def parse_subdir(text: str) -> Subdir:
     if len(text) > MAX_SUBDIR_CHARS or not _SUBDIR.match(text):
         message = f"invalid subdir {text!r}"
         raise InvalidNameError(message, hint="a subdir is 'noarch' or like 'linux-64': a-z and 0-9 around one '-'")
-    return Subdir(text)
+    return SubdirName(text)
 
 
 def parse_subdir_id(text: str) -> SubdirId:
@@ -192,53 +134,3 @@ def parse_build(text: str) -> str:
         message = f"invalid build string {text!r}"
         raise InvalidNameError(message, hint="use letters, digits, '_', '.' and '+', at most 64")
     return text
-
-
-def find_extension(filename: str) -> Extension | None:
-    """Return the artifact extension that the filename ends with, if any."""
-    return next((extension for extension in EXTENSIONS if filename.endswith(extension)), None)
-
-
-def is_artifact_like(filename: str) -> bool:
-    """Tell whether somebody meant an artifact, or its signatures: by the extension, whatever its case."""
-    return find_extension(filename.lower().removesuffix(SIGNATURES_SUFFIX)) is not None
-
-
-def parse_filename(filename: str) -> Distribution:
-    """Take an artifact's filename apart.
-
-    Raises:
-        InvalidNameError: it is not ``NAME-VERSION-BUILD`` with ``.conda`` or ``.tar.bz2``.
-
-    Source: CEP 26, filenames.
-    """
-    extension = find_extension(filename)
-    if extension is None:
-        message = f"not an artifact's filename: {filename!r}"
-        raise InvalidNameError(message, hint="artifacts end in .conda or .tar.bz2")
-    if len(filename) > MAX_FILENAME_CHARS:
-        message = f"filename longer than {MAX_FILENAME_CHARS} characters: {filename!r}"
-        raise InvalidNameError(message)
-    parts = filename[: -len(extension)].rsplit("-", 2)
-    if len(parts) != 3:  # noqa: PLR2004 - name, version, build
-        message = f"not NAME-VERSION-BUILD{extension}: {filename!r}"
-        raise InvalidNameError(message, hint="rename the file to what its info/index.json says")
-    name, version, build = parts
-    return Distribution(
-        name=parse_package_name(name), version=parse_version(version), build=parse_build(build), extension=extension
-    )
-
-
-def parse_artifact_key(key: str) -> ArtifactKey:
-    """Take an artifact's S3 key apart: ``CHANNEL/SUBDIR/FILENAME``.
-
-    Raises:
-        InvalidNameError: wrong depth, or a part that breaks its grammar.
-    """
-    parts = key.split("/")
-    if len(parts) != 3:  # noqa: PLR2004 - channel, subdir, filename
-        message = f"key is not CHANNEL/SUBDIR/FILENAME: {key!r}"
-        raise InvalidNameError(message, hint="upload to s3://BUCKET/CHANNEL/SUBDIR/, for instance .../team/noarch/")
-    channel, subdir, filename = parts
-    path = SubdirId(channel=parse_channel(channel), subdir=parse_subdir(subdir))
-    return ArtifactKey(path=path, distribution=parse_filename(filename))

@@ -1,7 +1,7 @@
-"""From queue messages to what is to be looked at. Pure.
+"""From queue messages to the keys to inspect, parsed and grouped by subdir. Pure.
 
-S3's notifications come at least once, in any order, and late: only their keys count. Beside them come
-*reminders* of keys that the indexer sends itself: ``CHANNEL/SUBDIR/`` where files were left for later.
+S3's notifications come at least once, in any order, and late: only their keys count. The indexer also
+sends messages to itself: keys that it had no time for, and ``CHANNEL/SUBDIR/`` if outputs were deferred.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -12,20 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RejectedError
-from lambdas.channel.names import (
-    PATCH_INSTRUCTIONS,
-    PRIVATE_PREFIX,
-    SIGNATURES_SUFFIX,
-    SubdirId,
-    find_extension,
-    parse_artifact_key,
-    parse_subdir_id,
-)
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
+from lambdas.channel.layout import ArtifactKey, AttestationsKey, FolderKey, ParsedKey, PatchesKey, parse_key
+from lambdas.channel.names import SubdirId
 from lambdas.indexer.model import SubdirKeys
 
 _TEST_EVENT: Final = "s3:TestEvent"
-_REMINDER: Final = "fairway:Reminder"
+_REQUEUED: Final = "fairway:Requeued"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,24 +30,25 @@ class Work:
     """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
-def format_requeue(keys: Sequence[str]) -> str:
-    """Return the message that asks for some keys to be looked at."""
-    return json.dumps({"Event": _REMINDER, "Keys": list(keys)})
+def format_requeued(keys: Sequence[str]) -> str:
+    """Return the message that has some keys inspected."""
+    return json.dumps({"Event": _REQUEUED, "Keys": list(keys)})
 
 
 def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
     """Return the keys that one queue message names, decoded.
 
     Raises:
-        InvalidDocumentError: it is neither a requeuer nor an S3 notification about this bucket.
+        InvalidDocumentError: it is neither a message of the indexer nor an S3 notification about this
+            bucket.
     """
     try:
         document: Any = json.loads(body)
         if document.get("Event") == _TEST_EVENT:  # sent when notifications are set up
             return ()
-        if document.get("Event") == _REMINDER:
+        if document.get("Event") == _REQUEUED:
             if not all(isinstance(key, str) for key in document["Keys"]):
-                raise InvalidDocumentError("a requeuer of what is no key")
+                raise InvalidDocumentError("a requeued key is not text")
             return tuple(document["Keys"])
         keys = []
         for record in document["Records"]:
@@ -67,47 +61,32 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
 
 
 def plan_work(keys: Iterable[str]) -> Work:
-    """Group keys by subdir; what is none of our business is left out."""
-    artifacts: dict[SubdirId, set[str]] = {}
-    sidecars: dict[SubdirId, set[str]] = {}
-    patched: set[SubdirId] = set()
-    deferred: set[SubdirId] = set()
+    """Parse keys and group them by subdir; keys that concern no index are left out."""
+    parsed: dict[SubdirId, list[ParsedKey]] = {}
     invalid_keys: dict[str, InvalidNameError] = {}
     for key in keys:
-        if key.startswith(PRIVATE_PREFIX):
-            continue
-        folder, _, filename = key.rpartition("/")
-        artifact = key.removesuffix(SIGNATURES_SUFFIX)
         try:
-            if not filename:
-                deferred.add(parse_subdir_id(folder))
-            elif filename == PATCH_INSTRUCTIONS:
-                patched.add(parse_subdir_id(folder))
-            elif find_extension(artifact) is not None:
-                parsed = parse_artifact_key(artifact)
-                (artifacts if artifact == key else sidecars).setdefault(parsed.path, set()).add(parsed.filename)
+            found = parse_key(key)
         except InvalidNameError as error:
-            if filename:
+            if not key.endswith("/"):  # a folder is no upload
                 invalid_keys[key] = error
+            continue
+        if found is not None:
+            parsed.setdefault(_subdir_of(found), []).append(found)
     return Work(
-        subdirs={
-            path: SubdirKeys(
-                artifacts=frozenset(artifacts.get(path, ())),
-                sidecars=frozenset(sidecars.get(path, ())),
-                patches=path in patched,
-                deferred=path in deferred,
-            )
-            for path in sorted({*artifacts, *sidecars, *patched, *deferred}, key=str)
-        },
+        subdirs={subdir: _group(found) for subdir, found in sorted(parsed.items(), key=lambda item: str(item[0]))},
         invalid_keys=invalid_keys,
     )
 
 
-def make_invalid_key_rejection(error: InvalidNameError) -> RejectedError:
-    """Return why an upload under an impossible key is refused."""
-    return RejectedError("invalid-key", str(error), hint=error.hint)
+def _subdir_of(key: ParsedKey) -> SubdirId:
+    return key.artifact.subdir if isinstance(key, AttestationsKey) else key.subdir
 
 
-def find_subdir(key: str) -> SubdirId | None:
-    """Return the subdir whose index a key concerns, if any."""
-    return next(iter(plan_work([key]).subdirs), None)
+def _group(keys: Sequence[ParsedKey]) -> SubdirKeys:
+    return SubdirKeys(
+        artifacts=frozenset(key for key in keys if isinstance(key, ArtifactKey)),
+        attestations=frozenset(key.artifact for key in keys if isinstance(key, AttestationsKey)),
+        patches=any(isinstance(key, PatchesKey) for key in keys),
+        deferred=any(isinstance(key, FolderKey) for key in keys),
+    )

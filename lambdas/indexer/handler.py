@@ -107,25 +107,25 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
     What lies where nothing can be indexed harms no reader, and comes last.
     """
     channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
-    subdirs = [path for channel in channels for path in list_subdirs(storage(), channel)]
+    subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
     done = failed = 0
     while subdirs and context.get_remaining_time_in_millis() > _SUBDIR_MS:
-        path = subdirs.pop()
+        subdir = subdirs.pop()
         try:
-            for report in reconcile(storage(), indexer(), path):
-                _tell(str(path), report)
+            for report in reconcile(storage(), indexer(), subdir):
+                _tell(str(subdir), report)
                 _tell_failures(report)
             grace_ms = settings().shard_grace_days * DAY_MS
-            try_collect_garbage(storage(), path, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
+            try_collect_garbage(storage(), subdir, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
         except FairwayError:
-            logger.exception("subdir not reconciled", extra={"subdir": str(path)})
+            logger.exception("subdir not reconciled", extra={"subdir": str(subdir)})
             failed += 1
     for channel in [*channels, *([] if event.get("channels") else [None])]:
         _reject_invalid_keys(channel, context)
     _count("UnreconciledSubdirs", failed + len(subdirs))
-    return {"reconciled": done, "failed": failed, "unfinished": [str(path) for path in subdirs]}
+    return {"reconciled": done, "failed": failed, "unfinished": [str(subdir) for subdir in subdirs]}
 
 
 def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> None:
@@ -162,13 +162,13 @@ class _Batch:
                 )
                 self._failures |= report.failures
                 _tell("nowhere", report)
-        for path, touched in work.subdirs.items():
-            with self._guarded(by_subdir[path]):
+        for subdir, touched in work.subdirs.items():
+            with self._guarded(by_subdir[subdir]):
                 with tracer.provider.in_subsegment("## index"):
-                    report = indexer().index(path, touched, until=until)
+                    report = indexer().index(subdir, touched, until=until)
                 self._failures |= report.failures
                 self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
-                _tell(str(path), report)
+                _tell(str(subdir), report)
 
     def _list_keys(self) -> list[str]:
         return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
@@ -210,7 +210,7 @@ class _Batch:
                 raise failure
 
 
-def _tell(path: str, report: Report) -> None:
+def _tell(subdir: str, report: Report) -> None:
     counts: dict[str, int] = {}
     for outcome in report.outcomes:
         counts[outcome.status] = counts.get(outcome.status, 0) + 1
@@ -221,7 +221,7 @@ def _tell(path: str, report: Report) -> None:
     _count("RejectedUploads", counts.get("rejected", 0))
     _count("Commits", report.commits)
     _count("CommitConflicts", report.conflicts)
-    logger.info("settled", extra={"subdir": path, **counts, "commits": report.commits, "conflicts": report.conflicts})
+    logger.info("settled", extra={"subdir": subdir, **counts, "commits": report.commits, "conflicts": report.conflicts})
 
 
 def _tell_failures(report: Report) -> None:

@@ -24,15 +24,8 @@ from lambdas.channel.errors import (
     UnavailableError,
     VanishedError,
 )
-from lambdas.channel.names import (
-    NOARCH,
-    PATCH_INSTRUCTIONS,
-    ArtifactKey,
-    Channel,
-    PackageName,
-    SubdirId,
-    parse_artifact_key,
-)
+from lambdas.channel.layout import PATCH_INSTRUCTIONS, SHARD_INDEX, ArtifactKey, parse_artifact_key
+from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.inspect import Absent, Finding, Inspector, Present, Rejected
 from lambdas.indexer.model import Outcome, Policy, Rejection, Report, Status, SubdirKeys
@@ -54,7 +47,7 @@ from lambdas.indexer.tree.commit import (
 )
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, ShardHash, apply_shards
+from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
 from lambdas.indexer.tree.shards import MAX_SHARD_BYTES, encode_shard, find_overflow, iter_records, make_shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
@@ -104,7 +97,7 @@ class Indexer:
         self._remind = requeue
         self._sleep = sleep
 
-    def index(self, path: SubdirId, touched: SubdirKeys, *, until: float = math.inf) -> Report:
+    def index(self, subdir: SubdirId, touched: SubdirKeys, *, until: float = math.inf) -> Report:
         """Make the index of a subdir, and all that is made of it, agree with the storage.
 
         From ``until`` on (seconds of ``time.monotonic``), no further artifact is read: those fail with
@@ -116,9 +109,9 @@ class Indexer:
         """
         may_defer = self._remind is not None and not touched.deferred
         inspector = Inspector(self._storage, is_late=lambda: time.monotonic() >= until)
-        return self._index(path, touched, _Run(inspector=inspector, may_defer=may_defer))
+        return self._index(subdir, touched, _Run(inspector=inspector, may_defer=may_defer))
 
-    def rebuild(self, path: SubdirId, touched: SubdirKeys) -> Report:
+    def rebuild(self, subdir: SubdirId, touched: SubdirKeys) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.
 
         ``touched`` names every artifact that is there. What the storage holds is the truth: an
@@ -127,16 +120,16 @@ class Indexer:
         Raises:
             TransientError: as ``index``.
         """
-        return self._index(path, touched, _Run(inspector=Inspector(self._storage), is_rebuild=True))
+        return self._index(subdir, touched, _Run(inspector=Inspector(self._storage), is_rebuild=True))
 
-    def _index(self, path: SubdirId, touched: SubdirKeys, run: _Run) -> Report:
-        commit = self._settle(path, touched, run)
-        has_deferred = commit.etag is not None and self._project(path, commit, run)
-        if path.subdir != NOARCH:
-            self._ensure_noarch(path.channel)
-        has_deferred = has_deferred or self._project_channel(path.channel, run)
+    def _index(self, subdir: SubdirId, touched: SubdirKeys, run: _Run) -> Report:
+        commit = self._settle(subdir, touched, run)
+        has_deferred = commit.etag is not None and self._project(subdir, commit, run)
+        if subdir.name != NOARCH:
+            self._ensure_noarch(subdir.channel)
+        has_deferred = has_deferred or self._project_channel(subdir.channel, run)
         if has_deferred and self._remind is not None:
-            self._remind(path)
+            self._remind(subdir)
         return Report(
             outcomes=tuple(run.outcomes.values()),
             failures=run.failures,
@@ -165,7 +158,7 @@ class Indexer:
             failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
         )
 
-    def _settle(self, path: SubdirId, touched: SubdirKeys, run: _Run) -> Commit:
+    def _settle(self, subdir: SubdirId, touched: SubdirKeys, run: _Run) -> Commit:
         """Swap until the commit agrees with what is under the touched keys, then look once more.
 
         The second look closes the gap between the first one and the swap: an event that came in
@@ -175,65 +168,67 @@ class Indexer:
         for round_number in range(MAX_ROUNDS):
             commits = run.commits
             try:
-                commit, changed = self._settle_once(path, pending, run)
+                commit, changed = self._settle_once(subdir, pending, run)
             except TransientError as error:
                 if round_number == MAX_ROUNDS - 1:
                     raise
                 run.conflicts += isinstance(error, ConflictError)
                 self._pause(round_number)
                 continue
-            moved = self._look_again(path, changed)
+            moved = self._look_again(subdir, changed)
             beside = run.commits > commits and (pending.patches or bool(pending.sidecars))
             if not moved and not beside:
                 return commit
             # Patches and signatures are looked at again by another round, until one changes nothing.
             pending = replace(pending, artifacts=moved) if beside else SubdirKeys(artifacts=moved)
-        raise ConflictError(f"{path} kept changing during {MAX_ROUNDS} rounds")
+        raise ConflictError(f"{subdir} kept changing during {MAX_ROUNDS} rounds")
 
-    def _settle_once(self, path: SubdirId, touched: SubdirKeys, run: _Run) -> tuple[Commit, dict[str, str | None]]:
+    def _settle_once(self, subdir: SubdirId, touched: SubdirKeys, run: _Run) -> tuple[Commit, dict[str, str | None]]:
         """Do one round; return the commit and ``{filename: ETag or None}`` of what it changed.
 
         Raises:
             TransientError: nothing is committed: do another round.
         """
-        base = fetch_commit(self._storage, path)
-        patches, patches_sha256 = self._find_patches(path, base, run, look=touched.patches)
-        keys = {filename: parse_artifact_key(path.key(filename)) for filename in touched.filenames}
+        base = fetch_commit(self._storage, subdir)
+        patches, patches_sha256 = self._find_patches(subdir, base, run, look=touched.patches)
+        keys = {filename: parse_artifact_key(subdir.key(filename)) for filename in touched.filenames}
         names = {key.distribution.name for key in keys.values()}
         if patches_sha256 != base.index.patches_sha256:
-            names |= self._find_patched(path, base, patches)
+            names |= self._find_patched(subdir, base, patches)
         if run.is_rebuild:
             names |= base.index.shards.keys()
-        before, lost = self._fetch_cards(path, base, names)
+        before, lost = self._fetch_cards(subdir, base, names)
         if run.is_rebuild:
             lost |= {filename for cards in before.values() for filename in cards}
         # Artifacts whose cards are lost are read again with the others.
-        keys |= {filename: parse_artifact_key(path.key(filename)) for filename in lost}
-        after, changed = self._look(path, keys, before, touched.sidecars, run)
-        if unknown := {keys[filename].distribution.name for filename in lost if path.key(filename) in run.failures}:
+        keys |= {filename: parse_artifact_key(subdir.key(filename)) for filename in lost}
+        after, changed = self._look(subdir, keys, before, touched.sidecars, run)
+        if unknown := {keys[filename].distribution.name for filename in lost if subdir.key(filename) in run.failures}:
             # The record of such an artifact is as readers see it, patches applied: no base for anything.
-            failure = next(run.failures[path.key(filename)] for filename in lost if path.key(filename) in run.failures)
+            failure = next(
+                run.failures[subdir.key(filename)] for filename in lost if subdir.key(filename) in run.failures
+            )
             if patches_sha256 != base.index.patches_sha256:
                 raise failure
             for filename in [one for one, key in keys.items() if key.distribution.name in unknown]:
-                run.failures[path.key(filename)] = failure
+                run.failures[subdir.key(filename)] = failure
                 changed.pop(filename, None)
             after = {name: cards for name, cards in after.items() if name not in unknown}
         encoded = _encode_shards(after, patches)
         self._reject_overflow(keys, before, encoded, patches, run)
-        commit = self._commit(path, base, before, encoded, patches_sha256=patches_sha256, is_rebuild=run.is_rebuild)
+        commit = self._commit(subdir, base, before, encoded, patches_sha256=patches_sha256, is_rebuild=run.is_rebuild)
         if commit.sha256 != base.sha256:
             run.commits += 1
         run.encoded |= encoded
         return commit, changed
 
     def _find_patches(
-        self, path: SubdirId, base: Commit, run: _Run, *, look: bool
+        self, subdir: SubdirId, base: Commit, run: _Run, *, look: bool
     ) -> tuple[PatchInstructions, str | None]:
         """Return the patch instructions that are to be in force, and their hash."""
         if not look:
-            return fetch_patches(self._storage, path, base.index.patches_sha256), base.index.patches_sha256
-        key = path.key(PATCH_INSTRUCTIONS)
+            return fetch_patches(self._storage, subdir, base.index.patches_sha256), base.index.patches_sha256
+        key = subdir.key(PATCH_INSTRUCTIONS)
         for _ in range(MAX_EVICTIONS):
             stored = self._storage.get(key)
             if stored is None:
@@ -244,9 +239,9 @@ class Indexer:
             if sha256 == base.index.patches_sha256:
                 run.outcomes.setdefault(key, Outcome(key=key, status="unchanged"))
                 try:
-                    return fetch_patches(self._storage, path, sha256), sha256
+                    return fetch_patches(self._storage, subdir, sha256), sha256
                 except InvalidDocumentError:  # ours is lost: keep theirs
-                    put_patches(self._storage, path, sha256, stored.body)
+                    put_patches(self._storage, subdir, sha256, stored.body)
                     return parse_patches(stored.body), sha256
             try:
                 # A file's times may be older than the file: what is past by now is past.
@@ -257,44 +252,44 @@ class Indexer:
                 rejection = quarantine_upload(self._storage, self._notifier, stored.info, error)
                 run.outcomes[key] = Outcome(key=key, status="rejected", rejection=rejection)
                 if stored.info.version is None:  # nothing earlier can come back: keep what is in force
-                    return fetch_patches(self._storage, path, base.index.patches_sha256), base.index.patches_sha256
+                    return fetch_patches(self._storage, subdir, base.index.patches_sha256), base.index.patches_sha256
                 continue
-            put_patches(self._storage, path, sha256, stored.body)
+            put_patches(self._storage, subdir, sha256, stored.body)
             run.outcomes[key] = Outcome(key=key, status="indexed")
             return patches, sha256
         raise VanishedError(f"{key!r} kept changing")
 
-    def _find_patched(self, path: SubdirId, base: Commit, patches: PatchInstructions) -> set[PackageName]:
+    def _find_patched(self, subdir: SubdirId, base: Commit, patches: PatchInstructions) -> set[PackageName]:
         """Return the names whose records may change when these patches replace those in force."""
         try:
-            old = fetch_patches(self._storage, path, base.index.patches_sha256)
+            old = fetch_patches(self._storage, subdir, base.index.patches_sha256)
         except InvalidDocumentError:  # nobody knows any more what they changed
             return set(base.index.shards)
-        return _names_of(path, old.filenames | patches.filenames) & base.index.shards.keys()
+        return _names_of(subdir, old.filenames | patches.filenames) & base.index.shards.keys()
 
     def _fetch_cards(
-        self, path: SubdirId, base: Commit, names: Iterable[PackageName]
+        self, subdir: SubdirId, base: Commit, names: Iterable[PackageName]
     ) -> tuple[dict[PackageName, Cards], frozenset[str]]:
         """Read cards; where they are lost, make them again from what readers see, to be looked at."""
-        fetched = fetch_cards(self._storage, path, base.index, names)
+        fetched = fetch_cards(self._storage, subdir, base.index, names)
         missing = [name for name, cards in fetched.items() if cards is None]
         cards: dict[PackageName, Cards] = {name: found for name, found in fetched.items() if found is not None}
         lost: set[str] = set()
-        for name, shard in fetch_shards(self._storage, path, base.index, missing).items():
+        for name, shard in fetch_shards(self._storage, subdir, base.index, missing).items():
             cards[name] = {filename: _card_without_etag(record) for filename, record in iter_records(shard)}
             lost |= {*cards[name], *shard.removed}
         return cards, frozenset(lost)
 
     def _look(
         self,
-        path: SubdirId,
+        subdir: SubdirId,
         keys: Mapping[str, ArtifactKey],
         before: Mapping[PackageName, Cards],
         sidecars: frozenset[str],
         run: _Run,
     ) -> tuple[dict[PackageName, dict[str, Card]], dict[str, str | None]]:
         """Look at artifacts, set refused ones aside, and return the cards afterwards."""
-        mutable = run.is_rebuild or self._policy.is_mutable(path.channel)
+        mutable = run.is_rebuild or self._policy.is_mutable(subdir.channel)
 
         def look(filename: str) -> Absent | Present | FairwayError:
             key = keys[filename]
@@ -420,7 +415,7 @@ class Indexer:
 
     def _commit(
         self,
-        path: SubdirId,
+        subdir: SubdirId,
         base: Commit,
         before: Mapping[PackageName, Cards],
         encoded: Mapping[PackageName, EncodedShard],
@@ -444,32 +439,32 @@ class Indexer:
                 shards[name] = shard.sha256
                 new.append(shard)
             elif shard.cards != before.get(name):
-                put_cards(self._storage, path, shard.sha256, shard.cards)
+                put_cards(self._storage, subdir, shard.sha256, shard.cards)
         created_ms = max(
             (card.record["indexed_timestamp"] for shard in new for card in shard.cards.values()), default=0
         )
         index = apply_shards(base.index, shards, created_ms=created_ms)
         index = replace(index, patches_sha256=patches_sha256)
-        wanted = base.etag is None and (path.subdir == NOARCH or bool(index.shards))
+        wanted = base.etag is None and (subdir.name == NOARCH or bool(index.shards))
         if index == base.index and not wanted:
             if is_rebuild:
-                put_shards(self._storage, path, new)
+                put_shards(self._storage, subdir, new)
             return base
-        put_shards(self._storage, path, new)
-        return replace_commit(self._storage, path, base, index)
+        put_shards(self._storage, subdir, new)
+        return replace_commit(self._storage, subdir, base, index)
 
-    def _look_again(self, path: SubdirId, changed: Mapping[str, str | None]) -> frozenset[str]:
+    def _look_again(self, subdir: SubdirId, changed: Mapping[str, str | None]) -> frozenset[str]:
         """Return which artifacts are not what was just committed any more."""
 
         def has_moved(filename: str) -> bool:
-            info = self._storage.head(path.key(filename))
+            info = self._storage.head(subdir.key(filename))
             return (None if info is None else info.etag) != changed[filename]
 
         filenames = sorted(changed)
         moved = in_parallel(has_moved, filenames)
         return frozenset(filename for filename, one in zip(filenames, moved, strict=True) if one)
 
-    def _project(self, path: SubdirId, commit: Commit, run: _Run) -> bool:
+    def _project(self, subdir: SubdirId, commit: Commit, run: _Run) -> bool:
         """Bring projections up to date, unless somebody has committed since: then that is theirs to do.
 
         Whoever swaps last projects. Should they die, their messages come again, and with them the
@@ -482,7 +477,7 @@ class Indexer:
         for round_number in range(MAX_ROUNDS):
             projector = SubdirProjector(
                 storage=self._storage,
-                path=path,
+                subdir=subdir,
                 commit=current,
                 outputs=self._policy.outputs,
                 is_rebuild=run.is_rebuild,
@@ -496,7 +491,7 @@ class Indexer:
                 projector.project()
             except ConflictError:
                 lost = True
-            info = self._storage.head(path.key(SHARD_INDEX))
+            info = self._storage.head(subdir.key(SHARD_INDEX))
             is_latest = info is not None and info.etag == current.etag
             if is_latest and not lost:
                 return projector.has_deferred
@@ -506,18 +501,18 @@ class Indexer:
             if not is_latest:
                 # What we wrote may have gone over what the later one wrote: an ETag says which bytes are
                 # there, and the same bytes come back when a change is taken back. So look once more.
-                current = fetch_commit(self._storage, path)
-        raise ConflictError(f"{path} kept changing during {MAX_ROUNDS} rounds")
+                current = fetch_commit(self._storage, subdir)
+        raise ConflictError(f"{subdir} kept changing during {MAX_ROUNDS} rounds")
 
     def _ensure_noarch(self, channel: Channel) -> None:
         """Invariant 13: the noarch subdir exists from the first upload to a channel on."""
-        path = SubdirId(channel=channel, subdir=NOARCH)
+        subdir = SubdirId(channel=channel, name=NOARCH)
         # The page is written last: where it is, all else was written before.
-        if self._storage.head(path.key(SUBDIR_PAGE)) is not None:
+        if self._storage.head(subdir.key(SUBDIR_PAGE)) is not None:
             return
         run = _Run(inspector=Inspector(self._storage))
-        commit = self._settle(path, SubdirKeys(), run)
-        self._project(path, commit, run)
+        commit = self._settle(subdir, SubdirKeys(), run)
+        self._project(subdir, commit, run)
 
     def _project_channel(self, channel: Channel, run: _Run) -> bool:
         """Do the same for the files of the channel."""
@@ -561,11 +556,11 @@ def _encode_shards(after: Mapping[PackageName, Cards], patches: PatchInstruction
     return encoded
 
 
-def _names_of(path: SubdirId, filenames: Iterable[str]) -> set[PackageName]:
+def _names_of(subdir: SubdirId, filenames: Iterable[str]) -> set[PackageName]:
     names = set()
     for filename in filenames:
         try:
-            names.add(parse_artifact_key(path.key(filename)).distribution.name)
+            names.add(parse_artifact_key(subdir.key(filename)).distribution.name)
         except InvalidNameError:
             continue  # patches may name artifacts of old that could not be here
     return names

@@ -6,26 +6,28 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from lambdas.channel.errors import FairwayError
-from lambdas.channel.names import Channel
+from lambdas.channel.layout import ArtifactKey, SubdirLayout
+from lambdas.channel.names import Channel, SubdirId
 
 Status = Literal["indexed", "removed", "unchanged", "rejected"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubdirKeys:
-    """What to inspect in one subdir; filenames of artifacts."""
+    """What to inspect in one subdir."""
 
-    artifacts: frozenset[str] = frozenset()
-    sidecars: frozenset[str] = frozenset()
-    """Artifacts whose ``.sigs`` changed."""
+    artifacts: frozenset[ArtifactKey] = frozenset()
+    attestations: frozenset[ArtifactKey] = frozenset()
+    """Artifacts whose attestations changed."""
     patches: bool = False
     deferred: bool = False
     """Outputs that earlier runs deferred are due now."""
 
-    @property
-    def filenames(self) -> frozenset[str]:
-        """Every artifact to inspect."""
-        return self.artifacts | self.sidecars
+    def list_keys(self, subdir: SubdirId) -> list[str]:
+        """Return the keys in messages that lead here."""
+        layout = SubdirLayout(subdir=subdir)
+        keys = [str(key) for key in self.artifacts] + [key.attestations for key in self.attestations]
+        return keys + [layout.patch_instructions] * self.patches + [layout.prefix] * self.deferred
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

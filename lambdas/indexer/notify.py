@@ -92,13 +92,13 @@ class QueueNotifier:
         self._queue_url = queue_url
         self._delay_seconds = delay_seconds
 
-    def requeue(self, path: SubdirId) -> None:
+    def requeue(self, subdir: SubdirId) -> None:
         """Have what was left for later in a subdir written after the delay.
 
         Raises:
             UnavailableError: the queue did not take it.
         """
-        self._send([path.key("")], delay_seconds=self._delay_seconds)
+        self._send([subdir.key("")], delay_seconds=self._delay_seconds)
 
     def requeue_keys(self, keys: Sequence[str]) -> None:
         """Have keys looked at that there was no time for.
@@ -120,7 +120,7 @@ class QueueNotifier:
 def plan_paths(keys: Sequence[str]) -> list[str]:
     """Return the paths to invalidate: each key's own, or, where there are many, whole folders. Pure.
 
-    A wildcard is one path, and 1,000 paths a month are free.
+    A wildcard is one subdir, and 1,000 paths a month are free.
 
     Source: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html
     """

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import PRIVATE_PREFIX
+from lambdas.channel.layout import PRIVATE_PREFIX
 from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.settings import Settings
 from lambdas.indexer.tree.encoding import decode_json, encode_json

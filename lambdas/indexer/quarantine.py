@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError, RejectedError
-from lambdas.channel.names import REJECTED_PREFIX
+from lambdas.channel.layout import REJECTED_PREFIX
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectInfo, ObjectStorage

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.access.document import AccessDocument, encode_access, parse_access
 from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnavailableError
-from lambdas.channel.names import ACCESS_KEY
+from lambdas.channel.layout import ACCESS_KEY
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

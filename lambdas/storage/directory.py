@@ -18,11 +18,11 @@ from lambdas.channel.errors import (
     UnavailableError,
     VanishedError,
 )
-from lambdas.channel.names import PRIVATE_PREFIX
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
     Condition,
     ContentHeaders,
+    FetchedObject,
     IfAbsent,
     IfMatch,
     ObjectInfo,
@@ -31,6 +31,7 @@ from lambdas.storage.protocol import (
     check_parts,
 )
 
+_PRIVATE_PREFIX: Final = ".fairway/"
 _TEMPORARY: Final = ".fairway-"
 _OWN: Final = frozenset({".fairway/metadata", ".fairway/lock"})  # no objects
 
@@ -75,6 +76,18 @@ class DirectoryStorage:
         except OSError as error:
             raise _translate_os_error(error, key) from error
         return StoredObject(info=self._describe(key, status), body=body)
+
+    def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
+        """Inspect a file, and read it if it is small enough."""
+        try:
+            with self._path(key).open("rb") as file:
+                status = os.fstat(file.fileno())
+                body = file.read() if status.st_size <= max_bytes else None
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise _translate_os_error(error, key) from error
+        return FetchedObject(info=self._describe(key, status), body=body)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """Read a range of the file, if it is still the same."""
@@ -225,7 +238,7 @@ class DirectoryStorage:
             entries = sorted((self._path(prefix) if prefix else self.root).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
-        yield from (entry.name for entry in entries if entry.is_dir() and entry.name != PRIVATE_PREFIX[:-1])
+        yield from (entry.name for entry in entries if entry.is_dir() and entry.name != _PRIVATE_PREFIX[:-1])
 
     def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the files directly inside a folder."""
@@ -249,7 +262,7 @@ class DirectoryStorage:
             if entry.is_symlink() and entry.is_dir():
                 continue
             if entry.is_dir():
-                ours = folder == self.root and self._channel is not None and entry.name == PRIVATE_PREFIX[:-1]
+                ours = folder == self.root and self._channel is not None and entry.name == _PRIVATE_PREFIX[:-1]
                 if not ours and prefix + entry.name not in _OWN:
                     yield from self._walk(entry, prefix + entry.name + "/")
             elif not entry.name.startswith(_TEMPORARY) and prefix + entry.name not in _OWN:
@@ -259,7 +272,7 @@ class DirectoryStorage:
         parts = key.rstrip("/").split("/")
         if key.startswith("/") or "\0" in key or any(part in {"", ".", ".."} for part in parts):
             raise InvalidNameError(f"not a key of a directory: {key!r}")
-        if self._channel is not None and parts[0] != PRIVATE_PREFIX[:-1]:
+        if self._channel is not None and parts[0] != _PRIVATE_PREFIX[:-1]:
             if parts[0] != self._channel:
                 raise InvalidNameError(f"not a key of the channel {self._channel!r}: {key!r}")
             parts = parts[1:]

@@ -44,6 +44,14 @@ class StoredObject:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FetchedObject:
+    """An object, with its bytes if it was small enough."""
+
+    info: ObjectInfo
+    body: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class IfMatch:
     """Write only where the current object has this ETag."""
 
@@ -110,6 +118,9 @@ class ObjectStorage(Protocol):
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
         """Read a small object whole."""
+
+    def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
+        """Inspect an object and read it, in one request; ``body`` is None if it has more bytes."""
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
         """Read the bytes ``start <= i < stop`` of exactly this version.

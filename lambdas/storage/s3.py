@@ -22,6 +22,7 @@ from lambdas.storage.protocol import (
     Condition,
     ContentHeaders,
     CopyRange,
+    FetchedObject,
     IfAbsent,
     IfMatch,
     ObjectInfo,
@@ -87,6 +88,23 @@ class S3Storage:
         stored = StoredObject(info=_object_info(key, answer, size=len(body)), body=body)
         self._remember(stored)
         return stored
+
+    def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
+        """Inspect and read an object: one GetObject, closed unread if the body is longer."""
+        with _translated(key):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if _is_missing(error):
+                    return None
+                raise
+            size = answer["ContentLength"]
+            info = _object_info(key, answer, size=size)
+            if size > max_bytes:
+                answer["Body"].close()
+                return FetchedObject(info=info, body=None)
+            body = answer["Body"].read()
+        return FetchedObject(info=info, body=body)
 
     def _recall(self, key: str, version: str) -> StoredObject | None:
         with self._lock:

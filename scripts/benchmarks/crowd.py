@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambdas.channel.errors import TransientError
-from lambdas.channel.names import Channel, Subdir, SubdirId
+from lambdas.channel.names import Channel, SubdirId, SubdirName
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, SubdirKeys
 from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
@@ -116,7 +116,7 @@ def main() -> None:
     task: dict[str, Any] = json.load(sys.stdin)
     crowd = Crowd(
         bucket=task["bucket"],
-        path=SubdirId(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"])),
+        path=SubdirId(channel=Channel(task["channel"]), name=SubdirName(task["subdir"])),
         batch=task["batch"],
         window_s=task["window_s"],
     )

@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from lambdas.channel.names import Channel, Subdir, SubdirId
+from lambdas.channel.layout import SHARD_INDEX
+from lambdas.channel.names import Channel, SubdirId, SubdirName
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Rejection, SubdirKeys
-from lambdas.indexer.tree.shard_index import SHARD_INDEX
 from scripts.benchmarks.meter import Meter, MeteredStorage
 
 
@@ -66,7 +66,7 @@ def measure(meter: Meter, indexer: Indexer, path: SubdirId, touched: SubdirKeys)
 def main() -> None:
     """Publish what standard input names."""
     task = json.load(sys.stdin)
-    path = SubdirId(channel=Channel(task["channel"]), subdir=Subdir(task["subdir"]))
+    path = SubdirId(channel=Channel(task["channel"]), name=SubdirName(task["subdir"]))
     meter = Meter()
     reminded: list[SubdirId] = []
     storage = MeteredStorage(task["bucket"], meter)

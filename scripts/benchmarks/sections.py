@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lambdas.channel.names import Channel as ChannelName
-from lambdas.channel.names import PackageName, Subdir, SubdirId
+from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.tree.commit import fetch_commit, fetch_shards
 from lambdas.indexer.tree.shards import iter_records
 from lambdas.storage.s3 import S3Storage
@@ -26,8 +26,8 @@ from tests.builders import conda_package
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-OURS: Final = SubdirId(channel=ChannelName("ours"), subdir=Subdir("linux-64"))
-THEIRS: Final = SubdirId(channel=ChannelName("theirs"), subdir=Subdir("linux-64"))
+OURS: Final = SubdirId(channel=ChannelName("ours"), name=SubdirName("linux-64"))
+THEIRS: Final = SubdirId(channel=ChannelName("theirs"), name=SubdirName("linux-64"))
 RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
 BATCH: Final = 1000  # what the stack is configured with
@@ -240,7 +240,7 @@ def _upload(bench: Bench, bucket: str, path: SubdirId, package: tuple[str, bytes
 
 
 def _task(bucket: str, path: SubdirId) -> dict[str, Any]:
-    return {"bucket": bucket, "channel": path.channel, "subdir": path.subdir}
+    return {"bucket": bucket, "channel": path.channel, "subdir": path.name}
 
 
 def _rattler_task(bench: Bench, bucket: str, filename: str) -> dict[str, Any]:

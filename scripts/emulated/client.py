@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rattler import Channel, Gateway, SourceConfig, install, solve
 from rattler.networking import AuthenticationMiddleware, Client
-from rattler.platform import Subdir
+from rattler.platform import SubdirName
 
 _INDEXES = {".msgpack": "sharded", ".json": "flat"}  # what py-rattler's cache of an index consists of
 
@@ -32,7 +32,9 @@ async def install_packages(channel: str, specs: list[str], folder: Path, *, shar
     cache = folder / "repodata"
     config = SourceConfig(sharded_enabled=sharded, bz2_enabled=False)
     gateway = Gateway(cache_dir=cache, default_config=config, client=client)
-    records = await solve([Channel(channel)], specs, gateway=gateway, platforms=[Subdir.current(), Subdir("noarch")])
+    records = await solve(
+        [Channel(channel)], specs, gateway=gateway, platforms=[SubdirName.current(), SubdirName("noarch")]
+    )
     solved = time.monotonic()
     prefix = folder / "prefix"
     await install(records, target_prefix=prefix, cache_dir=folder / "packages", client=client, show_progress=False)

@@ -19,7 +19,7 @@ from lambdas.access.document import (
     parse_history,
 )
 from lambdas.channel.errors import ConflictError, UsageError
-from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
+from lambdas.channel.layout import ACCESS_KEY, AUDIT_PREFIX
 from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfMatch, ObjectStorage
 
 MAX_ATTEMPTS: Final = 8

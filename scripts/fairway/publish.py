@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import InvalidNameError, PermanentError, RejectedError, UsageError, VanishedError
-from lambdas.channel.names import ArtifactKey, Channel, SubdirId, parse_channel, parse_filename, parse_subdir
+from lambdas.channel.layout import ArtifactKey
+from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
 
@@ -191,7 +193,7 @@ def check_file(file: Path, channel: Channel) -> Candidate:
             "info/index.json has no 'subdir', so it is not known where the package belongs",
             hint="upload it with 'aws s3 cp' to the subdir that you know it is for",
         )
-    path = SubdirId(channel=channel, subdir=parse_subdir(subdir))
+    path = SubdirId(channel=channel, name=parse_subdir(subdir))
     key = ArtifactKey(path=path, distribution=distribution)
     return Candidate(
         file=file, key=key, info=info, record=make_record(info, key, last_modified_ms=time.time_ns() // 10**6)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_key
+from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_artifact_key
 from scripts.fairway.session import Session, format_table, with_session
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def fetch_status(
 
     # The artifact first: what is found of it in the index afterwards is at least as new.
     info = storage.head(str(key))
-    commit = fetch_commit(storage, key.path)
+    commit = fetch_commit(storage, key.subdir)
     names = [key.distribution.name] if key.distribution.name in commit.index.shards else []
-    cards = fetch_cards(storage, key.path, commit.index, names).get(key.distribution.name) or {}
-    shard = fetch_shards(storage, key.path, commit.index, names).get(key.distribution.name)
-    flat = storage.head(key.path.key(f"{REPODATA}.zst"))
+    cards = fetch_cards(storage, key.subdir, commit.index, names).get(key.distribution.name) or {}
+    shard = fetch_shards(storage, key.subdir, commit.index, names).get(key.distribution.name)
+    flat = storage.head(key.subdir.key(f"{REPODATA}.zst"))
     if not is_large(flat):  # the last one of the two, where it need not be waited for
-        flat = storage.head(key.path.key(REPODATA))
+        flat = storage.head(key.subdir.key(REPODATA))
     rejections = fetch_rejections(storage, str(key))
     return decide_status(
         key,

@@ -12,15 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
 from lambdas.channel.errors import ConflictError, InvalidNameError, UsageError
-from lambdas.channel.names import (
-    PATCH_INSTRUCTIONS,
-    Distribution,
-    SubdirId,
-    find_extension,
-    parse_artifact_key,
-    parse_filename,
-)
+from lambdas.channel.layout import PATCH_INSTRUCTIONS, parse_artifact_key
+from lambdas.channel.names import SubdirId
 from scripts.fairway.maintenance import find_subdirs
 from scripts.fairway.session import Session, format_table, with_session
 
@@ -88,7 +83,7 @@ def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
 
 def parse_spec(spec: str) -> Callable[[str], bool]:
     """Return what tells whether a filename is meant."""
-    if find_extension(spec) is not None:
+    if kind_of(spec) is not None:
         return lambda filename: fnmatchcase(filename, spec)
     name, _, rest = spec.partition("=")
     version, _, build = rest.partition("=")
@@ -143,7 +138,7 @@ def _list_filenames(storage: "ObjectStorage", path: SubdirId) -> list[str]:
     from lambdas.indexer.upkeep.listing import list_artifacts  # noqa: PLC0415
 
     filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, path))
-    return [filename for filename in filenames if find_extension(filename) is not None]
+    return [filename for filename in filenames if kind_of(filename) is not None]
 
 
 def _change_all(

@@ -16,7 +16,7 @@ from lambdas.access.decisions import (
     find_scopes,
 )
 from lambdas.access.document import Visibility
-from lambdas.channel.names import parse_filename
+from lambdas.channel.artifact_kinds import parse_filename
 from tests.access_documents import NOW, make_claims, make_document, make_identity, make_issuer, make_secret, make_token
 
 SECRET = make_secret(1)

@@ -62,25 +62,25 @@ def check(storage: S3Storage) -> None:
 
 
 def test_index__over_s3(storage: S3Storage) -> None:
-    foo = NOARCH.key("foo-1.0-0.conda")
+    foo = f"{NOARCH}/foo-1.0-0.conda"
     publish(
         storage,
         {
             foo: package(run_exports=["foo"])[1],
-            NOARCH.key("plus-1.0+cu118-0.conda"): package("plus", "1.0+cu118")[1],
-            NOARCH.key("epoch-1!2.0-0.conda"): package("epoch", "1!2.0")[1],
-            LINUX.key("foo-1.0-0.conda"): package(path=LINUX)[1],
+            f"{NOARCH}/plus-1.0+cu118-0.conda": package("plus", "1.0+cu118")[1],
+            f"{NOARCH}/epoch-1!2.0-0.conda": package("epoch", "1!2.0")[1],
+            f"{LINUX}/foo-1.0-0.conda": package(path=LINUX)[1],
             f"{foo}.sigs": b"[]",
-            NOARCH.key(PATCHES): b'{"packages.conda": {"foo-1.0-0.conda": {"license": "MIT"}}}',
+            f"{NOARCH}/{PATCHES}": b'{"packages.conda": {"foo-1.0-0.conda": {"license": "MIT"}}}',
         },
     )
     check(storage)
 
 
 def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
-    key, first = NOARCH.key("foo-1.0-0.conda"), package()[1]
+    key, first = f"{NOARCH}/foo-1.0-0.conda", package()[1]
     publish(storage, {key: first})
-    notifier = publish(storage, {key: package(depends=["x"])[1], NOARCH.key("bad-1.0-0.conda"): b"bad"})
+    notifier = publish(storage, {key: package(depends=["x"])[1], f"{NOARCH}/bad-1.0-0.conda": b"bad"})
     assert {rejection.code for rejection in notifier.rejections} >= {"filename-taken"}
     assert len(notifier.rejections) == 2
     copy = read(storage)
@@ -93,7 +93,7 @@ def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
 
 def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
     batches = [
-        {NOARCH.key(name): body for name, body in (package(f"p{number % 5}", f"{number}.{one}") for one in range(6))}
+        {f"{NOARCH}/{name}": body for name, body in (package(f"p{number % 5}", f"{number}.{one}") for one in range(6))}
         for number in range(16)
     ]
     with ThreadPoolExecutor(8) as pool:
@@ -101,16 +101,16 @@ def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
     assert not any(notifier.rejections for notifier in announcers)
     check(storage)
     copy = read(storage)
-    assert copy.body(NOARCH.key("repodata.json")).count(b'"indexed_timestamp"') == 96
+    assert copy.body(f"{NOARCH}/repodata.json").count(b'"indexed_timestamp"') == 96
 
 
 def test_reconcile__what_events_lost(storage: S3Storage) -> None:
     """Signatures that changed are known by the listing alone; what can't be indexed is set aside, wherever it is."""
-    signed, other = (NOARCH.key(f"{name}-1.0-0.conda") for name in ("same", "other"))
-    uploads = {NOARCH.key(filename): body for filename, body in (package("same"), package("other"))}
+    signed, other = (f"{NOARCH}/{name}-1.0-0.conda" for name in ("same", "other"))
+    uploads = {f"{NOARCH}/{filename}": body for filename, body in (package("same"), package("other"))}
     publish(storage, {**uploads, f"{signed}.sigs": b"[{}]", f"{other}.sigs": b"[{}]"})
     storage.put(f"{other}.sigs", b"[{} ]", headers=PLAIN)
-    invalid_keys = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", NOARCH.key("deep/Upper-1-0.CONDA")]
+    invalid_keys = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", f"{NOARCH}/deep/Upper-1-0.CONDA"]
     for key in invalid_keys:
         storage.put(key, b"anything", headers=PLAIN)
     differences = find_differences(storage, NOARCH, fetch_commit(storage, NOARCH))

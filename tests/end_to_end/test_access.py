@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambdas.channel.names import ACCESS_KEY
+from lambdas.channel.layout import ACCESS_KEY
 from scripts.emulated.commands import run_tool
 from scripts.emulated.viewer import Viewer, make_basic
 from tests.access_documents import AUDIENCE, ISSUER, KEY, make_claims, make_identity

@@ -11,7 +11,7 @@ import pytest
 from lambdas.access.decisions import Decision, compile_rules, decide
 from lambdas.access.document import AccessDocument, Visibility, encode_access
 from lambdas.access.tokens import is_token
-from lambdas.channel.names import ACCESS_KEY
+from lambdas.channel.layout import ACCESS_KEY
 from lambdas.key_refresher import jwks
 from lambdas.storage.directory import DirectoryStorage
 from lambdas.storage.protocol import ContentHeaders

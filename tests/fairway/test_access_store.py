@@ -5,7 +5,8 @@ import pytest
 from lambdas.access.changes import MAX_HISTORY, apply_token_created, apply_visibility
 from lambdas.access.document import AccessDocument, Change, Visibility, encode_access
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError, UsageError
-from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX, Channel
+from lambdas.channel.layout import ACCESS_KEY, AUDIT_PREFIX
+from lambdas.channel.names import Channel
 from scripts.fairway.access_store import MAX_ATTEMPTS, change_access, fetch_access, fetch_history
 from tests.access_documents import NOW, make_secret, make_token
 from tests.memory import MemoryStorage

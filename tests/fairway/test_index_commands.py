@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdas.channel.names import parse_artifact_key
+from lambdas.channel.layout import parse_artifact_key
 from lambdas.indexer.events import make_invalid_key_rejection, plan_work
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Report

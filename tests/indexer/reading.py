@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import strategies as st
 
+from lambdas.channel.artifact_kinds import Distribution, parse_filename
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import Distribution, parse_filename
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from tests.builders import (

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from lambdas.channel.errors import UnavailableError
+from lambdas.channel.layout import SHARD_INDEX
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, SubdirKeys
 from lambdas.indexer.tree.encoding import decompress
-from lambdas.indexer.tree.shard_index import SHARD_INDEX
 from lambdas.indexer.upkeep import verify
 from lambdas.indexer.upkeep.listing import list_subdirs
 from lambdas.indexer.upkeep.reconcile import reconcile
@@ -19,7 +19,7 @@ from lambdas.indexer.upkeep.verify import ChannelView, Depth, Finding, Problem, 
 from tests.indexer.spliced.test_large_documents import check, fill, is_large
 from tests.indexer.world import LINUX, NOARCH, PATCHES, URL, World, index_keys, package
 
-PACKED = NOARCH.key("repodata.json.zst")
+PACKED = f"{NOARCH}/repodata.json.zst"
 WRITES = {"put", "splice", "copy"}
 PATCH = json.dumps({"packages.conda": {"pkg0003-1.0-0.conda": {"depends": ["patched"]}}}).encode()
 
@@ -61,7 +61,7 @@ def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
 def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> None:
     written = watch(world, lambda: world.publish(NOARCH, package("pkg0012", "2.0")))
     public = [key for key in written if not key.startswith(".fairway/") and "/shards/" not in key]
-    assert public == [NOARCH.key(SHARD_INDEX), PACKED]
+    assert public == [f"{NOARCH}/{SHARD_INDEX}", PACKED]
     assert len(written) == 5, "with the shard, the cards and the tables"
     assert world.reminded == [NOARCH]
     assert "pkg0012-2.0-0.conda" in packed_filenames(world)
@@ -82,7 +82,7 @@ def test_index__once_for_all_publishes_in_between(world: World, monkeypatch: pyt
     assert set(world.reminded) == {NOARCH}
     written = watch(world, world.catch_up)
     for name in ("repodata.json", "run_exports.json.zst", "run_exports.json", "index.html"):
-        assert written.count(NOARCH.key(name)) == 1
+        assert written.count(f"{NOARCH}/{name}") == 1
     assert PACKED not in written
     check(world, monkeypatch)
 
@@ -90,7 +90,7 @@ def test_index__once_for_all_publishes_in_between(world: World, monkeypatch: pyt
 def test_index__reminded_twice(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.catch_up()
-    assert watch(world, lambda: world.index(NOARCH.key(""))) == []
+    assert watch(world, lambda: world.index(f"{NOARCH}/")) == []
     assert world.reminded == []
 
 
@@ -104,7 +104,7 @@ def test_index__duplicate_event_while_something_is_left(world: World) -> None:
 
 def test_index__artifact_and_reminder_in_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
-    world.index(key, NOARCH.key(""))
+    world.index(key, f"{NOARCH}/")
     assert world.reminded == []
     check(world, monkeypatch)
 
@@ -144,19 +144,19 @@ def test_index__grows_large_and_shrinks_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_index__patches_come_and_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    world.storage.upload(NOARCH.key(PATCHES), PATCH)
-    world.index(NOARCH.key(PATCHES))
+    world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
+    world.index(f"{NOARCH}/{PATCHES}")
     assert json.loads(decompress(world.storage.body(PACKED), what=""))["packages.conda"]["pkg0003-1.0-0.conda"][
         "depends"
     ] == ["patched"]
     world.catch_up()
     assert world.record(NOARCH, "pkg0003-1.0-0.conda")["depends"] == ["patched"]
-    assert NOARCH.key("repodata_from_packages.json") in world.storage.list_keys()
+    assert f"{NOARCH}/repodata_from_packages.json" in world.storage.list_keys()
     check(world, monkeypatch)
-    world.storage.remove(NOARCH.key(PATCHES))
-    world.index(NOARCH.key(PATCHES))
+    world.storage.remove(f"{NOARCH}/{PATCHES}")
+    world.index(f"{NOARCH}/{PATCHES}")
     world.catch_up()
-    assert NOARCH.key("repodata_from_packages.json") not in world.storage.list_keys()
+    assert f"{NOARCH}/repodata_from_packages.json" not in world.storage.list_keys()
     check(world, monkeypatch)
 
 
@@ -166,9 +166,9 @@ def test_index__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watch(world, lambda: world.publish(NOARCH, package("pkg0012", "2.0")))[-1] == PACKED
     world.catch_up()
     check(world, monkeypatch)
-    plain = world.storage.body(NOARCH.key("repodata.json"))
-    assert bz2.decompress(world.storage.body(NOARCH.key("repodata.json.bz2"))) == plain
-    current = json.loads(world.storage.body(NOARCH.key("current_repodata.json")))
+    plain = world.storage.body(f"{NOARCH}/repodata.json")
+    assert bz2.decompress(world.storage.body(f"{NOARCH}/repodata.json.bz2")) == plain
+    current = json.loads(world.storage.body(f"{NOARCH}/current_repodata.json"))
     assert "pkg0012-2.0-0.conda" in current["packages.conda"]
 
 
@@ -206,9 +206,9 @@ def test_verify__what_is_left_for_later_is_harmless_for_a_while(world: World) ->
     world.publish(NOARCH, package("pkg0012", "2.0"))
     assert find_wrong(world) == []
     behind = {finding.key for finding in find_wrong(world, later_ms=3_600_000)}
-    assert NOARCH.key("repodata.json") in behind
-    assert NOARCH.key("run_exports.json.zst") in behind
-    assert behind >= {NOARCH.key("index.html"), "team/channeldata.json", "team/rss.xml", "team/index.html"}
+    assert f"{NOARCH}/repodata.json" in behind
+    assert f"{NOARCH}/run_exports.json.zst" in behind
+    assert behind >= {f"{NOARCH}/index.html", "team/channeldata.json", "team/rss.xml", "team/index.html"}
     world.catch_up()
     assert find_wrong(world, later_ms=3_600_000) == []
 
@@ -225,7 +225,7 @@ def test_verify__small_subdir_of_a_large_channel(world: World, monkeypatch: pyte
 
 
 def test_verify__large_files_of_a_channel(world: World) -> None:
-    for name in ("team/channeldata.json", "team/rss.xml", "team/index.html", NOARCH.key("index.html")):
+    for name in ("team/channeldata.json", "team/rss.xml", "team/index.html", f"{NOARCH}/index.html"):
         versions = world.storage.versions[name]
         good = versions[-1]
         versions[-1] = replace(good, body=(good.body or b"").replace(b"pkg0012", b"pkg0099"))
@@ -236,12 +236,12 @@ def test_verify__large_files_of_a_channel(world: World) -> None:
 
 def test_verify__tampered_file_is_found_while_others_are_behind(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
-    info = world.storage.head(NOARCH.key("run_exports.json"))
+    info = world.storage.head(f"{NOARCH}/run_exports.json")
     assert info is not None
     world.storage.put(
-        NOARCH.key("run_exports.json"),
+        f"{NOARCH}/run_exports.json",
         b"{}",
-        headers=world.storage.headers(NOARCH.key("run_exports.json")),
+        headers=world.storage.headers(f"{NOARCH}/run_exports.json"),
         metadata=dict(info.metadata),
     )
     assert [finding.problem for finding in find_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
@@ -251,7 +251,7 @@ def test_project__all_of_a_large_subdir_is_lost_but_the_compressed_file(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("repodata.json", "run_exports.json", "run_exports.json.zst", "index.html"):
-        world.storage.remove(NOARCH.key(name))
+        world.storage.remove(f"{NOARCH}/{name}")
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.catch_up()
     check(world, monkeypatch)

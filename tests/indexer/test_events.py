@@ -104,7 +104,7 @@ def test_parse_message__malformed(body: str) -> None:
 
 @pytest.mark.parametrize("path", [NOARCH, parse_subdir_id("a.b_c/linux-64")])
 def test_parse_message__reminder_of_a_subdir(path: SubdirId) -> None:
-    (key,) = parse_message(format_requeue([path.key("")]), bucket=BUCKET)
+    (key,) = parse_message(format_requeue([f"{path}/"]), bucket=BUCKET)
     assert plan_work([key]).subdirs == {path: SubdirKeys(deferred=True)}
     assert find_subdir(key) == path
 

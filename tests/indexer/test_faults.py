@@ -35,7 +35,7 @@ from tests.indexer.world import (
 )
 from tests.memory import MemoryStorage
 
-FOO = NOARCH.key("foo-1.0-0.conda")
+FOO = f"{NOARCH}/foo-1.0-0.conda"
 SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 OTHER_PATCH = b'{"packages.conda": {"bar-1.0-0.conda": {"license": "MIT"}}}'
@@ -83,8 +83,8 @@ def publish_some(world: World) -> None:
 
 def publish_patched(world: World) -> None:
     publish_some(world)
-    world.storage.upload(NOARCH.key(PATCHES), PATCH)
-    world.index(NOARCH.key(PATCHES))
+    world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
+    world.index(f"{NOARCH}/{PATCHES}")
 
 
 def upload(*uploads: tuple[str, bytes]) -> Callable[[World], list[str]]:
@@ -111,8 +111,8 @@ def several(*happenings: Callable[[World], list[str]]) -> Callable[[World], list
 
 MUTABLE = Policy(mutable_channels=("*",), outputs=Outputs(url=URL))
 OPTIONAL = Policy(outputs=Outputs(current_repodata=True, bz2=True, url=URL))
-LINUX_FOO = (LINUX.key("foo-1.0-0.conda"), conda_package(subdir="linux-64")[1])
-SECOND = (NOARCH.key("foo-2.0-0.conda"), conda_package(version="2.0")[1])
+LINUX_FOO = (f"{LINUX}/foo-1.0-0.conda", conda_package(subdir="linux-64")[1])
+SECOND = (f"{NOARCH}/foo-2.0-0.conda", conda_package(version="2.0")[1])
 SCENARIOS = [
     Scenario(name="first upload", happen=upload((FOO, conda_package()[1]))),
     Scenario(name="first upload elsewhere", happen=upload(LINUX_FOO)),
@@ -120,7 +120,7 @@ SCENARIOS = [
     Scenario(
         name="batch",
         prepare=publish_some,
-        happen=upload(SECOND, (NOARCH.key("bar-1.0-0.tar.bz2"), tar_bz2_package(name="bar")[1]), LINUX_FOO),
+        happen=upload(SECOND, (f"{NOARCH}/bar-1.0-0.tar.bz2", tar_bz2_package(name="bar")[1]), LINUX_FOO),
     ),
     Scenario(name="removal", prepare=publish_some, happen=remove(FOO)),
     Scenario(name="same bytes", prepare=publish_some, happen=upload((FOO, conda_package(depends=["a"])[1]))),
@@ -130,14 +130,14 @@ SCENARIOS = [
     Scenario(name="signatures", prepare=publish_some, happen=upload((f"{FOO}.sigs", SIGNATURES))),
     Scenario(name="signed upload", happen=upload((f"{FOO}.sigs", SIGNATURES), (FOO, conda_package()[1]))),
     Scenario(name="bad signatures", prepare=publish_some, happen=upload((f"{FOO}.sigs", b"{}"))),
-    Scenario(name="patches", prepare=publish_some, happen=upload((NOARCH.key(PATCHES), PATCH))),
-    Scenario(name="other patches", prepare=publish_patched, happen=upload((NOARCH.key(PATCHES), OTHER_PATCH))),
-    Scenario(name="bad patches", prepare=publish_patched, happen=upload((NOARCH.key(PATCHES), b"{"))),
-    Scenario(name="patches end", prepare=publish_patched, happen=remove(NOARCH.key(PATCHES))),
+    Scenario(name="patches", prepare=publish_some, happen=upload((f"{NOARCH}/{PATCHES}", PATCH))),
+    Scenario(name="other patches", prepare=publish_patched, happen=upload((f"{NOARCH}/{PATCHES}", OTHER_PATCH))),
+    Scenario(name="bad patches", prepare=publish_patched, happen=upload((f"{NOARCH}/{PATCHES}", b"{"))),
+    Scenario(name="patches end", prepare=publish_patched, happen=remove(f"{NOARCH}/{PATCHES}")),
     Scenario(
         name="patched upload and removal",
         prepare=publish_patched,
-        happen=several(upload(SECOND), remove(NOARCH.key("bar-1.0-0.conda"))),
+        happen=several(upload(SECOND), remove(f"{NOARCH}/bar-1.0-0.conda")),
     ),
     Scenario(name="optional outputs", prepare=publish_some, happen=upload(SECOND), policy=OPTIONAL),
 ]
@@ -275,7 +275,7 @@ def test_index__fault_that_does_not_end(error: FairwayError) -> None:
     with pytest.raises(type(error)):
         world.index(key)
     assert calls < 3000
-    assert world.storage.snapshot().keys() & {NOARCH.key("repodata_shards.msgpack.zst")} == set()
+    assert world.storage.snapshot().keys() & {f"{NOARCH}/repodata_shards.msgpack.zst"} == set()
 
 
 class DeafAnnouncer:
@@ -294,15 +294,15 @@ def test_index__nobody_to_tell() -> None:
     publish_some(world)
     told = world.notifier
     world.notifier = DeafAnnouncer()  # type: ignore[assignment]  # it stands in for the other
-    bad = NOARCH.key("bad-1.0-0.conda")
+    bad = f"{NOARCH}/bad-1.0-0.conda"
     changed = (FOO, conda_package()[1])
-    keys = upload((bad, b"bad"), changed, SECOND)(world) + remove(NOARCH.key("bar-1.0-0.conda"))(world)
+    keys = upload((bad, b"bad"), changed, SECOND)(world) + remove(f"{NOARCH}/bar-1.0-0.conda")(world)
     (report,) = world.index(*keys)
-    assert set(report.failures) == {bad, FOO, NOARCH.key("bar-1.0-0.conda")}
+    assert set(report.failures) == {bad, FOO, f"{NOARCH}/bar-1.0-0.conda"}
     assert world.listed(NOARCH) == {"foo-1.0-0.conda", "foo-2.0-0.conda", "bar-1.0-0.conda"}
     world.notifier = told
     (report,) = world.index(*keys)
     assert not report.failures
-    assert set(told.dropped) == {bad, FOO, NOARCH.key("bar-1.0-0.conda")}
+    assert set(told.dropped) == {bad, FOO, f"{NOARCH}/bar-1.0-0.conda"}
     assert {rejection.key for rejection in told.rejections} == {bad}
     assert_same_as_from_nothing(world.storage, MUTABLE)

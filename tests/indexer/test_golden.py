@@ -12,9 +12,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lambdas.channel.layout import SHARD_INDEX
 from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.tree.encoding import decode_msgpack, decompress
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, decode_index
+from lambdas.indexer.tree.shard_index import decode_index
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, URL, World, subdirs
 
@@ -51,10 +52,10 @@ def make_uploads() -> dict[str, bytes]:
             ),
         ],
     }
-    uploads = {path.key(filename): body for path, packages in several.items() for filename, body in packages}
-    uploads[NOARCH.key("foo-1.0-0.conda.sigs")] = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
-    uploads[NOARCH.key("patch_instructions.json")] = json.dumps(PATCHES).encode()
-    uploads[LINUX.key("patch_instructions.json")] = json.dumps(PATCHES).encode()
+    uploads = {f"{path}/{filename}": body for path, packages in several.items() for filename, body in packages}
+    uploads[f"{NOARCH}/foo-1.0-0.conda.sigs"] = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+    uploads[f"{NOARCH}/patch_instructions.json"] = json.dumps(PATCHES).encode()
+    uploads[f"{LINUX}/patch_instructions.json"] = json.dumps(PATCHES).encode()
     return uploads
 
 
@@ -72,10 +73,9 @@ def describe(world: World, uploads: dict[str, bytes]) -> dict[str, bytes]:
     """Return what was published, in a form that people can read and that lasts."""
     names: dict[str, str] = {}
     for path in subdirs(world.storage):
-        index = decode_index(world.storage.body(path.key(SHARD_INDEX)))
+        index = decode_index(world.storage.body(f"{path}/{SHARD_INDEX}"))
         names |= {
-            path.key(f"shards/{sha256}.msgpack.zst"): path.key(f"shards/{name}")
-            for name, sha256 in index.shards.items()
+            f"{path}/shards/{sha256}.msgpack.zst": f"{path}/shards/{name}" for name, sha256 in index.shards.items()
         }
     described = {}
     for key, body in world.storage.snapshot().items():

@@ -17,7 +17,7 @@ from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, World, assert_same_as_from_nothing, package
 
 BUCKET = "fairway-test"
-FOO = NOARCH.key("foo-1.0-0.conda")
+FOO = f"{NOARCH}/foo-1.0-0.conda"
 
 
 @dataclass(kw_only=True)
@@ -131,7 +131,7 @@ def test_handle_queue__each_subdir_is_swapped_once(world: World, queue: Queue) -
     for number in range(8):
         queue.send(world.upload(NOARCH, package(name=f"p{number}")))
     queue.deliver()
-    index = NOARCH.key("repodata_shards.msgpack.zst")
+    index = f"{NOARCH}/repodata_shards.msgpack.zst"
     assert world.storage.log.count(("put", index)) == 1
 
 
@@ -224,7 +224,7 @@ def test_handle_queue__signatures_of_an_artifact_that_can_not_be_read(world: Wor
 
 @pytest.mark.parametrize("error", [UnavailableError("503"), ZeroDivisionError("a bug"), MemoryError()])
 def test_handle_queue__one_subdir_fails(world: World, queue: Queue, error: BaseException) -> None:
-    stuck = {queue.send(world.upload(LINUX, package(path=LINUX))), queue.send(LINUX.key("patch_instructions.json"))}
+    stuck = {queue.send(world.upload(LINUX, package(path=LINUX))), queue.send(f"{LINUX}/patch_instructions.json")}
     queue.send(world.upload(NOARCH, package()))
     world.storage.fault = fail_for("linux-64/repodata_shards", kind="put", error=error)
     assert queue.deliver() == stuck
@@ -237,16 +237,16 @@ def test_handle_queue__one_subdir_fails(world: World, queue: Queue, error: BaseE
 def test_handle_queue__one_subdir_is_damaged(world: World, queue: Queue) -> None:
     """Its own messages wait for it to be made again; those of other subdirs do not."""
     world.publish(LINUX, package(path=LINUX))
-    good = world.storage.body(LINUX.key("repodata_shards.msgpack.zst"))
-    world.storage.upload(LINUX.key("repodata_shards.msgpack.zst"), b"damaged")
+    good = world.storage.body(f"{LINUX}/repodata_shards.msgpack.zst")
+    world.storage.upload(f"{LINUX}/repodata_shards.msgpack.zst", b"damaged")
     for number in range(2):
         queue.send(world.upload(NOARCH, package(version=f"{number}.0")))
         stuck = queue.send(world.upload(LINUX, package(version=f"1{number}.0", path=LINUX)))
         assert queue.deliver() == {stuck}
         queue.bodies.clear()
     assert world.listed(NOARCH) == {"foo-0.0-0.conda", "foo-1.0-0.conda"}
-    world.storage.upload(LINUX.key("repodata_shards.msgpack.zst"), good)
-    queue.send(*(LINUX.key(f"foo-1{number}.0-0.conda") for number in range(2)))
+    world.storage.upload(f"{LINUX}/repodata_shards.msgpack.zst", good)
+    queue.send(*(f"{LINUX}/foo-1{number}.0-0.conda" for number in range(2)))
     assert queue.deliver() == set()
     assert_same_as_from_nothing(world.storage)
 
@@ -295,7 +295,7 @@ def test_handle_queue__reminder(world: World, queue: Queue) -> None:
     queue.deliver()
     assert "late-1.0-0.conda" not in world.listed(NOARCH)
     assert world.reminded
-    stuck = queue.send(body=format_requeue([NOARCH.key("")]))
+    stuck = queue.send(body=format_requeue([f"{NOARCH}/"]))
     world.storage.fault = fail_for("noarch/repodata.json", kind="splice")
     assert queue.deliver() == {stuck}
     world.storage.fault = None
@@ -342,7 +342,7 @@ def test_handle_schedule__no_time_left(world: World) -> None:
 
 def test_handle_schedule__misplaced_uploads(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.upload(NOARCH, package())
-    invalid_keys = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", NOARCH.key("Upper-1.0-0.conda")]
+    invalid_keys = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", f"{NOARCH}/Upper-1.0-0.conda"]
     for key in invalid_keys:
         world.storage.upload(key, b"anything")
     answer: Any = handler.handle_schedule({}, Context())

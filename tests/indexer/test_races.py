@@ -42,7 +42,7 @@ from tests.memory import MemoryStorage
 
 TIMES = int(os.environ.get("FAIRWAY_RACES", "1"))
 MOMENTS = 2 * TIMES  # of each pair
-FOO = NOARCH.key("foo-1.0-0.conda")
+FOO = f"{NOARCH}/foo-1.0-0.conda"
 SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 MUTABLE = Policy(mutable_channels=("*",), outputs=Outputs(url=URL))
@@ -88,11 +88,11 @@ def in_turn(*runs: Callable[[World], None]) -> Callable[[World], None]:
     return run
 
 
-SIGS, PATCHED = f"{FOO}.sigs", NOARCH.key(PATCHES)
-BAZ, LINUX_FOO = NOARCH.key("baz-1.0-0.conda"), LINUX.key("foo-1.0-0.conda")
+SIGS, PATCHED = f"{FOO}.sigs", f"{NOARCH}/{PATCHES}"
+BAZ, LINUX_FOO = f"{NOARCH}/baz-1.0-0.conda", f"{LINUX}/foo-1.0-0.conda"
 ACTIONS = [
     Action(name="upload", run=put(BAZ, conda_package(name="baz")[1])),
-    Action(name="version", run=put(NOARCH.key("foo-2.0-0.conda"), conda_package(version="2.0")[1])),
+    Action(name="version", run=put(f"{NOARCH}/foo-2.0-0.conda", conda_package(version="2.0")[1])),
     Action(name="elsewhere", run=put(LINUX_FOO, conda_package(subdir="linux-64")[1])),
     Action(name="overwrite", run=put(FOO, conda_package(depends=["x"])[1])),
     Action(name="same", run=put(FOO, conda_package()[1])),
@@ -294,9 +294,9 @@ class Conductor:
 
 PATHS = (NOARCH, LINUX)
 BODIES = {
-    path.key(f"{name}-{version}-0.conda"): [
-        conda_package(name=name, version=version, subdir=path.subdir)[1],
-        conda_package(name=name, version=version, subdir=path.subdir, depends=["other"])[1],
+    f"{path}/{name}-{version}-0.conda": [
+        conda_package(name=name, version=version, subdir=path.name)[1],
+        conda_package(name=name, version=version, subdir=path.name, depends=["other"])[1],
         b"no archive",
     ]
     for path in PATHS
@@ -304,7 +304,7 @@ BODIES = {
 }
 BODIES |= {f"{NOARCH.key('foo-1.0-0.conda')}.sigs": [SIGNATURES, b"[]", b"{}"]}
 BODIES |= {
-    NOARCH.key(PATCHES): [
+    f"{NOARCH}/{PATCHES}": [
         PATCH,
         json.dumps({"packages.conda": {"foo-2.0-0.conda": {"license": "MIT"}}}).encode(),
         json.dumps({"remove": ["foo-1.0-0.conda"], "patch_instructions_version": 2}).encode(),
@@ -465,8 +465,8 @@ def reference_of_seen(world: World, policy: Policy) -> MemoryStorage:
     seen = World(policy=policy)
     for path in subdirs(world.storage):
         seen.publish(path, package(name="once", path=path))
-        seen.storage.remove(path.key("once-1.0-0.conda"))
-        seen.index(path.key("once-1.0-0.conda"))
+        seen.storage.remove(f"{path}/once-1.0-0.conda")
+        seen.index(f"{path}/once-1.0-0.conda")
     for key in sources(world.storage):
         info = world.storage.head(key)
         assert info is not None

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from lambdas.channel.layout import SHARD_INDEX
 from lambdas.channel.names import SubdirId, parse_subdir_id
 from lambdas.indexer.events import find_subdir, plan_work
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Report
 from lambdas.indexer.tree.encoding import decompress
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, decode_index, encode_index
+from lambdas.indexer.tree.shard_index import decode_index, encode_index
 from lambdas.indexer.tree.shards import Shard, decode_shard, iter_records
 from lambdas.storage.protocol import ObjectStorage
 from tests.builders import conda_package
@@ -47,7 +48,7 @@ class World:
 
     def upload(self, path: SubdirId, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
         filename, body = package
-        key = path.key(filename)
+        key = f"{path}/{filename}"
         self.storage.upload(key, body, last_modified_ms=last_modified_ms)
         return key
 
@@ -64,10 +65,10 @@ class World:
     def catch_up(self) -> None:
         """Do what the queue's handler does with reminders, when they come."""
         paths, self.reminded[:] = list(self.reminded), []
-        self.index(*(path.key("") for path in paths))
+        self.index(*(f"{path}/" for path in paths))
 
     def index_json(self, path: SubdirId, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
-        return json.loads(self.storage.body(path.key(name)))
+        return json.loads(self.storage.body(f"{path}/{name}"))
 
     def listed(self, path: SubdirId) -> set[str]:
         """The filenames that repodata.json lists."""
@@ -103,7 +104,7 @@ def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
 def package(
     name: str = "foo", version: str = "1.0", build: str = "0", path: SubdirId = NOARCH, **more: object
 ) -> tuple[str, bytes]:
-    return conda_package(name=name, version=version, build=build, subdir=path.subdir, **more)  # type: ignore[arg-type]  # as there
+    return conda_package(name=name, version=version, build=build, subdir=path.name, **more)  # type: ignore[arg-type]  # as there
 
 
 def sources(storage: MemoryStorage) -> list[str]:
@@ -148,14 +149,14 @@ def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, byte
     snapshot = storage.snapshot()
     shown: set[str] = set()
     for path in subdirs(storage):
-        index = decode_index(snapshot[path.key(SHARD_INDEX)])
+        index = decode_index(snapshot[f"{path}/{SHARD_INDEX}"])
         if not times:
-            snapshot[path.key(SHARD_INDEX)] = encode_index(replace(index, created_ms=0))
+            snapshot[f"{path}/{SHARD_INDEX}"] = encode_index(replace(index, created_ms=0))
         for sha256 in index.shards.values():
-            key = path.key(f"shards/{sha256}.msgpack.zst")
+            key = f"{path}/shards/{sha256}.msgpack.zst"
             shown.add(key)
             for filename, record in iter_records(decode_shard(snapshot[key])):
-                shown.add(f"{path.key(filename)}.sigs.{record.get('attestations_sha256')}")
+                shown.add(f"{f'{path}/{filename}'}.sigs.{record.get('attestations_sha256')}")
     return {
         key: body
         for key, body in snapshot.items()
@@ -193,8 +194,8 @@ def subdirs(storage: MemoryStorage) -> list[SubdirId]:
 
 
 def shards_of(storage: MemoryStorage, path: SubdirId) -> list[Shard]:
-    index = decode_index(storage.body(path.key(SHARD_INDEX)))
-    return [decode_shard(storage.body(path.key(f"shards/{sha256}.msgpack.zst"))) for sha256 in index.shards.values()]
+    index = decode_index(storage.body(f"{path}/{SHARD_INDEX}"))
+    return [decode_shard(storage.body(f"{path}/shards/{sha256}.msgpack.zst")) for sha256 in index.shards.values()]
 
 
 def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced: Iterable[str] = ()) -> None:
@@ -205,27 +206,27 @@ def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced
     there = set(storage.list_keys()) | set(gone)
     excused = {*gone, *replaced}
     for path in subdirs(storage):
-        index = decode_index(storage.body(path.key(SHARD_INDEX)))
-        assert index.subdir == path.subdir
+        index = decode_index(storage.body(f"{path}/{SHARD_INDEX}"))
+        assert index.subdir == path.name
         for package_name, sha256 in index.shards.items():
-            body = storage.body(path.key(f"shards/{sha256}.msgpack.zst"))
+            body = storage.body(f"{path}/shards/{sha256}.msgpack.zst")
             assert hashlib.sha256(body).hexdigest() == sha256
             shard = decode_shard(body)
             assert {record["name"] for _, record in iter_records(shard)} <= {package_name}
             for filename, record in iter_records(shard):
-                check_artifact(storage, path.key(filename), record["sha256"], there, excused)
+                check_artifact(storage, f"{path}/{filename}", record["sha256"], there, excused)
                 if attestation := record.get("attestations_sha256"):
-                    copy = storage.body(f"{path.key(filename)}.sigs.{attestation}")
+                    copy = storage.body(f"{f'{path}/{filename}'}.sigs.{attestation}")
                     assert hashlib.sha256(copy).hexdigest() == attestation
         for name in ("repodata.json", "repodata_from_packages.json", "current_repodata.json"):
-            for key in (path.key(name), path.key(f"{name}.zst")):
+            for key in (f"{path}/{name}", f"{path}/{name}.zst"):
                 if key not in there:
                     continue
                 body = storage.body(key)
                 document = json.loads(decompress(body, what=key) if key.endswith(".zst") else body)
-                assert document["info"]["subdir"] == path.subdir
+                assert document["info"]["subdir"] == path.name
                 for filename, record in {**document["packages"], **document["packages.conda"]}.items():
-                    check_artifact(storage, path.key(filename), record["sha256"], there, excused)
+                    check_artifact(storage, f"{path}/{filename}", record["sha256"], there, excused)
 
 
 def check_artifact(storage: MemoryStorage, key: str, sha256: str, there: set[str], excused: set[str]) -> None:

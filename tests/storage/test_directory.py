@@ -21,15 +21,15 @@ from tests.indexer.world import (
 )
 from tests.memory import MemoryStorage, RecordingNotifier
 
-FOO = NOARCH.key("foo-1.0-0.conda")
+FOO = f"{NOARCH}/foo-1.0-0.conda"
 TIME_MS = 1_750_000_000_000
 UPLOADS = {
     NOARCH.key(package()[0]): package(about={"summary": "ünïcode"})[1],
     NOARCH.key(package(name="bar")[0]): package(name="bar", run_exports=["bar"])[1],
-    NOARCH.key("foo-1!2.0+x-0.conda"): package(version="1!2.0+x")[1],
+    f"{NOARCH}/foo-1!2.0+x-0.conda": package(version="1!2.0+x")[1],
     LINUX.key(package(path=LINUX)[0]): package(path=LINUX)[1],
     f"{FOO}.sigs": b"[]",
-    NOARCH.key(PATCHES): b'{"remove": ["bar-1.0-0.conda"]}',
+    f"{NOARCH}/{PATCHES}": b'{"remove": ["bar-1.0-0.conda"]}',
 }
 
 
@@ -100,7 +100,7 @@ def test_index__directory_and_an_artifact_that_was_replaced(tmp_path: Path) -> N
     assert not (tmp_path / FOO).exists()
     (kept,) = (tmp_path / ".fairway" / "rejected").rglob("object")
     assert kept.read_bytes() == other
-    assert b"foo-1.0" not in (tmp_path / NOARCH.key("repodata.json")).read_bytes()
+    assert b"foo-1.0" not in (tmp_path / f"{NOARCH}/repodata.json").read_bytes()
 
 
 @pytest.mark.parametrize("runs", [2, 4])

@@ -12,8 +12,8 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Any
 
+from lambdas.channel.artifact_kinds import Distribution
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import Distribution
 from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
 from lambdas.indexer.artifacts.archives.decompression import AGAIN

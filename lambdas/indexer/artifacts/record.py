@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 
 from lambdas.channel.errors import InvalidNameError, RejectedError
-from lambdas.channel.names import ArtifactKey, Extension, parse_build, parse_package_name, parse_subdir, parse_version
+from lambdas.channel.layout import ArtifactKey
+from lambdas.channel.names import parse_build, parse_package_name, parse_subdir, parse_version
 from lambdas.indexer.artifacts.info import ArtifactInfo, check_run_exports
 from lambdas.indexer.artifacts.purl import is_purl
 
 Record = dict[str, Any]
-Section = Literal["packages", "packages.conda", "v3"]
 
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MAX_SECONDS_TIMESTAMP = 253_402_300_799  # the end of the year 9999: larger ones are milliseconds
@@ -90,14 +90,12 @@ def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, 
     return record
 
 
-def find_section(record: Record, extension: Extension) -> Section:
-    """Return which section of repodata the record belongs to.
+def is_v3(record: Record) -> bool:
+    """Tell whether the record belongs under ``v3`` of repodata, whatever the artifact's kind.
 
-    Source: CEP 48: older clients must not meet what they would misread.
+    Source: CEP 48: older clients must not see records that they would misread.
     """
-    if record.get("schema_version", 1) >= NEWEST_SCHEMA:
-        return "v3"
-    return "packages.conda" if extension == ".conda" else "packages"
+    return bool(record.get("schema_version", 1) >= NEWEST_SCHEMA)
 
 
 def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int, *, now_ms: int | None = None) -> int:
@@ -173,7 +171,7 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
             raise RejectedError(
                 f"{field}-mismatch",
                 f"the filename says {field} {expected!r}, and info/index.json {value!r}",
-                hint=f"upload it under the name it was built with: {_find_filename(index, distribution.extension)}",
+                hint=f"upload it under the name it was built with: {_find_filename(index, distribution.kind.extension)}",
             )
     numbers = re.findall(r"[0-9]+", distribution.version)
     if not _VERSION.match(distribution.version) or any(int(number) > MAX_VERSION_NUMBER for number in numbers):
@@ -184,7 +182,7 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
         )
 
 
-def _find_filename(index: dict[str, Any], extension: Extension) -> str:
+def _find_filename(index: dict[str, Any], extension: str) -> str:
     return f"{index.get('name')}-{index.get('version')}-{index.get('build')}{extension}"[:256]
 
 
@@ -199,11 +197,11 @@ def _check_subdir(index: dict[str, Any], key: ArtifactKey) -> None:
             raise RejectedError("subdir-invalid", f"info/index.json: {error}", hint=error.hint) from error
     else:
         subdir = _find_legacy_subdir(index)
-    if subdir is not None and subdir != key.path.subdir:
+    if subdir is not None and subdir != key.subdir.name:
         raise RejectedError(
             "subdir-mismatch",
-            f"it was uploaded to {str(key.path.subdir)!r}, and info/index.json says {subdir!r}",
-            hint=f"upload it to {key.path.channel}/{subdir}/",
+            f"it was uploaded to {str(key.subdir.name)!r}, and info/index.json says {subdir!r}",
+            hint=f"upload it to {key.subdir.channel}/{subdir}/",
         )
 
 

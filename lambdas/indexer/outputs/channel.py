@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
-from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, SubdirId, parse_subdir
+from lambdas.channel.layout import PRIVATE_PREFIX, SHARD_INDEX
+from lambdas.channel.names import Channel, PackageName, SubdirId, parse_subdir
 from lambdas.indexer.outputs.channeldata import (
     ChanneldataForm,
     format_entry,
@@ -42,7 +43,7 @@ from lambdas.indexer.spliced.segments import (
 )
 from lambdas.indexer.tree.commit import Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, diff_indexes, empty_index
+from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
 from lambdas.indexer.tree.shards import Shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
@@ -95,7 +96,7 @@ def project_channel(
         return True
     try:
         projector = ChannelProjector(storage=storage, channel=channel, url=url, found=found, is_rebuild=is_rebuild)
-        projector.project([path for path in paths if path.subdir in etags])
+        projector.project([subdir for subdir in paths if subdir.name in etags])
     except VanishedError as error:
         raise ConflictError(f"a file of {channel} was replaced while it was read") from error
     # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
@@ -141,12 +142,12 @@ class ChannelProjector:
         """
         commits = in_parallel(self._fetch_commit, paths)
         self.commits = dict(zip(paths, commits, strict=True))
-        shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
+        shown: dict[str, str | None] = {subdir.name: commit.etag for subdir, commit in self.commits.items()}
         behind = list(self.found) if self.is_rebuild else _find_behind(self.found, hash_shown(shown))
         if not behind:
             return
         document = (None if self.is_rebuild else self._advance()) or self._make()
-        subdirs = sorted(path.subdir for path in self.commits)
+        subdirs = sorted(subdir.name for subdir in self.commits)
         metadata = {SHOWN: hash_shown(shown)}
         if CHANNELDATA in behind:
             self._put_channeldata(document, subdirs, metadata)
@@ -157,15 +158,15 @@ class ChannelProjector:
             page = format_channel_page(self.channel, merged, url=self.url, total=document.total)
             self._put(PAGE, page, metadata)
 
-    def _fetch_commit(self, path: SubdirId) -> Commit:
+    def _fetch_commit(self, subdir: SubdirId) -> Commit:
         """Read a commit; one that is damaged counts as empty until it is made again."""
         try:
-            return fetch_commit(self.storage, path)
+            return fetch_commit(self.storage, subdir)
         except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
-            info = self.storage.head(path.key(SHARD_INDEX))
+            info = self.storage.head(subdir.key(SHARD_INDEX))
             if info is None:
-                raise ConflictError(f"{path} changed meanwhile") from None
-            return Commit(index=empty_index(path.subdir), etag=info.etag, version=info.version)
+                raise ConflictError(f"{subdir} changed meanwhile") from None
+            return Commit(index=empty_index(subdir.name), etag=info.etag, version=info.version)
 
     def _advance(self) -> _Document | None:
         """Replace the names that changed; None where all is to be made again."""
@@ -208,7 +209,7 @@ class ChannelProjector:
             _FORM,
             source.table,
             {name: None if entry is None else _spread(name, entry) for name, entry in entries.items()},
-            {"subdirs": sorted(path.subdir for path in self.commits)},
+            {"subdirs": sorted(subdir.name for subdir in self.commits)},
             lambda piece: read_single(self.storage, source, piece),
         )
         if edition.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
@@ -218,18 +219,18 @@ class ChannelProjector:
     def _diff(self, shown: Mapping[str, Any]) -> list[PackageName] | None:
         """Return the names that differ in any subdir; None where a commit that was shown is forgotten."""
         names: set[PackageName] = set()
-        known = {path.subdir: commit for path, commit in self.commits.items()}
+        known = {subdir.name: commit for subdir, commit in self.commits.items()}
         if not shown.keys() <= known.keys():
             return None  # a subdir is gone
-        for path, commit in self.commits.items():
-            etag, version = shown.get(path.subdir, (None, None))
+        for subdir, commit in self.commits.items():
+            etag, version = shown.get(subdir.name, (None, None))
             if etag == commit.etag:
                 continue
             if etag is None:
                 names |= commit.index.shards.keys()
                 continue
             try:
-                old = fetch_commit(self.storage, path, version=version) if version else None
+                old = fetch_commit(self.storage, subdir, version=version) if version else None
             except InvalidDocumentError:
                 return None
             if old is None or old.etag is None:
@@ -260,7 +261,7 @@ class ChannelProjector:
                 break
         if size <= LARGE_CHANNELDATA_BYTES:
             return _Document(packages=held, newest=newest)
-        rest = {"subdirs": sorted(path.subdir for path in self.commits)}
+        rest = {"subdirs": sorted(subdir.name for subdir in self.commits)}
 
         def everything() -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
             for name, value in held.items():
@@ -274,23 +275,23 @@ class ChannelProjector:
     def _merge(self, names: Sequence[PackageName]) -> dict[str, _Entry]:
         """Return what all subdirs together say of some names, with ``newest``."""
         parts = []
-        for path, commit in self.commits.items():
+        for subdir, commit in self.commits.items():
             wanted = [name for name in names if name in commit.index.shards]
-            shards = dict(zip(wanted, in_parallel(self._reader(path, commit), wanted), strict=True))
-            cards = fetch_cards(self.storage, path, commit.index, wanted)
+            shards = dict(zip(wanted, in_parallel(self._reader(subdir, commit), wanted), strict=True))
+            cards = fetch_cards(self.storage, subdir, commit.index, wanted)
             entries = {
                 name: entry
                 for name, shard in shards.items()
-                if shard is not None and (entry := make_entry(path.subdir, shard, cards[name] or {})) is not None
+                if shard is not None and (entry := make_entry(subdir.name, shard, cards[name] or {})) is not None
             }
-            parts.append({"subdir": path.subdir, "packages": entries})
+            parts.append({"subdir": subdir.name, "packages": entries})
         merged: dict[str, _Entry] = merge_parts(parts)["packages"]
         return merged
 
-    def _reader(self, path: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | None]:
+    def _reader(self, subdir: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | None]:
         def read(name: PackageName) -> Shard | None:
             try:
-                return fetch_shards(self.storage, path, commit.index, [name])[name]
+                return fetch_shards(self.storage, subdir, commit.index, [name])[name]
             except InvalidDocumentError:
                 return None  # one subdir's damage is no reason to keep the others waiting
 
@@ -303,7 +304,7 @@ class ChannelProjector:
             body = encode_json(whole) + b"\n"  # as conda-index ends it
             if len(body) > LARGE_CHANNELDATA_BYTES:
                 document.edition = cut_document(_FORM, whole)
-        shown = {str(path.subdir): (commit.etag, commit.version) for path, commit in self.commits.items()}
+        shown = {str(subdir.name): (commit.etag, commit.version) for subdir, commit in self.commits.items()}
         table = {} if document.edition is None else {CHANNELDATA: format_table(document.edition.table)}
         state = put_tables(self.storage, self._state_key(), Tables(tables=table, newest=document.newest, shown=shown))
         if document.edition is None:
@@ -336,14 +337,14 @@ class ChannelProjector:
 
 def fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirId]) -> dict[str, str | None]:
     """Return which commit each subdir has, by ETag; subdirs without one are left out."""
-    heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
-    return {path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None}
+    heads = in_parallel(lambda subdir: storage.head(subdir.key(SHARD_INDEX)), paths)
+    return {subdir.name: info.etag for subdir, info in zip(paths, heads, strict=True) if info is not None}
 
 
 def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
     for name in storage.list_folders(f"{channel}/"):
         try:
-            yield SubdirId(channel=channel, subdir=parse_subdir(name))
+            yield SubdirId(channel=channel, name=parse_subdir(name))
         except InvalidNameError:
             continue  # somebody else's folder
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import PackageName, Subdir
+from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.outputs.versions import VersionKey
 from lambdas.indexer.spliced.segments import Summary
@@ -30,7 +30,7 @@ _ANY_WINS: Final = ("binary_prefix", "text_prefix", "activate.d", "deactivate.d"
 _MAX_TIMESTAMP_S: Final = 253402300799  # 9999-12-31: what is larger is in milliseconds
 
 
-def make_part(subdir: Subdir) -> ChannelPart:
+def make_part(subdir: SubdirName) -> ChannelPart:
     """Return the part of a subdir that holds nothing."""
     return {"subdir": subdir, "packages": {}}
 
@@ -48,7 +48,7 @@ def apply_to_part(part: ChannelPart, entries: Mapping[PackageName, dict[str, Any
     return {**part, "packages": kept | {name: entry for name, entry in entries.items() if entry is not None}}
 
 
-def make_entry(subdir: Subdir, shard: Shard, cards: Cards) -> dict[str, Any] | None:
+def make_entry(subdir: SubdirName, shard: Shard, cards: Cards) -> dict[str, Any] | None:
     """Return what one subdir says of one name, or None where readers see no artifact of it.
 
     The shard says what readers see (patches applied, yanked artifacts gone), the cards the rest.
@@ -140,7 +140,7 @@ class ChanneldataForm:
         return {"subdirs": skeleton["subdirs"]}
 
 
-def _merge_entries(ours: dict[str, Any] | None, theirs: Mapping[str, Any], subdir: Subdir) -> dict[str, Any]:
+def _merge_entries(ours: dict[str, Any] | None, theirs: Mapping[str, Any], subdir: SubdirName) -> dict[str, Any]:
     newest = {**theirs["newest"], "subdir": subdir}
     if ours is None:
         return {**theirs, "newest": newest, "run_exports": dict(theirs["run_exports"])}

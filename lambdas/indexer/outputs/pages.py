@@ -58,7 +58,7 @@ def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str
     return _page(channel, body)
 
 
-def format_subdir_page(path: SubdirId, records: Iterable[tuple[str, Record]], *, total: int | None = None) -> bytes:
+def format_subdir_page(subdir: SubdirId, records: Iterable[tuple[str, Record]], *, total: int | None = None) -> bytes:
     """Return the page of a subdir: its artifacts, newest first where there are too many.
 
     ``total`` says how many there are where ``records`` are but the newest.
@@ -76,13 +76,13 @@ def format_subdir_page(path: SubdirId, records: Iterable[tuple[str, Record]], *,
         for filename, record in shown
     )
     body = (
-        f'<h1><a href="../">{escape(path.channel)}</a>/{escape(path.subdir)}</h1>\n'
+        f'<h1><a href="../">{escape(subdir.channel)}</a>/{escape(subdir.name)}</h1>\n'
         f'<p class="q">{_counted(len(shown), total, "artifacts")} · <a href="repodata.json">repodata.json</a>'
         ' · <a href="run_exports.json">run_exports.json</a></p>\n'
         "<table>\n<tr><th>Artifact</th><th>Size</th><th>Indexed (UTC)</th><th>SHA-256</th></tr>\n"
         f"{''.join(rows)}</table>\n"
     )
-    return _page(str(path), body)
+    return _page(str(subdir), body)
 
 
 def _page(title: str, body: str) -> bytes:

@@ -9,8 +9,9 @@ Source: CEP 36 (repodata), CEP 48 (``v3``); the form is conda-index's.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
-from lambdas.channel.names import PackageName, Subdir, parse_filename
+from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.spliced.segments import Entries, Summary
 from lambdas.indexer.tree.encoding import encode_json
@@ -22,7 +23,7 @@ V3_KINDS: Final = ("conda", "tar.bz2")
 SEGMENT_BYTES: Final = 1024 * 1024  # docs/performance.md has the measurements
 
 
-def make_repodata(subdir: Subdir) -> Repodata:
+def make_repodata(subdir: SubdirName) -> Repodata:
     """Return the document of a subdir that holds nothing: all sections are there (CEP 36)."""
     return {
         "info": {"subdir": subdir},

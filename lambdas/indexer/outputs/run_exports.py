@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import PackageName, Subdir
+from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.spliced.segments import Entries, Summary
 from lambdas.indexer.tree.encoding import encode_json
 from lambdas.indexer.tree.shards import FLAT_SECTIONS, Shard, iter_records
@@ -15,7 +15,7 @@ from lambdas.indexer.tree.shards import FLAT_SECTIONS, Shard, iter_records
 RunExports = dict[str, Any]
 
 
-def make_run_exports(subdir: Subdir) -> RunExports:
+def make_run_exports(subdir: SubdirName) -> RunExports:
     """Return the document of a subdir that holds nothing."""
     return {"info": {"subdir": subdir, "version": 1}, "packages": {}, "packages.conda": {}}
 

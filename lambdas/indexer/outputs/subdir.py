@@ -17,7 +17,8 @@ from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.names import PackageName, Subdir, SubdirId
+from lambdas.channel.layout import SHARD_INDEX
+from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.current_repodata import make_current_repodata
@@ -66,7 +67,7 @@ from lambdas.indexer.spliced.segments import (
 from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import FLAT_LEVEL, compress, decode_json, encode_json
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, ShardIndex, diff_indexes
+from lambdas.indexer.tree.shard_index import ShardIndex, diff_indexes
 from lambdas.indexer.tree.shards import Shard, make_shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
@@ -103,7 +104,7 @@ class _Kind:
 
     name: str
     form: Form
-    make: Callable[[Subdir], dict[str, Any]]
+    make: Callable[[SubdirName], dict[str, Any]]
     apply: Callable[[dict[str, Any], Mapping[PackageName, Shard | None]], dict[str, Any]]
     spread: Callable[[Shard], Entries]
     apply_rest: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
@@ -134,7 +135,7 @@ class SubdirProjector:
     """Brings one subdir's projections to one commit."""
 
     storage: ObjectStorage
-    path: SubdirId
+    subdir: SubdirId
     commit: Commit
     outputs: Outputs
     encoded: Mapping[PackageName, EncodedShard] = field(default_factory=dict)
@@ -168,7 +169,7 @@ class SubdirProjector:
         try:
             self._project_documents(found)
         except VanishedError as error:
-            raise ConflictError(f"a file of {self.path} was replaced while it was read") from error
+            raise ConflictError(f"a file of {self.subdir} was replaced while it was read") from error
 
     def _project_documents(self, found: Mapping[str, ObjectInfo | None]) -> None:
         kinds = [_REPODATA, _RUN_EXPORTS, *([] if self.commit.index.patches_sha256 is None else [_FROM_PACKAGES])]
@@ -198,9 +199,9 @@ class SubdirProjector:
         Raises:
             ConflictError: there is a newer commit.
         """
-        info = self.storage.head(self.path.key(SHARD_INDEX))
+        info = self.storage.head(self.subdir.key(SHARD_INDEX))
         if info is None or info.etag != self.commit.etag:
-            raise ConflictError(f"{self.path} has a newer commit")
+            raise ConflictError(f"{self.subdir} has a newer commit")
 
     def _derived(self) -> list[str]:
         names = [SUBDIR_PAGE]
@@ -216,7 +217,7 @@ class SubdirProjector:
 
     def _look(self, names: Iterable[str]) -> dict[str, ObjectInfo | None]:
         wanted = list(names)
-        infos = in_parallel(lambda name: self.storage.head(self.path.key(name)), wanted)
+        infos = in_parallel(lambda name: self.storage.head(self.subdir.key(name)), wanted)
         return dict(zip(wanted, infos, strict=True))
 
     def _shows_commit(self, info: ObjectInfo | None) -> bool:
@@ -237,7 +238,7 @@ class SubdirProjector:
                 if (update := self._update_large(kind, packed)) is not None:
                     return update
             elif plain is not None and not is_large(plain):
-                shown = self._read_shown(self.path.key(kind.name), plain)
+                shown = self._read_shown(self.subdir.key(kind.name), plain)
                 if shown is not None:
                     document, names = shown
                     return _make_update(kind, kind.apply(document, self._fetch(kind, names)) if names else document)
@@ -289,11 +290,11 @@ class SubdirProjector:
             size += len(encode_json(kind.spread(shard)))
             if size > LARGE_BYTES:
                 break
-        document = kind.apply(kind.make(self.path.subdir), held) if size <= LARGE_BYTES else None
+        document = kind.apply(kind.make(self.subdir.name), held) if size <= LARGE_BYTES else None
         if document is not None:
             return _make_update(kind, document)
         everything = chain(((name, shard) for name, shard in held.items() if shard is not None), shards)
-        rest = kind.form.find_rest({**kind.make(self.path.subdir), "removed": removed})
+        rest = kind.form.find_rest({**kind.make(self.subdir.name), "removed": removed})
         entries = ((str(name), kind.spread(shard)) for name, shard in everything)
         return _Update(edition=make_edition(kind.form, entries, rest))
 
@@ -308,7 +309,7 @@ class SubdirProjector:
         return {name: make_shard(cards[name]) if name in cards else None for name in wanted}
 
     def _tables_key(self) -> str:
-        return self.path.private_key(TABLES_COLLECTION, "tables.json.zst")
+        return self.subdir.private_key(TABLES_COLLECTION, "tables.json.zst")
 
     def _put_tables(self, updates: Mapping[_Kind, "_Update"]) -> str:
         """Store what is to be known of large documents, before any of them names it."""
@@ -348,9 +349,9 @@ class SubdirProjector:
 
     def _format_page(self, update: "_Update") -> bytes:
         if update.edition is None:
-            return format_subdir_page(self.path, iter_repodata(update.document or {}))
+            return format_subdir_page(self.subdir, iter_repodata(update.document or {}))
         rows = self._find_newest(update)
-        return format_subdir_page(self.path, iter_rows(rows), total=update.edition.table.count)
+        return format_subdir_page(self.subdir, iter_rows(rows), total=update.edition.table.count)
 
     def _put_edition(self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str) -> None:
         """Write a large document: the compressed file first, then the plain one out of it."""
@@ -366,7 +367,7 @@ class SubdirProjector:
         if written is None or f"{name}.zst" in self._due:
             written = write_packed(
                 self.storage,
-                self.path.key(f"{name}.zst"),
+                self.subdir.key(f"{name}.zst"),
                 edition,
                 base=packed,
                 source=update.source,
@@ -377,7 +378,7 @@ class SubdirProjector:
         if name in self._due:
             write_plain(
                 self.storage,
-                self.path.key(name),
+                self.subdir.key(name),
                 edition,
                 base=plain,
                 old=self._find_table(kind, update, plain, packed),
@@ -432,14 +433,14 @@ class SubdirProjector:
             return self.commit.index
         if sha256 not in self._old_indexes:
             version = info.metadata.get(COMMIT_VERSION)
-            old = fetch_commit(self.storage, self.path, version=version) if version else None
+            old = fetch_commit(self.storage, self.subdir, version=version) if version else None
             self._old_indexes[sha256] = old.index if old is not None and old.sha256 == sha256 else None
         return self._old_indexes[sha256]
 
     def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:
         wanted = list(names)
         missing = [name for name in wanted if name not in self._shards and name in self.commit.index.shards]
-        fetched = fetch_shards(self.storage, self.path, self.commit.index, missing)
+        fetched = fetch_shards(self.storage, self.subdir, self.commit.index, missing)
         if keep:
             self._shards |= fetched
         known = ChainMap(fetched, self._shards)
@@ -448,7 +449,7 @@ class SubdirProjector:
     def _fetch_cards(self, names: Iterable[PackageName]) -> dict[PackageName, Cards]:
         wanted = list(names)
         missing = [name for name in wanted if name not in self._cards and name in self.commit.index.shards]
-        fetched = fetch_cards(self.storage, self.path, self.commit.index, missing)
+        fetched = fetch_cards(self.storage, self.subdir, self.commit.index, missing)
         self._cards |= {name: cards or {} for name, cards in fetched.items()}
         return {name: self._cards.get(name, {}) for name in wanted if name in self.commit.index.shards}
 
@@ -474,7 +475,7 @@ class SubdirProjector:
 
     def _put(self, name: str, body: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         self.storage.put(
-            self.path.key(name),
+            self.subdir.key(name),
             body,
             headers=_headers(name),
             metadata=self._metadata(),

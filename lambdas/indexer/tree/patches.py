@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import CONDA, as_conda, extensions, kind_of
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import EXTENSIONS, find_extension
 from lambdas.indexer.artifacts.info import check_run_exports
 from lambdas.indexer.artifacts.record import SERVER_KEYS, Record, check_fields, check_timestamp
 from lambdas.indexer.artifacts.strict_json import parse_document
@@ -25,12 +25,11 @@ MAX_PATCH_BYTES: Final = 64 * 1024 * 1024
 _LISTS: Final = ("remove", "revoke")
 _SECTIONS: Final = ("packages", "packages.conda")
 _VERSIONS: Final = (1, 2)
-_OLD, _NEW = ".tar.bz2", ".conda"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchInstructions:
-    """What to change, by exact filename: twins are spelled out already."""
+    """What to change, by exact filename; what holds for a ``.conda`` because of its ``.tar.bz2`` is spelled out."""
 
     fixes: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
     """``{filename: (fields, …)}``, applied in this order; ``None`` deletes a field."""
@@ -39,7 +38,7 @@ class PatchInstructions:
 
     @property
     def filenames(self) -> frozenset[str]:
-        """Every artifact that the instructions may concern."""
+        """Every artifact that the instructions may change."""
         return self.revoked | self.removed | self.fixes.keys()
 
 
@@ -48,7 +47,7 @@ NO_PATCHES: Final = PatchInstructions()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PatchedRecords:
-    """Records after patches, and what patches took away."""
+    """Records after patches, and which ones patches removed."""
 
     sections: dict[str, dict[str, Record]]
     removed: tuple[str, ...]
@@ -57,7 +56,7 @@ class PatchedRecords:
 def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstructions:
     """Parse and validate ``patch_instructions.json``.
 
-    ``uploaded_ms`` is when they came, and bounds the timestamps in them; None where they were in
+    ``uploaded_ms`` is when they were uploaded and bounds the timestamps in them; None if they were in
     force already.
 
     Raises:
@@ -67,30 +66,30 @@ def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstru
     if len(body) > MAX_PATCH_BYTES:
         raise RejectedError("patches-too-large", f"patch instructions are larger than {MAX_PATCH_BYTES} bytes")
     try:
-        # As strict as with artifacts: what can't be encoded again would break all that is made of the commit.
+        # As strict as for artifacts: what can't be encoded again would break every output of the commit.
         document = parse_document(body, "the file")
     except RejectedError as error:
         raise RejectedError("patches-not-json", f"patch instructions can't be read: {error}") from error
     if not isinstance(document, dict):
-        raise RejectedError("patches-not-object", "patch instructions are no JSON object")
+        raise RejectedError("patches-not-object", "patch instructions are not a JSON object")
     version = document.get("patch_instructions_version", 1)
     if isinstance(version, bool) or version not in _VERSIONS:
         raise RejectedError("patches-version", f"unknown patch_instructions_version {version!r}", hint="use 1 or 2")
     fixes: dict[str, list[Mapping[str, Any]]] = {}
     for section in _SECTIONS:
-        # A .conda among the packages: its own fixes come after its twin's here too.
-        for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: item[0].endswith(_NEW)):
+        # A .conda in the section "packages": its own fixes come after those of the .tar.bz2 here too.
+        for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: kind_of(item[0]) is CONDA):
             _check_filename(filename, section)
             _check_fixes(filename, fields, version=version, uploaded_ms=uploaded_ms)
             fixes.setdefault(filename, []).append(fields)
-            # Fixes of a .tar.bz2 hold for its .conda twin too, before the twin's own.
-            if section == "packages" and filename.endswith(_OLD):
-                fixes.setdefault(_twin(filename), []).append(fields)
+            # Fixes of a .tar.bz2 hold for the .conda of the same package too, before its own.
+            if section == "packages" and (conda := as_conda(filename)) is not None:
+                fixes.setdefault(conda, []).append(fields)
     lists = {name: _filenames(document, name) for name in _LISTS}
     return PatchInstructions(
         fixes={filename: tuple(several) for filename, several in fixes.items()},
-        revoked=_with_twins(lists["revoke"]),
-        removed=_with_twins(lists["remove"]),
+        revoked=_with_condas(lists["revoke"]),
+        removed=_with_condas(lists["remove"]),
     )
 
 
@@ -121,7 +120,7 @@ def _apply_one(record: Record, filename: str, patches: PatchInstructions) -> Rec
     for fields in fixes:
         _merge(result, fields)
     if "run_exports" in record:
-        result.setdefault("run_exports", {})  # taken away is empty: every package has them (CEP 12)
+        result.setdefault("run_exports", {})  # deleted means empty: every package has run exports (CEP 12)
     if revoked:
         result["revoked"] = True
         result["depends"] = [*result.get("depends", []), "package_has_been_revoked"]
@@ -142,32 +141,32 @@ def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
 def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = document.get(name, {})
     if not isinstance(value, dict):
-        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is no object")
+        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is not an object")
     return value
 
 
 def _filenames(document: Mapping[str, Any], name: str) -> frozenset[str]:
     value = document.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is no list of filenames")
+        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is not a list of filenames")
     for filename in value:
         _check_filename(filename, name)
     return frozenset(value)
 
 
 def _check_filename(filename: str, where: str) -> None:
-    # A wrong extension would never match; a key that clients can't parse would break them all.
-    if find_extension(filename) is None:
+    # A wrong extension would never match, and a key that clients can't parse would break them.
+    if kind_of(filename) is None:
         raise RejectedError(
             "patches-malformed",
-            f"{filename!r} in {where!r} is no artifact's filename",
-            hint=f"filenames end in {' or '.join(EXTENSIONS)}",
+            f"{filename!r} in {where!r} is not an artifact's filename",
+            hint=f"filenames end in {' or '.join(extensions())}",
         )
 
 
 def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: int | None) -> None:
     if not isinstance(fields, dict):
-        raise RejectedError("patches-malformed", f"the fixes of {filename!r} are no object")
+        raise RejectedError("patches-malformed", f"the fixes of {filename!r} are not an object")
     protected = sorted(PROTECTED_FIELDS & fields.keys())
     if version == 1 and "run_exports" in fields:
         protected.append("run_exports")
@@ -187,9 +186,5 @@ def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: in
         raise RejectedError("patches-malformed", f"{filename!r}: {error}", hint=error.hint) from error
 
 
-def _twin(filename: str) -> str:
-    return filename[: -len(_OLD)] + _NEW
-
-
-def _with_twins(filenames: frozenset[str]) -> frozenset[str]:
-    return filenames | {_twin(filename) for filename in filenames if filename.endswith(_OLD)}
+def _with_condas(filenames: frozenset[str]) -> frozenset[str]:
+    return filenames | {conda for filename in filenames if (conda := as_conda(filename)) is not None}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NewType
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import NOARCH, PackageName, Subdir
+from lambdas.channel.names import NOARCH, PackageName, SubdirName
 from lambdas.indexer.tree.encoding import (
     SHARD_LEVEL,
     compress,
@@ -26,7 +26,7 @@ ShardHash = NewType("ShardHash", str)
 class ShardIndex:
     """What a subdir holds: the commit."""
 
-    subdir: Subdir
+    subdir: SubdirName
     shards: Mapping[PackageName, ShardHash] = field(default_factory=dict)
     created_ms: int = 0
     """When the newest artifact ever indexed arrived: a function of the contents, not of a clock."""
@@ -94,7 +94,7 @@ def decode_index(body: bytes) -> ShardIndex:
         info = document["info"]
         created = datetime.fromisoformat(info["created_at"])
         return ShardIndex(
-            subdir=Subdir(info["subdir"]),
+            subdir=SubdirName(info["subdir"]),
             shards={PackageName(name): ShardHash(sha256.hex()) for name, sha256 in document["shards"].items()},
             created_ms=round(created.timestamp() * 1000),
             patches_sha256=info.get("patch_instructions_sha256"),
@@ -103,6 +103,6 @@ def decode_index(body: bytes) -> ShardIndex:
         raise InvalidDocumentError(f"not a shard index: {error!r}") from error
 
 
-def empty_index(subdir: Subdir = NOARCH) -> ShardIndex:
+def empty_index(subdir: SubdirName = NOARCH) -> ShardIndex:
     """Return the commit of a subdir that holds nothing."""
     return ShardIndex(subdir=subdir)

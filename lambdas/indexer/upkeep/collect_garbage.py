@@ -1,91 +1,92 @@
 """Deletes shards and cards that no commit has named for longer than the grace period."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError
-from lambdas.channel.names import (
-    SubdirId,
-)
-from lambdas.indexer.tree.commit import fetch_commit
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.tree.shard_index import SHARDS_FOLDER, ShardHash
-from lambdas.indexer.tree.shards import CARDS, cards_key
+from lambdas.indexer.tree.subdir import Subdir
 from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 
-GARBAGE: Final = "garbage"
-
 _GARBAGE_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
-
-_SHARD_SUFFIX: Final = ".msgpack.zst"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CollectedGarbage:
-    """What became of shards that no index names."""
+    """How many unreferenced shards were deleted, and how many are within the grace period."""
 
     deleted: int
     kept: int
 
 
-def collect_garbage(storage: ObjectStorage, path: SubdirId, *, now_ms: int, grace_ms: int) -> CollectedGarbage:
-    """Delete shards and cards that no commit has named for longer than the grace; never sooner.
+def collect_garbage(
+    subdir: Subdir, *, now_ms: int, grace_ms: int, pointers: Iterable[Subdir] = ()
+) -> CollectedGarbage:
+    """Delete shards and cards that no commit has named for longer than the grace period; never sooner.
 
-    A shard's age says nothing about when it was named last, so each run notes which ones nobody
-    names; only what was noted by a run long enough ago, and by every run since, is deleted.
+    The age of a shard doesn't tell when a commit last named it, so each run lists the unreferenced
+    ones. A shard is deleted if a run long enough ago listed it, and so did every run since.
+
+    Args:
+        subdir: whose shards are collected.
+        now_ms: the current time.
+        grace_ms: the grace period.
+        pointers: other subdirs whose commits may name shards of this one.
 
     Raises:
         ConflictError: another run collected at the same time.
+        InvalidDocumentError: a pointer can't be decoded: nothing is deleted.
     """
-    key = path.private_key(GARBAGE, "garbage.json")
+    storage, key = subdir.storage, subdir.layout.garbage
     stored = storage.get(key)
-    noted: dict[str, int] = {}
+    listed: dict[str, int] = {}
     if stored is not None:
         try:
-            noted = dict(decode_json(stored.body, what=key))
+            listed = dict(decode_json(stored.body, what=key))
         except (InvalidDocumentError, TypeError, ValueError):
-            noted = {}  # the grace begins anew
-    unnamed = _list_hashes(storage, path) - set(fetch_commit(storage, path).index.shards.values())
-    noted = {sha256: noted.get(sha256, now_ms) for sha256 in sorted(unnamed)}
-    due = [sha256 for sha256, since_ms in noted.items() if now_ms - since_ms > grace_ms]
-    kept = {sha256: since_ms for sha256, since_ms in noted.items() if sha256 not in due}
-    # The note is written first: if we stop here, what was due is noted anew and lives another grace.
+            listed = {}  # the grace period starts again
+    unreferenced = _list_hashes(subdir) - _list_referenced([subdir, *pointers])
+    listed = {sha256: listed.get(sha256, now_ms) for sha256 in sorted(unreferenced)}
+    due = [sha256 for sha256, since_ms in listed.items() if now_ms - since_ms > grace_ms]
+    kept = {sha256: since_ms for sha256, since_ms in listed.items() if sha256 not in due}
+    # The list is written first: if we stop here, what was due is listed again and lives another grace period.
     if kept or stored is not None:
         condition = IfAbsent() if stored is None else IfMatch(etag=stored.info.etag)
         body = encode_json(kept)
         if stored is None or stored.body != body:
             storage.put(key, body, headers=_GARBAGE_HEADERS, condition=condition)
     for sha256 in due:
-        _delete_old(storage, path.key(f"{SHARDS_FOLDER}{sha256}{_SHARD_SUFFIX}"), now_ms=now_ms, grace_ms=grace_ms)
-        _delete_old(storage, cards_key(path, ShardHash(sha256)), now_ms=now_ms, grace_ms=grace_ms)
+        for blob in (subdir.layout.shard(sha256), subdir.layout.cards(sha256)):
+            _delete_old(storage, blob, now_ms=now_ms, grace_ms=grace_ms)
     return CollectedGarbage(deleted=len(due), kept=len(kept))
 
 
-def try_collect_garbage(
-    storage: ObjectStorage, path: SubdirId, *, now_ms: int, grace_ms: int
-) -> CollectedGarbage | None:
-    """Sweep, unless another run does it at the same time."""
+def try_collect_garbage(subdir: Subdir, *, now_ms: int, grace_ms: int) -> CollectedGarbage | None:
+    """Collect garbage, unless another run does it at the same time."""
     try:
-        return collect_garbage(storage, path, now_ms=now_ms, grace_ms=grace_ms)
+        return collect_garbage(subdir, now_ms=now_ms, grace_ms=grace_ms)
     except ConflictError:
         return None
 
 
-def _list_hashes(storage: ObjectStorage, path: SubdirId) -> set[ShardHash]:
-    """Return the hashes of all shards and cards that lie there."""
-    shards = path.key(SHARDS_FOLDER)
-    found = {
-        ShardHash(info.key[len(shards) :].removesuffix(_SHARD_SUFFIX))
-        for info in storage.list_objects(shards)
-        if info.key.endswith(_SHARD_SUFFIX)
+def _list_hashes(subdir: Subdir) -> set[str]:
+    """Return the hashes of all shards and cards in the storage."""
+    return {
+        sha256
+        for prefix in (subdir.layout.shards_prefix, subdir.layout.cards_prefix)
+        for info in subdir.storage.list_objects(prefix)
+        if (sha256 := subdir.layout.shard_of(info.key)) is not None
     }
-    cards = path.private_key(CARDS)
-    return found | {ShardHash(info.key[len(cards) :].partition(".")[0]) for info in storage.list_objects(cards)}
+
+
+def _list_referenced(pointers: Iterable[Subdir]) -> set[str]:
+    return {sha256 for pointer in pointers for sha256 in pointer.fetch_commit().index.shards.values()}
 
 
 def _delete_old(storage: ObjectStorage, key: str, *, now_ms: int, grace_ms: int) -> None:
-    # A publisher who names the same shard again has written it again, as a new version: that one is
-    # young, or not the one looked at here, and stays.
+    # A commit that names the same shard again has stored it again, as a new version: that one is young,
+    # or not the one inspected here, and stays.
     info = storage.head(key)
     if info is not None and now_ms - info.last_modified_ms > grace_ms:
         storage.delete(info)

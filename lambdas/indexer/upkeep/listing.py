@@ -1,53 +1,43 @@
-"""Lists the channels, subdirs and artifacts of a storage."""
+"""Lists the channels, subdirs and files of a storage."""
 
 from collections.abc import Iterator
 
 from lambdas.channel.errors import InvalidNameError
-from lambdas.channel.names import (
-    NOARCH,
-    Channel,
-    Subdir,
-    SubdirId,
-    is_artifact_like,
-    parse_channel,
-    parse_subdir,
-)
+from lambdas.channel.layout import ChannelLayout
+from lambdas.channel.names import NOARCH, Channel, SubdirId, SubdirName, parse_channel, parse_subdir
+from lambdas.indexer.tree.subdir import Subdir
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
 
 def list_channels(storage: ObjectStorage) -> Iterator[Channel]:
-    """Yield every channel of the storage."""
+    """Yield every channel of the storage; other folders are passed over."""
     for name in storage.list_folders(""):
-        if _is_channel(name):
-            yield Channel(name)  # any other is somebody else's folder, or our own
+        if is_channel(name):
+            yield Channel(name)
 
 
 def list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
-    """Yield every subdir of a channel, ``noarch`` first, whether or not it is there yet."""
-    yield SubdirId(channel=channel, subdir=NOARCH)
-    for name in storage.list_folders(f"{channel}/"):
-        if _is_subdir(name) and name != NOARCH:
-            yield SubdirId(channel=channel, subdir=Subdir(name))
+    """Yield every subdir of a channel, ``noarch`` first, even if that does not exist yet."""
+    yield SubdirId(channel=channel, name=NOARCH)
+    for name in storage.list_folders(ChannelLayout(channel=channel).prefix):
+        if is_subdir(name) and name != NOARCH:
+            yield SubdirId(channel=channel, name=SubdirName(name))
 
 
-def list_artifacts(storage: ObjectStorage, path: SubdirId) -> Iterator[ObjectInfo]:
-    """Yield what lies directly in a subdir and is named like an artifact or its signatures."""
-    return (info for filename, info in list_files(storage, path) if is_artifact_like(filename))
+def list_files(subdir: Subdir) -> Iterator[tuple[str, ObjectInfo]]:
+    """Yield the files directly in a subdir, by filename.
 
-
-def list_files(storage: ObjectStorage, path: SubdirId) -> Iterator[tuple[str, ObjectInfo]]:
-    """Yield what lies directly in a subdir, by filename.
-
-    The listing jumps over nothing: shards lie in the same folder, and are passed over.
+    The storage lists the shards too, which are in a folder of the subdir: they are passed over.
     """
-    prefix = path.key("")
-    for info in storage.list_objects(prefix):
+    prefix = subdir.layout.prefix
+    for info in subdir.storage.list_objects(prefix):
         filename = info.key[len(prefix) :]
         if "/" not in filename:
             yield filename, info
 
 
-def _is_channel(folder: str) -> bool:
+def is_channel(folder: str) -> bool:
+    """Tell whether a folder of the bucket can be a channel."""
     try:
         parse_channel(folder)
     except InvalidNameError:
@@ -55,7 +45,8 @@ def _is_channel(folder: str) -> bool:
     return True
 
 
-def _is_subdir(folder: str) -> bool:
+def is_subdir(folder: str) -> bool:
+    """Tell whether a folder of a channel can be a subdir."""
     try:
         parse_subdir(folder)
     except InvalidNameError:

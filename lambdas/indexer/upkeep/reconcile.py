@@ -12,14 +12,8 @@ from itertools import islice
 from typing import Final
 
 from lambdas.channel.errors import InvalidNameError, RejectedError
-from lambdas.channel.names import (
-    PRIVATE_PREFIX,
-    SIGNATURES_SUFFIX,
-    Channel,
-    SubdirId,
-    is_artifact_like,
-    parse_artifact_key,
-)
+from lambdas.channel.layout import ATTESTATIONS_SUFFIX, PRIVATE_PREFIX, is_artifact_like, parse_artifact_key
+from lambdas.channel.names import Channel, SubdirId
 from lambdas.indexer.events import make_invalid_key_rejection
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.inspect import MAX_SIGNATURES_BYTES
@@ -51,28 +45,28 @@ class Differences:
     """The same, of what lies in folders of the subdir, where nothing is indexed."""
 
 
-def find_differences(storage: ObjectStorage, path: SubdirId, commit: Commit) -> Differences:
+def find_differences(storage: ObjectStorage, subdir: SubdirId, commit: Commit) -> Differences:
     """Compare a subdir's listing with what its cards have seen; nothing is downloaded but cards.
 
     A sidecar is, where the listing does not tell whether it changed.
     """
-    known = _fetch_known(storage, path, commit)
+    known = _fetch_known(storage, subdir, commit)
     artifacts: set[str] = set()
     sidecars: dict[str, ObjectInfo] = {}
     copies: dict[str, ObjectInfo] = {}
     invalid_keys: dict[str, InvalidNameError] = {}
     nested_invalid_keys: dict[str, InvalidNameError] = {}
     unseen = set(known.seen)
-    prefix = path.key("")
+    prefix = subdir.key("")
     for info in storage.list_objects(prefix):
         filename = info.key[len(prefix) :]
         if (copied := find_copied(filename, known.named)) is not None:
             copies[copied] = info
         if not is_artifact_like(filename):
             continue
-        artifact = filename.removesuffix(SIGNATURES_SUFFIX)
+        artifact = filename.removesuffix(ATTESTATIONS_SUFFIX)
         try:
-            name = parse_artifact_key(path.key(artifact)).distribution.name
+            name = parse_artifact_key(subdir.key(artifact)).distribution.name
         except InvalidNameError as error:
             (nested_invalid_keys if "/" in filename else invalid_keys)[info.key] = error
             continue
@@ -97,7 +91,7 @@ def find_copied(filename: str, named: Mapping[str, str]) -> str | None:
 
     ``named`` is ``{artifact: hex SHA-256 of its sidecar}``.
     """
-    artifact, separator, sha256 = filename.rpartition(f"{SIGNATURES_SUFFIX}.")
+    artifact, separator, sha256 = filename.rpartition(f"{ATTESTATIONS_SUFFIX}.")
     return artifact if separator and named.get(artifact) == sha256 else None
 
 
@@ -146,19 +140,19 @@ def reject_invalid_keys(storage: ObjectStorage, indexer: Indexer, channel: Chann
     yield from _refuse(indexer, find_invalid_keys(storage, channel))
 
 
-def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirId, *, deep: bool = True) -> Iterator[Report]:
+def reconcile(storage: ObjectStorage, indexer: Indexer, subdir: SubdirId, *, deep: bool = True) -> Iterator[Report]:
     """Make one subdir's index agree with its listing, in batches; yields a report for each.
 
     At least one batch is run, though nothing differs: it brings projections up to date and notices
     patch instructions. With ``deep``, what lies in folders of the subdir is set aside as well.
     """
-    differences = find_differences(storage, path, fetch_commit(storage, path))
+    differences = find_differences(storage, subdir, fetch_commit(storage, subdir))
     waiting = sorted(differences.artifacts | differences.sidecars)
     first = True
     while first or waiting:
         batch, waiting = waiting[:BATCH], waiting[BATCH:]
         yield indexer.index(
-            path,
+            subdir,
             SubdirKeys(
                 artifacts=frozenset(batch) & differences.artifacts,
                 sidecars=frozenset(batch) & differences.sidecars,
@@ -173,21 +167,21 @@ def reconcile(storage: ObjectStorage, indexer: Indexer, path: SubdirId, *, deep:
         yield from _refuse(indexer, differences.nested_invalid_keys.items())
 
 
-def rebuild(storage: ObjectStorage, indexer: Indexer, path: SubdirId) -> Report:
+def rebuild(storage: ObjectStorage, indexer: Indexer, subdir: SubdirId) -> Report:
     """Make one subdir's index again from its artifacts alone.
 
     Only what no artifact carries is kept: when each was indexed first (CEP 47).
     """
     artifacts: set[str] = set()
     invalid_keys: dict[str, RejectedError] = {}
-    for info in list_artifacts(storage, path):
+    for info in list_artifacts(storage, subdir):
         if errors := dict(_find_misplaced(info.key)):
             invalid_keys |= {key: make_invalid_key_rejection(error) for key, error in errors.items()}
-        elif not info.key.endswith(SIGNATURES_SUFFIX):
+        elif not info.key.endswith(ATTESTATIONS_SUFFIX):
             artifacts.add(info.key.rpartition("/")[2])
     refused = indexer.reject_all(invalid_keys)
     report = indexer.rebuild(
-        path, SubdirKeys(artifacts=frozenset(artifacts), sidecars=frozenset(artifacts), patches=True)
+        subdir, SubdirKeys(artifacts=frozenset(artifacts), sidecars=frozenset(artifacts), patches=True)
     )
     return replace(
         report, outcomes=(*refused.outcomes, *report.outcomes), failures={**refused.failures, **report.failures}
@@ -206,11 +200,11 @@ class _Known:
     """Names whose cards are lost."""
 
 
-def _fetch_known(storage: ObjectStorage, path: SubdirId, commit: Commit) -> _Known:
+def _fetch_known(storage: ObjectStorage, subdir: SubdirId, commit: Commit) -> _Known:
     known = _Known()
     names = sorted(commit.index.shards)
     for start in range(0, len(names), _NAMES):  # cards are large: never all at once
-        for name, cards in fetch_cards(storage, path, commit.index, names[start : start + _NAMES]).items():
+        for name, cards in fetch_cards(storage, subdir, commit.index, names[start : start + _NAMES]).items():
             if cards is None:
                 known.lost.add(name)
                 continue
@@ -231,6 +225,6 @@ def _find_misplaced(key: str) -> Iterator[tuple[str, InvalidNameError]]:
     """Yield the key, where it is named like an artifact and can't be one."""
     if is_artifact_like(key):
         try:
-            parse_artifact_key(key.removesuffix(SIGNATURES_SUFFIX))
+            parse_artifact_key(key.removesuffix(ATTESTATIONS_SUFFIX))
         except InvalidNameError as error:
             yield key, error

@@ -11,16 +11,14 @@ from enum import Enum
 from typing import Any, Final
 
 from lambdas.channel.errors import FairwayError, InvalidDocumentError, InvalidNameError, VanishedError
-from lambdas.channel.names import (
-    NOARCH,
+from lambdas.channel.layout import (
+    ATTESTATIONS_SUFFIX,
     PATCH_INSTRUCTIONS,
-    SIGNATURES_SUFFIX,
-    Channel,
-    PackageName,
-    SubdirId,
+    SHARDS_FOLDER,
     is_artifact_like,
     parse_artifact_key,
 )
+from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.outputs.channel import CHANNELDATA, FEED, PAGE, SHOWN, fetch_etags, hash_shown
 from lambdas.indexer.outputs.channeldata import (
     ChannelPart,
@@ -40,7 +38,7 @@ from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.commit import Commit, fetch_cards, fetch_commit, fetch_patches
 from lambdas.indexer.tree.encoding import decode_json, decompress
 from lambdas.indexer.tree.patches import PatchInstructions
-from lambdas.indexer.tree.shard_index import SHARDS_FOLDER, ShardHash
+from lambdas.indexer.tree.shard_index import ShardHash
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard, shard_key
 from lambdas.indexer.upkeep.listing import list_files, list_subdirs
 from lambdas.indexer.upkeep.reconcile import find_changed_sidecars
@@ -111,7 +109,7 @@ class ChannelView:
 
     def add(
         self,
-        path: SubdirId,
+        subdir: SubdirId,
         commit: Commit,
         entries: Mapping[PackageName, dict[str, Any] | None],
         *,
@@ -120,8 +118,8 @@ class ChannelView:
         is_deferred: bool,
     ) -> None:
         """Add what one subdir says."""
-        self.etags[path.subdir] = commit.etag
-        self.parts.append(apply_to_part(make_part(path.subdir), entries))
+        self.etags[subdir.name] = commit.etag
+        self.parts.append(apply_to_part(make_part(subdir.name), entries))
         self.is_complete = self.is_complete and is_complete
         self.is_young = self.is_young or is_young
         self.is_deferred = self.is_deferred or is_deferred
@@ -129,77 +127,77 @@ class ChannelView:
 
 def verify_subdir(
     storage: ObjectStorage,
-    path: SubdirId,
+    subdir: SubdirId,
     depth: Depth,
     *,
     view: ChannelView | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Finding]:
     """Yield everything that is wrong with one subdir; add what it says of its channel to the view."""
-    progress(f"{path}: listing")
-    listing = _list(storage, path)
+    progress(f"{subdir}: listing")
+    listing = _list(storage, subdir)
     artifacts = listing.artifacts
-    commit = fetch_commit(storage, path)
+    commit = fetch_commit(storage, subdir)
     if commit.etag is None:
-        if artifacts or path.subdir == NOARCH:
+        if artifacts or subdir.name == NOARCH:
             yield Finding(
-                problem=Problem.INDEX_MISSING, key=path.key(""), message=f"no index, and {len(artifacts)} artifacts"
+                problem=Problem.INDEX_MISSING, key=subdir.key(""), message=f"no index, and {len(artifacts)} artifacts"
             )
         return
-    patches = fetch_patches(storage, path, commit.index.patches_sha256)
-    yield from _check_patches(storage, path, commit)
+    patches = fetch_patches(storage, subdir, commit.index.patches_sha256)
+    yield from _check_patches(storage, subdir, commit)
     names = sorted(commit.index.shards)
     documents: dict[str, dict[str, Any]] = {
-        REPODATA: make_repodata(path.subdir),
-        RUN_EXPORTS: make_run_exports(path.subdir),
+        REPODATA: make_repodata(subdir.name),
+        RUN_EXPORTS: make_run_exports(subdir.name),
     }
-    from_packages = make_repodata(path.subdir)
+    from_packages = make_repodata(subdir.name)
     unlisted = set(artifacts)
     named: dict[str, str] = {}
     entries: dict[PackageName, dict[str, Any] | None] = {}
     is_complete = True
     for start in range(0, len(names), _NAMES):
         some = names[start : start + _NAMES]
-        progress(f"{path}: {start + len(some)} of {len(names)} names")
-        cards = fetch_cards(storage, path, commit.index, some)
+        progress(f"{subdir}: {start + len(some)} of {len(names)} names")
+        cards = fetch_cards(storage, subdir, commit.index, some)
         shards: dict[PackageName, Shard | None] = {}
-        for name, result in zip(some, in_parallel(_reader(storage, path, commit), some), strict=True):
+        for name, result in zip(some, in_parallel(_reader(storage, subdir, commit), some), strict=True):
             if isinstance(result, Finding):
                 is_complete = False
                 yield result
                 continue
             shards[name] = result
-            entries[name] = make_entry(path.subdir, result, cards[name] or {})
+            entries[name] = make_entry(subdir.name, result, cards[name] or {})
             named |= _find_named(result, cards[name])
-            yield from _check_cards(path, name, result, cards[name], patches)
-            yield from _check_records(storage, path, result, artifacts, depth)
+            yield from _check_cards(subdir, name, result, cards[name], patches)
+            yield from _check_records(storage, subdir, result, artifacts, depth)
             unlisted -= {filename for filename, _ in iter_records(result)} | set(result.removed)
         documents[REPODATA] = apply_to_repodata(documents[REPODATA], shards)
         documents[RUN_EXPORTS] = apply_to_run_exports(documents[RUN_EXPORTS], shards)
         unpatched: dict[PackageName, Shard | None] = {name: make_shard(cards[name] or {}) for name in shards}
         from_packages = apply_to_repodata(from_packages, unpatched)
     for filename in sorted(unlisted):
-        yield _find_unlisted(path, filename)
-    yield from _check_signatures(storage, path, listing, named, depth)
-    progress(f"{path}: projections")
+        yield _find_unlisted(subdir, filename)
+    yield from _check_signatures(storage, subdir, listing, named, depth)
+    progress(f"{subdir}: projections")
     if commit.index.patches_sha256 is not None:
         documents[FROM_PACKAGES] = from_packages
-    packed = storage.head(path.key(f"{REPODATA}.zst"))
+    packed = storage.head(subdir.key(f"{REPODATA}.zst"))
     is_young = _is_young(packed, commit, depth)
     is_deferred = is_young and is_large(packed)
     for filename, document in documents.items():
-        yield from _check_projection(storage, path, filename, document, commit, is_deferred=is_deferred)
-    page = format_subdir_page(path, iter_repodata(documents[REPODATA]))
+        yield from _check_projection(storage, subdir, filename, document, commit, is_deferred=is_deferred)
+    page = format_subdir_page(subdir, iter_repodata(documents[REPODATA]))
     yield from _check_file(
         storage,
-        path.key(SUBDIR_PAGE),
+        subdir.key(SUBDIR_PAGE),
         (COMMIT, commit.sha256),
         lambda body: body == page or not is_complete,
         is_deferred=is_deferred,
     )
-    yield from _find_orphans(storage, path, commit, depth)
+    yield from _find_orphans(storage, subdir, commit, depth)
     if view is not None:
-        view.add(path, commit, entries, is_complete=is_complete, is_young=is_young, is_deferred=is_deferred)
+        view.add(subdir, commit, entries, is_complete=is_complete, is_young=is_young, is_deferred=is_deferred)
 
 
 def verify_channel(
@@ -260,10 +258,10 @@ def _parse_or_none(body: bytes) -> object:
         return None
 
 
-def _reader(storage: ObjectStorage, path: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | Finding]:
+def _reader(storage: ObjectStorage, subdir: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | Finding]:
     def read(name: PackageName) -> Shard | Finding:
         sha256 = commit.index.shards[name]
-        key = shard_key(path, sha256)
+        key = shard_key(subdir, sha256)
         stored = storage.get(key)
         if stored is None:
             return Finding(problem=Problem.SHARD_MISSING, key=key, message=f"the index names it for {name!r}")
@@ -278,20 +276,22 @@ def _reader(storage: ObjectStorage, path: SubdirId, commit: Commit) -> Callable[
 
 
 def _check_cards(
-    path: SubdirId, name: PackageName, shard: Shard, cards: Cards | None, patches: PatchInstructions
+    subdir: SubdirId, name: PackageName, shard: Shard, cards: Cards | None, patches: PatchInstructions
 ) -> Iterator[Finding]:
     if cards is None:
-        yield Finding(problem=Problem.CARDS_MISSING, key=str(path), message=f"the cards of {name!r} are lost or broken")
+        yield Finding(
+            problem=Problem.CARDS_MISSING, key=str(subdir), message=f"the cards of {name!r} are lost or broken"
+        )
     elif encode_shard(make_shard(cards, patches)) != encode_shard(shard):
         yield Finding(
             problem=Problem.SHARD_NOT_FROM_CARDS,
-            key=str(path),
+            key=str(subdir),
             message=f"the shard of {name!r} is not what its cards and the patches make",
         )
 
 
-def _check_patches(storage: ObjectStorage, path: SubdirId, commit: Commit) -> Iterator[Finding]:
-    key = path.key(PATCH_INSTRUCTIONS)
+def _check_patches(storage: ObjectStorage, subdir: SubdirId, commit: Commit) -> Iterator[Finding]:
+    key = subdir.key(PATCH_INSTRUCTIONS)
     sha256 = _hash(storage, key)
     if sha256 is None and commit.index.patches_sha256 is not None:
         yield Finding(problem=Problem.PATCHES_NOT_IN_FORCE, key=key, message="they are gone, and still in force")
@@ -311,13 +311,13 @@ class _Listing:
     """The sidecars' immutable copies, by filename."""
 
 
-def _list(storage: ObjectStorage, path: SubdirId) -> _Listing:
+def _list(storage: ObjectStorage, subdir: SubdirId) -> _Listing:
     listing = _Listing()
-    for filename, info in list_files(storage, path):
-        artifact = filename.removesuffix(SIGNATURES_SUFFIX)
+    for filename, info in list_files(storage, subdir):
+        artifact = filename.removesuffix(ATTESTATIONS_SUFFIX)
         if is_artifact_like(filename):
             (listing.artifacts if artifact == filename else listing.sidecars)[artifact] = info
-        elif f"{SIGNATURES_SUFFIX}." in filename:
+        elif f"{ATTESTATIONS_SUFFIX}." in filename:
             listing.copies[filename] = info
     return listing
 
@@ -331,7 +331,7 @@ def _find_named(shard: Shard, cards: Cards | None) -> dict[str, str]:
 
 
 def _check_signatures(
-    storage: ObjectStorage, path: SubdirId, listing: _Listing, named: Mapping[str, str], depth: Depth
+    storage: ObjectStorage, subdir: SubdirId, listing: _Listing, named: Mapping[str, str], depth: Depth
 ) -> Iterator[Finding]:
     """Check that the records name the sidecars that are there."""
     for filename in sorted(listing.sidecars.keys() - named.keys()):
@@ -345,13 +345,13 @@ def _check_signatures(
     for filename in sorted(named.keys() - listing.sidecars.keys()):
         yield Finding(
             problem=Problem.SIGNATURES_MISMATCH,
-            key=path.key(filename + SIGNATURES_SUFFIX),
+            key=subdir.key(filename + ATTESTATIONS_SUFFIX),
             message="the record names them, and they are not there",
         )
     copies = {
         filename: info
         for filename, sha256 in named.items()
-        if (info := listing.copies.get(f"{filename}{SIGNATURES_SUFFIX}.{sha256}")) is not None
+        if (info := listing.copies.get(f"{filename}{ATTESTATIONS_SUFFIX}.{sha256}")) is not None
     }
     trusted = {} if depth.read_artifacts else copies
     for filename in sorted(find_changed_sidecars(storage, listing.sidecars, trusted, named)):
@@ -361,7 +361,7 @@ def _check_signatures(
             message="the record names others",
         )
     for filename in sorted(named):
-        key = path.key(f"{filename}{SIGNATURES_SUFFIX}.{named[filename]}")
+        key = subdir.key(f"{filename}{ATTESTATIONS_SUFFIX}.{named[filename]}")
         if filename not in copies:
             yield Finding(problem=Problem.SIGNATURES_MISMATCH, key=key, message="the record names it: it is not there")
         elif depth.read_artifacts and _hash(storage, key) != named[filename]:
@@ -374,22 +374,22 @@ def _hash(storage: ObjectStorage, key: str) -> str | None:
 
 
 def _check_records(
-    storage: ObjectStorage, path: SubdirId, shard: Shard, artifacts: Mapping[str, ObjectInfo], depth: Depth
+    storage: ObjectStorage, subdir: SubdirId, shard: Shard, artifacts: Mapping[str, ObjectInfo], depth: Depth
 ) -> Iterator[Finding]:
     for filename, record in iter_records(shard):
         info = artifacts.get(filename)
         if info is None:
             yield Finding(
-                problem=Problem.RECORD_WITHOUT_ARTIFACT, key=path.key(filename), message="the artifact is not there"
+                problem=Problem.RECORD_WITHOUT_ARTIFACT, key=subdir.key(filename), message="the artifact is not there"
             )
         elif info.size != record["size"]:
             yield Finding(
                 problem=Problem.HASH_MISMATCH,
-                key=path.key(filename),
+                key=subdir.key(filename),
                 message=f"{info.size} bytes, and the record says {record['size']}",
             )
-        elif depth.read_artifacts and (message := _compare_hashes(storage, path.key(filename), record)):
-            yield Finding(problem=Problem.HASH_MISMATCH, key=path.key(filename), message=message)
+        elif depth.read_artifacts and (message := _compare_hashes(storage, subdir.key(filename), record)):
+            yield Finding(problem=Problem.HASH_MISMATCH, key=subdir.key(filename), message=message)
 
 
 def _compare_hashes(storage: ObjectStorage, key: str, record: Mapping[str, Any]) -> str | None:
@@ -407,13 +407,13 @@ def _compare_hashes(storage: ObjectStorage, key: str, record: Mapping[str, Any])
     return None
 
 
-def _find_unlisted(path: SubdirId, filename: str) -> Finding:
+def _find_unlisted(subdir: SubdirId, filename: str) -> Finding:
     try:
-        parse_artifact_key(path.key(filename))
+        parse_artifact_key(subdir.key(filename))
         message = "the index does not list it"
     except InvalidNameError as error:
         message = f"the index can't list it: {error}"
-    return Finding(problem=Problem.ARTIFACT_WITHOUT_RECORD, key=path.key(filename), message=message)
+    return Finding(problem=Problem.ARTIFACT_WITHOUT_RECORD, key=subdir.key(filename), message=message)
 
 
 def _is_young(packed: ObjectInfo | None, commit: Commit, depth: Depth) -> bool:
@@ -423,16 +423,16 @@ def _is_young(packed: ObjectInfo | None, commit: Commit, depth: Depth) -> bool:
 
 
 def _check_projection(
-    storage: ObjectStorage, path: SubdirId, name: str, document: object, commit: Commit, *, is_deferred: bool
+    storage: ObjectStorage, subdir: SubdirId, name: str, document: object, commit: Commit, *, is_deferred: bool
 ) -> Iterator[Finding]:
     """Check that both encodings are there, agree, show the commit, and say what the shards say.
 
     With ``is_deferred``, they may be behind for now.
     """
-    plain = storage.get(path.key(name))
-    packed = storage.get(path.key(f"{name}.zst"))
+    plain = storage.get(subdir.key(name))
+    packed = storage.get(subdir.key(f"{name}.zst"))
     for stored, filename in ((plain, name), (packed, f"{name}.zst")):
-        key = path.key(filename)
+        key = subdir.key(filename)
         if stored is None:
             yield Finding(problem=Problem.PROJECTION_MISSING, key=key, message="it is not there")
         elif stored.info.metadata.get(COMMIT) != commit.sha256:
@@ -452,20 +452,20 @@ def _check_projection(
             )
         found = decode_json(plain.body, what=plain.info.key)
     except FairwayError as error:
-        yield Finding(problem=Problem.PROJECTION_WRONG, key=path.key(name), message=str(error))
+        yield Finding(problem=Problem.PROJECTION_WRONG, key=subdir.key(name), message=str(error))
         return
-    bzipped = storage.get(path.key(f"{name}.bz2"))
+    bzipped = storage.get(subdir.key(f"{name}.bz2"))
     if bzipped is not None and bz2.decompress(bzipped.body) != plain.body:
         yield Finding(problem=Problem.ENCODINGS_DISAGREE, key=bzipped.info.key, message=f"it is not {name}, compressed")
     if found != document and plain.info.metadata.get(COMMIT) == commit.sha256:
         yield Finding(
-            problem=Problem.PROJECTION_WRONG, key=path.key(name), message="it does not say what the shards say"
+            problem=Problem.PROJECTION_WRONG, key=subdir.key(name), message="it does not say what the shards say"
         )
 
 
-def _find_orphans(storage: ObjectStorage, path: SubdirId, commit: Commit, depth: Depth) -> Iterator[Finding]:
+def _find_orphans(storage: ObjectStorage, subdir: SubdirId, commit: Commit, depth: Depth) -> Iterator[Finding]:
     named = set(commit.index.shards.values())
-    prefix = path.key(SHARDS_FOLDER)
+    prefix = subdir.key(SHARDS_FOLDER)
     for info in storage.list_objects(prefix):
         if ShardHash(info.key[len(prefix) :].partition(".")[0]) not in named:
             age_ms = depth.now_ms - info.last_modified_ms

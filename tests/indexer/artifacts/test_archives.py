@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from lambdas.channel.names import Distribution, parse_filename
+from lambdas.channel.artifact_kinds import Distribution, parse_filename
 from lambdas.indexer.artifacts.read import ArtifactLimits
 from tests.builders import (
     METADATA,

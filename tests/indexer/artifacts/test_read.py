@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import RejectedError, UnavailableError, VanishedError
-from lambdas.channel.names import parse_filename
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from tests.builders import (
     METADATA,

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import ArtifactKey, Extension, parse_artifact_key
+from lambdas.channel.layout import ArtifactKey, parse_artifact_key
+from lambdas.channel.names import Extension
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import (

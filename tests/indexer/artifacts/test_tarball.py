@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import parse_filename
 from tests.builders import (
     PAYLOAD,
     Members,

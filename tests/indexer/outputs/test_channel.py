@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from lambdas.channel.layout import SHARD_INDEX
 from lambdas.channel.names import SubdirId, parse_subdir_id
 from lambdas.indexer.outputs import channel as project_channel
 from lambdas.indexer.outputs import feed, newest, pages
 from lambdas.indexer.outputs.channeldata import ChanneldataForm
 from lambdas.indexer.spliced import files
-from lambdas.indexer.tree.shard_index import SHARD_INDEX
 from lambdas.storage import protocol as storage
 from tests.indexer.world import LINUX, NOARCH, World, build_from_nothing, package
 
@@ -82,7 +82,7 @@ def test_project_channel__subdirs_in_turn(monkeypatch: pytest.MonkeyPatch) -> No
     keys = []
     for number in range(12):
         for path in (NOARCH, LINUX, WIN):
-            if (number + len(path.subdir)) % 3:
+            if (number + len(path.name)) % 3:
                 keys.append(world.upload(path, package(name_of(number), f"1.{number % 4}", path=path)))
                 world.index(keys[-1])
     check(world, monkeypatch)
@@ -138,10 +138,10 @@ def test_project_channel__heals(monkeypatch: pytest.MonkeyPatch, lost: str) -> N
     elif lost == "channeldata":
         world.storage.upload("team/channeldata.json", b"{}")
     else:
-        del world.storage.versions[NOARCH.key(SHARD_INDEX)][:-1]
+        del world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"][:-1]
     world.publish(NOARCH, package(name_of(7), "2.0"))
     if lost == "old commits":
-        del world.storage.versions[NOARCH.key(SHARD_INDEX)][:-1]
+        del world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"][:-1]
     world.publish(NOARCH, package(name_of(8), "2.0"))
     check(world, monkeypatch)
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import NOARCH, PackageName, Subdir
+from lambdas.channel.names import NOARCH, PackageName, SubdirName
 from lambdas.indexer.outputs.channeldata import (
     apply_to_part,
     format_channeldata,
@@ -21,7 +21,7 @@ from lambdas.indexer.tree.patches import parse_patches
 from lambdas.indexer.tree.shards import make_shard
 
 FOO = PackageName("foo")
-LINUX = Subdir("linux-64")
+LINUX = SubdirName("linux-64")
 T1, T2, T3 = 1_700_000_000_000, 1_700_000_100_000, 1_700_000_200_000
 
 
@@ -39,7 +39,7 @@ def card(version: str = "1", *, indexed_ms: int = T1, facts: dict[str, Any] | No
     return Card(record=record, run_exports={"weak": [version]} if version != "1" else {}, facts=facts or {}, etag="e")
 
 
-def entry(subdir: Subdir = NOARCH, patches: bytes = b"{}", **cards: Card) -> dict[str, Any]:
+def entry(subdir: SubdirName = NOARCH, patches: bytes = b"{}", **cards: Card) -> dict[str, Any]:
     named = {f"foo-{one.record['version']}-{build}.conda": one for build, one in cards.items()}
     made = make_entry(subdir, make_shard(named, parse_patches(patches)), named)
     assert made is not None
@@ -48,7 +48,7 @@ def entry(subdir: Subdir = NOARCH, patches: bytes = b"{}", **cards: Card) -> dic
 
 def merge(**parts: dict[str, Any]) -> dict[str, Any]:
     return merge_parts(
-        apply_to_part(make_part(Subdir(subdir.replace("_", "-"))), {FOO: one}) for subdir, one in parts.items()
+        apply_to_part(make_part(SubdirName(subdir.replace("_", "-"))), {FOO: one}) for subdir, one in parts.items()
     )
 
 
@@ -195,8 +195,8 @@ def test_merge_parts__order_does_not_matter(found: dict[str, dict[str, Card]], r
     parts = []
     for subdir, several in found.items():
         named = {f"foo-{one.record['version']}-{build}.conda": one for build, one in several.items()}
-        made = make_entry(Subdir(subdir), make_shard(named), named)
-        parts.append(apply_to_part(make_part(Subdir(subdir)), {FOO: made}))
+        made = make_entry(SubdirName(subdir), make_shard(named), named)
+        parts.append(apply_to_part(make_part(SubdirName(subdir)), {FOO: made}))
     before = encode_json(parts)
     merged = encode_json(merge_parts(parts))
     assert encode_json(parts) == before

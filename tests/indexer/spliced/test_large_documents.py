@@ -10,13 +10,13 @@ import random
 import pytest
 
 from lambdas.channel.errors import UnavailableError
+from lambdas.channel.layout import SHARD_INDEX
 from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.outputs import newest, pages
 from lambdas.indexer.outputs import subdir as project_subdir
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.spliced import files
 from lambdas.indexer.tree.encoding import decompress
-from lambdas.indexer.tree.shard_index import SHARD_INDEX
 from tests.builders import tar_bz2_package
 from tests.indexer.world import NOARCH, World, build_from_nothing, package
 
@@ -35,7 +35,7 @@ def fill(world: World, count: int, *, start: int = 0) -> list[str]:
 
 
 def is_large(world: World, name: str = "repodata.json") -> bool:
-    info = world.storage.head(NOARCH.key(name))
+    info = world.storage.head(f"{NOARCH}/{name}")
     assert info is not None
     return files.TABLES in info.metadata
 
@@ -45,13 +45,13 @@ def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         context.setattr(project_subdir, "LARGE_BYTES", 2**40)
         fresh = build_from_nothing(world.storage, world.policy)
-    commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(NOARCH.key(name)))}
+    commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(f"{NOARCH}/{name}"))}
     assert len(commit) == 1
     for name in FLAT:
-        plain = world.storage.body(NOARCH.key(name))
-        assert decompress(world.storage.body(NOARCH.key(f"{name}.zst")), what=name) == plain
-        assert json.loads(plain) == json.loads(fresh.body(NOARCH.key(name)))
-    assert world.storage.body(NOARCH.key("index.html")) == fresh.body(NOARCH.key("index.html"))
+        plain = world.storage.body(f"{NOARCH}/{name}")
+        assert decompress(world.storage.body(f"{NOARCH}/{name}.zst"), what=name) == plain
+        assert json.loads(plain) == json.loads(fresh.body(f"{NOARCH}/{name}"))
+    assert world.storage.body(f"{NOARCH}/index.html") == fresh.body(f"{NOARCH}/index.html")
 
 
 def test_project__grows_large(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,10 +80,10 @@ def test_project__one_publish_splices(monkeypatch: pytest.MonkeyPatch) -> None:
     world.publish(NOARCH, package("pkg0030", "2.0"))
     log = world.storage.log[before:]
     assert [key for kind, key in log if kind == "splice"] == [
-        *(NOARCH.key(f"{name}{suffix}") for name in FLAT for suffix in (".zst", "")),
+        *(f"{NOARCH}/{name}{suffix}" for name in FLAT for suffix in (".zst", "")),
         "team/channeldata.json",
     ]
-    assert ("get", NOARCH.key("repodata.json")) not in log  # the plain file is made without reading it
+    assert ("get", f"{NOARCH}/repodata.json") not in log  # the plain file is made without reading it
     check(world, monkeypatch)
 
 
@@ -146,7 +146,7 @@ def test_project__tables_are_lost(monkeypatch: pytest.MonkeyPatch, forget: str) 
 def test_project__somebody_elses_file_under_our_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     world = World()
     fill(world, 40)
-    world.storage.upload(NOARCH.key(name), b"{}")
+    world.storage.upload(f"{NOARCH}/{name}", b"{}")
     world.publish(NOARCH, package("pkg0020", "2.0"))
     check(world, monkeypatch)
 
@@ -206,7 +206,7 @@ def test_project__catches_up_over_many_commits(monkeypatch: pytest.MonkeyPatch) 
 def test_project__old_commit_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     fill(world, 25)
-    versions = world.storage.versions[NOARCH.key(SHARD_INDEX)]
+    versions = world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"]
     del versions[:]
     fill(world, 26)
     check(world, monkeypatch)
@@ -219,10 +219,10 @@ def test_project__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     check(world, monkeypatch)
     import bz2
 
-    assert bz2.decompress(world.storage.body(NOARCH.key("repodata.json.bz2"))) == world.storage.body(
-        NOARCH.key("repodata.json")
+    assert bz2.decompress(world.storage.body(f"{NOARCH}/repodata.json.bz2")) == world.storage.body(
+        f"{NOARCH}/repodata.json"
     )
-    current = json.loads(world.storage.body(NOARCH.key("current_repodata.json")))["packages.conda"]
+    current = json.loads(world.storage.body(f"{NOARCH}/current_repodata.json"))["packages.conda"]
     assert "pkg0012-2.0-0.conda" in current
     assert "pkg0012-1.0-0.conda" not in current
 
@@ -230,7 +230,7 @@ def test_project__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     fill(world, 25)
-    plain = json.loads(world.storage.body(NOARCH.key("repodata.json")))
+    plain = json.loads(world.storage.body(f"{NOARCH}/repodata.json"))
     instructions = {
         "patch_instructions_version": 1,
         "packages": {},
@@ -238,20 +238,20 @@ def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
         "remove": ["pkg0005-1.0-0.conda"],
         "revoke": [],
     }
-    key = NOARCH.key("patch_instructions.json")
+    key = f"{NOARCH}/patch_instructions.json"
     world.storage.upload(key, json.dumps(instructions).encode())
     world.index(key)
-    document = json.loads(world.storage.body(NOARCH.key("repodata.json")))
+    document = json.loads(world.storage.body(f"{NOARCH}/repodata.json"))
     assert document["packages.conda"]["pkg0003-1.0-0.conda"]["depends"] == ["patched"]
     assert document["removed"] == ["pkg0005-1.0-0.conda"]
-    assert json.loads(world.storage.body(NOARCH.key("repodata_from_packages.json"))) == plain
+    assert json.loads(world.storage.body(f"{NOARCH}/repodata_from_packages.json")) == plain
     world.publish(NOARCH, package("pkg0007", "2.0"))
-    from_packages = world.storage.body(NOARCH.key("repodata_from_packages.json"))
+    from_packages = world.storage.body(f"{NOARCH}/repodata_from_packages.json")
     assert len(json.loads(from_packages)["packages.conda"]) == 26
-    assert decompress(world.storage.body(NOARCH.key("repodata_from_packages.json.zst")), what="") == from_packages
+    assert decompress(world.storage.body(f"{NOARCH}/repodata_from_packages.json.zst"), what="") == from_packages
     world.storage.remove(key)
     world.index(key)
-    assert NOARCH.key("repodata_from_packages.json") not in world.storage.list_keys()
+    assert f"{NOARCH}/repodata_from_packages.json" not in world.storage.list_keys()
     check(world, monkeypatch)
 
 

@@ -33,7 +33,7 @@ from tests.memory import MemoryStorage
 TIMES = int(os.environ.get("FAIRWAY_FAULTS", "1"))
 WRITES = {"put", "copy", "delete", "splice"}
 COUNT = 14
-FIRST = NOARCH.key("pkg00-1.0-0.conda")
+FIRST = f"{NOARCH}/pkg00-1.0-0.conda"
 PATCH = b'{"packages.conda": {"pkg03-1.0-0.conda": {"depends": ["b"]}}, "remove": ["pkg05-1.0-0.conda"]}'
 
 pytestmark = pytest.mark.usefixtures("scaled_down")
@@ -65,12 +65,12 @@ def remove(key: str) -> Callable[[World], str]:
 
 
 HAPPENINGS: dict[str, Callable[[World], str]] = {
-    "upload": put(NOARCH.key("new-1.0-0.conda"), package("new")[1]),
-    "version": put(NOARCH.key("pkg07-2.0-0.conda"), package("pkg07", "2.0", run_exports=["x"])[1]),
+    "upload": put(f"{NOARCH}/new-1.0-0.conda", package("new")[1]),
+    "version": put(f"{NOARCH}/pkg07-2.0-0.conda", package("pkg07", "2.0", run_exports=["x"])[1]),
     "remove": remove(FIRST),
-    "patch": put(NOARCH.key(PATCHES), PATCH),
-    "unpatch": remove(NOARCH.key(PATCHES)),
-    "requeuer": lambda _: NOARCH.key(""),
+    "patch": put(f"{NOARCH}/{PATCHES}", PATCH),
+    "unpatch": remove(f"{NOARCH}/{PATCHES}"),
+    "requeuer": lambda _: f"{NOARCH}/",
 }
 
 
@@ -79,10 +79,10 @@ def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
     world = World(defers=defers)
     keys = [world.upload(NOARCH, package(f"pkg{number:02}", run_exports=["x"])) for number in range(COUNT)]
     if patched:
-        world.storage.upload(NOARCH.key(PATCHES), PATCH)
-        keys.append(NOARCH.key(PATCHES))
+        world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
+        keys.append(f"{NOARCH}/{PATCHES}")
     world.index(*keys)
-    info = world.storage.head(NOARCH.key("repodata.json"))
+    info = world.storage.head(f"{NOARCH}/repodata.json")
     assert info is not None
     assert files.TABLES in info.metadata, "large enough"
     if defers:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import PackageName, Subdir
+from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.outputs.repodata import (
     RepodataForm,
     apply_to_removed,
@@ -42,7 +42,7 @@ from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, compress, enco
 from lambdas.indexer.tree.shards import Shard, make_shard
 from scripts.benchmarks.synthetic import Channel
 
-SUBDIR = Subdir("linux-64")
+SUBDIR = SubdirName("linux-64")
 NAMES = [PackageName(name) for name in ("a", "a-b", "a.b", "a_b", "b", "c", "libfoo", "libfoo-dev", "z")]
 
 

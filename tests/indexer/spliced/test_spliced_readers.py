@@ -71,7 +71,7 @@ def publish_at_random(world: World) -> dict[str, str]:
             name = f"pkg{chance.randrange(120):03}{chance.choice(['', '-dev', '.x', '_y'])}"
             needs = [f"pkg{chance.randrange(120):03} >={number}" for number in range(chance.randrange(5))]
             version = f"{chance.randrange(10)}.{chance.randrange(10)}"
-            key = NOARCH.key(f"{name}-{version}-0.conda")
+            key = f"{NOARCH}/{name}-{version}-0.conda"
             if key in there:
                 continue
             world.upload(NOARCH, package(name, version, depends=needs, run_exports={"weak": [name]}))
@@ -83,7 +83,7 @@ def publish_at_random(world: World) -> dict[str, str]:
 def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
     world = World()
     there = publish_at_random(world)
-    info = world.storage.head(NOARCH.key(REPODATA))
+    info = world.storage.head(f"{NOARCH}/{REPODATA}")
     assert info is not None
     assert files.TABLES in info.metadata  # it is spliced, not whole
     folder, url = served

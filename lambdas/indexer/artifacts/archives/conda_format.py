@@ -18,8 +18,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from lambdas.channel.artifact_kinds import Distribution
 from lambdas.channel.errors import RejectedError
-from lambdas.channel.names import Distribution
 from lambdas.indexer.artifacts.archives.artifact_source import (
     MIB,
     PIECE_BYTES,

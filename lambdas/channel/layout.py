@@ -1,0 +1,251 @@
+"""The layout of the bucket: every key is built and parsed here. Pure; standard library only.
+
+Knows where things are, not what is in them. Readers' keys are ``CHANNEL/SUBDIR/FILENAME`` and
+``CHANNEL/FILENAME``; everything private is under ``.fairway/``, which is no legal channel name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
+from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir, parse_subdir_id
+
+PRIVATE_PREFIX: Final = ".fairway/"
+ACCESS_KEY: Final = ".fairway/access.json"
+AUDIT_PREFIX: Final = ".fairway/audit/"
+POLICY_KEY: Final = ".fairway/policy.json"
+REJECTED_PREFIX: Final = ".fairway/rejected/"
+CARDS_PREFIX: Final = ".fairway/cards/"
+PATCHES_PREFIX: Final = ".fairway/patches/"
+TABLES_PREFIX: Final = ".fairway/tables/"
+GARBAGE_PREFIX: Final = ".fairway/garbage/"
+CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
+
+ATTESTATIONS_SUFFIX: Final = ".sigs"
+PATCH_INSTRUCTIONS: Final = "patch_instructions.json"
+NOTICES: Final = "notices.json"
+SHARD_INDEX: Final = "repodata_shards.msgpack.zst"
+SHARDS_FOLDER: Final = "shards/"
+
+_SHARD_SUFFIX: Final = ".msgpack.zst"
+_CARDS_SUFFIX: Final = ".json.zst"
+_REJECTION: Final = "reason.json"
+_REJECTED_BYTES: Final = "object"
+_MAX_REJECTED_KEY_BYTES: Final = 900  # a key may have 1,024 bytes, ours included
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArtifactKey:
+    """The key of an artifact."""
+
+    subdir: SubdirId
+    distribution: Distribution
+
+    @property
+    def filename(self) -> str:
+        """The last part of the key."""
+        return self.distribution.filename
+
+    def __str__(self) -> str:
+        """Format as the S3 key."""
+        return f"{self.subdir}/{self.filename}"
+
+    @property
+    def attestations(self) -> str:
+        """The key of the artifact's attestations."""
+        return f"{self}{ATTESTATIONS_SUFFIX}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttestationsKey:
+    """The key of an artifact's attestations."""
+
+    artifact: ArtifactKey
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchesKey:
+    """The key of a subdir's patch instructions."""
+
+    subdir: SubdirId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FolderKey:
+    """``CHANNEL/SUBDIR/``: no object; the indexer's own messages name a subdir by it."""
+
+    subdir: SubdirId
+
+
+ParsedKey = ArtifactKey | AttestationsKey | PatchesKey | FolderKey
+
+
+def parse_key(key: str) -> ParsedKey | None:
+    """Parse a key that concerns an index; None for any other.
+
+    Raises:
+        InvalidNameError: it is named like an artifact, its attestations or patch instructions, and no
+            such file can be indexed there.
+    """
+    if key.startswith(PRIVATE_PREFIX):
+        return None
+    folder, _, filename = key.rpartition("/")
+    if not filename:
+        return FolderKey(subdir=parse_subdir_id(folder))
+    if filename == PATCH_INSTRUCTIONS:
+        return PatchesKey(subdir=parse_subdir_id(folder))
+    if not is_artifact_like(filename):
+        return None
+    artifact = parse_artifact_key(key.removesuffix(ATTESTATIONS_SUFFIX))
+    return artifact if str(artifact) == key else AttestationsKey(artifact=artifact)
+
+
+def parse_artifact_key(key: str) -> ArtifactKey:
+    """Parse an artifact's key: ``CHANNEL/SUBDIR/FILENAME``.
+
+    Raises:
+        InvalidNameError: wrong depth, or a part that breaks its grammar.
+    """
+    parts = key.split("/")
+    if len(parts) != 3:  # noqa: PLR2004 - channel, subdir, filename
+        raise InvalidNameError(
+            f"key is not CHANNEL/SUBDIR/FILENAME: {key!r}",
+            hint="upload to s3://BUCKET/CHANNEL/SUBDIR/, for instance .../team/noarch/",
+        )
+    channel, subdir, filename = parts
+    return ArtifactKey(
+        subdir=SubdirId(channel=parse_channel(channel), name=parse_subdir(subdir)),
+        distribution=parse_filename(filename),
+    )
+
+
+def is_artifact_like(filename: str) -> bool:
+    """Tell whether a file is named like an artifact or its attestations, in upper or lower case."""
+    return kind_of(filename.lower().removesuffix(ATTESTATIONS_SUFFIX)) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubdirLayout:
+    """Where the things of one subdir are."""
+
+    subdir: SubdirId
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of everything that readers find here."""
+        return f"{self.subdir}/"
+
+    @property
+    def shard_index(self) -> str:
+        """The pointer: the one key whose replacement is a commit."""
+        return f"{self.subdir}/{SHARD_INDEX}"
+
+    @property
+    def shards_prefix(self) -> str:
+        """The prefix of all shards."""
+        return f"{self.subdir}/{SHARDS_FOLDER}"
+
+    @property
+    def cards_prefix(self) -> str:
+        """The prefix of all cards."""
+        return f"{CARDS_PREFIX}{self.subdir}/"
+
+    @property
+    def patch_instructions(self) -> str:
+        """Where operators upload patch instructions."""
+        return f"{self.subdir}/{PATCH_INSTRUCTIONS}"
+
+    @property
+    def tables(self) -> str:
+        """The tables of large documents."""
+        return f"{TABLES_PREFIX}{self.subdir}/tables.json.zst"
+
+    @property
+    def garbage(self) -> str:
+        """The list of unreferenced shards and when each was first seen so."""
+        return f"{GARBAGE_PREFIX}{self.subdir}/garbage.json"
+
+    def shard(self, sha256: str) -> str:
+        """Return the key of a shard."""
+        return f"{self.shards_prefix}{sha256}{_SHARD_SUFFIX}"
+
+    def cards(self, sha256: str) -> str:
+        """Return the key of the cards behind a shard."""
+        return f"{self.cards_prefix}{sha256}{_CARDS_SUFFIX}"
+
+    def patches_in_force(self, sha256: str) -> str:
+        """Return the key of the copy of patch instructions that a commit names."""
+        return f"{PATCHES_PREFIX}{self.subdir}/{sha256}.json"
+
+    def file(self, filename: str) -> str:
+        """Return the key of an output or an artifact."""
+        return f"{self.subdir}/{filename}"
+
+    def attestations(self, filename: str) -> str:
+        """Return the key of an artifact's attestations."""
+        return f"{self.subdir}/{filename}{ATTESTATIONS_SUFFIX}"
+
+    def attestations_copy(self, filename: str, sha256: str) -> str:
+        """Return the key of the immutable copy of an artifact's attestations."""
+        return f"{self.attestations(filename)}.{sha256}"
+
+    def shard_of(self, key: str) -> str | None:
+        """Return the hash in a shard's or cards' key; None for any other key."""
+        for prefix, suffix in ((self.shards_prefix, _SHARD_SUFFIX), (self.cards_prefix, _CARDS_SUFFIX)):
+            if key.startswith(prefix) and key.endswith(suffix):
+                return key.removeprefix(prefix).removesuffix(suffix)
+        return None
+
+
+def parse_attestations_copy(filename: str) -> tuple[str, str] | None:
+    """Return the artifact and the hash in the filename of an immutable copy; None for any other filename."""
+    artifact, separator, sha256 = filename.rpartition(f"{ATTESTATIONS_SUFFIX}.")
+    return (artifact, sha256) if separator else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelLayout:
+    """Where the things of a channel as a whole are."""
+
+    channel: Channel
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of everything that readers find here."""
+        return f"{self.channel}/"
+
+    @property
+    def state(self) -> str:
+        """Which commits the channel's outputs show."""
+        return f"{CHANNEL_STATE_PREFIX}{self.channel}/state.json.zst"
+
+    def file(self, filename: str) -> str:
+        """Return the key of an output."""
+        return f"{self.channel}/{filename}"
+
+
+def rejection_folder(key: str) -> str:
+    """Return the prefix of all rejections of a key: below the key or, if that is too long, below its hash."""
+    # Keys of a directory need not be UTF-8: a lone surrogate stands for a byte that is not.
+    encoded = key.encode(errors="surrogatepass")
+    place = hashlib.sha256(encoded).hexdigest() if len(encoded) > _MAX_REJECTED_KEY_BYTES else key
+    return f"{REJECTED_PREFIX}{place}/"
+
+
+def rejection_key(key: str, rejection_id: str) -> str:
+    """Return the key of the document that says why an upload was rejected."""
+    return f"{rejection_folder(key)}{rejection_id}/{_REJECTION}"
+
+
+def rejected_object_key(key: str, rejection_id: str) -> str:
+    """Return the key of the bytes of a rejected upload."""
+    return f"{rejection_folder(key)}{rejection_id}/{_REJECTED_BYTES}"
+
+
+def is_rejection_key(key: str) -> bool:
+    """Tell whether this is the key of a rejection's document."""
+    return key.startswith(REJECTED_PREFIX) and key.endswith(f"/{_REJECTION}")

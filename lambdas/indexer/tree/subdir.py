@@ -1,0 +1,185 @@
+"""One subdir in a storage: reads and writes its commits, shards, cards and patch instructions.
+
+The thin shell around the pure modules of this folder: it decides nothing. A caller that gets
+``ConflictError`` reads the commit again and applies its changes again.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from lambdas.channel.errors import InvalidDocumentError
+from lambdas.channel.layout import SubdirLayout
+from lambdas.channel.names import PackageName, SubdirId
+from lambdas.indexer.tree.cards import Cards, decode_cards, encode_cards
+from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
+from lambdas.indexer.tree.shard_index import ShardHash, ShardIndex, decode_index, empty_index, encode_index
+from lambdas.indexer.tree.shards import Shard, decode_shard
+from lambdas.storage.parallel import in_parallel
+from lambdas.storage.protocol import (
+    CACHE_CONTROL_IMMUTABLE,
+    CACHE_CONTROL_METADATA,
+    CACHE_CONTROL_PRIVATE,
+    ContentHeaders,
+    IfAbsent,
+    IfMatch,
+    ObjectStorage,
+)
+
+_ZSTD: Final = "application/zstd"
+_SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_IMMUTABLE)
+_INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_METADATA)
+_CARDS_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_PRIVATE)
+_PATCHES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """A shard index, and where it was found."""
+
+    index: ShardIndex
+    sha256: str = ""
+    """Hex SHA-256 of the stored bytes: the identity that outputs carry."""
+    etag: str | None = None
+    """None if the storage has answered that there is no shard index yet."""
+    version: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedShard:
+    """A shard, encoded, with the cards behind it."""
+
+    shard: Shard
+    cards: Cards
+    sha256: ShardHash
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Subdir:
+    """One subdir: a storage, and where things are in it."""
+
+    storage: ObjectStorage
+    layout: SubdirLayout
+
+    @property
+    def id(self) -> SubdirId:
+        """The subdir's channel and name."""
+        return self.layout.subdir
+
+    def __str__(self) -> str:
+        """Format as ``CHANNEL/SUBDIR``."""
+        return str(self.layout.subdir)
+
+    def fetch_etag(self) -> str | None:
+        """Return the ETag of the current commit; None if there is none."""
+        info = self.storage.head(self.layout.shard_index)
+        return None if info is None else info.etag
+
+    def fetch_commit(self, *, version: str | None = None) -> Commit:
+        """Read the current commit or an older one; an empty one if it does not exist (invariant 7).
+
+        Raises:
+            InvalidDocumentError: the shard index can't be decoded.
+        """
+        stored = self.storage.get(self.layout.shard_index, version=version)
+        if stored is None:
+            return Commit(index=empty_index(self.id.name))
+        return Commit(
+            index=decode_index(stored.body),
+            sha256=hashlib.sha256(stored.body).hexdigest(),
+            etag=stored.info.etag,
+            version=stored.info.version,
+        )
+
+    def swap(self, base: Commit, index: ShardIndex) -> Commit:
+        """Replace the commit: this one write makes everything before it visible.
+
+        Raises:
+            ConflictError: ``base`` is no longer the current commit.
+        """
+        body = encode_index(index)
+        # Shards and cards are stored already. If we stop here, readers keep the old index and the next
+        # run stores the same shards again: harmless.
+        info = self.storage.put(
+            self.layout.shard_index,
+            body,
+            headers=_INDEX_HEADERS,
+            condition=IfAbsent() if base.etag is None else IfMatch(etag=base.etag),
+        )
+        return Commit(index=index, sha256=hashlib.sha256(body).hexdigest(), etag=info.etag, version=info.version)
+
+    def fetch_cards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Cards | None]:
+        """Read the cards of some names: empty for a name without a shard, None if missing or unreadable."""
+
+        def fetch(name: PackageName) -> Cards | None:
+            sha256 = index.shards.get(name)
+            if sha256 is None:
+                return {}
+            stored = self.storage.get(self.layout.cards(sha256))
+            if stored is None:
+                return None
+            try:
+                return decode_cards(stored.body)
+            except InvalidDocumentError:
+                return None
+
+        wanted = list(names)
+        return dict(zip(wanted, in_parallel(fetch, wanted), strict=True))
+
+    def fetch_shards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Shard]:
+        """Read the shards of names that the index has.
+
+        Raises:
+            InvalidDocumentError: a shard is missing or unreadable; ``fairway rebuild`` repairs that.
+        """
+
+        def fetch(name: PackageName) -> Shard:
+            key = self.layout.shard(index.shards[name])
+            stored = self.storage.get(key)
+            if stored is None:
+                raise InvalidDocumentError(f"missing shard {key!r}, which the index names", hint="fairway rebuild")
+            return decode_shard(stored.body)
+
+        wanted = list(names)
+        return dict(zip(wanted, in_parallel(fetch, wanted), strict=True))
+
+    def put_shards(self, shards: Iterable[EncodedShard]) -> None:
+        """Store shards and their cards, before any index names them.
+
+        Existing shards are written again: garbage collection then takes them for new.
+        """
+
+        def put(encoded: EncodedShard) -> None:
+            self.put_cards(encoded.sha256, encoded.cards)
+            self.storage.put(self.layout.shard(encoded.sha256), encoded.body, headers=_SHARD_HEADERS)
+
+        in_parallel(put, shards)
+
+    def put_cards(self, sha256: ShardHash, cards: Cards) -> None:
+        """Store cards that changed behind a shard that did not."""
+        self.storage.put(self.layout.cards(sha256), encode_cards(cards), headers=_CARDS_HEADERS)
+
+    def fetch_patches(self, sha256: str | None) -> PatchInstructions:
+        """Read the patch instructions that a commit names.
+
+        Raises:
+            InvalidDocumentError: they are missing.
+        """
+        if sha256 is None:
+            return NO_PATCHES
+        key = self.layout.patches_in_force(sha256)
+        stored = self.storage.get(key)
+        if stored is None:
+            raise InvalidDocumentError(f"missing patch instructions in force: {key!r}", hint="upload them again")
+        return parse_patches(stored.body)
+
+    def put_patches(self, sha256: str, body: bytes) -> None:
+        """Store patch instructions under their hash, before a commit names them."""
+        self.storage.put(self.layout.patches_in_force(sha256), body, headers=_PATCHES_HEADERS)
+
+
+def open_subdir(storage: ObjectStorage, subdir: SubdirId) -> Subdir:
+    """Return a published subdir: artifacts, index and private documents are where the layout says."""
+    return Subdir(storage, SubdirLayout(subdir=subdir))
