@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
-from lambdas.channel.layout import PRIVATE_PREFIX, SHARD_INDEX
-from lambdas.channel.names import Channel, PackageName, SubdirId, parse_subdir
+from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, SubdirId, parse_subdir
 from lambdas.indexer.outputs.channeldata import (
     ChanneldataForm,
     format_entry,
@@ -30,20 +29,20 @@ from lambdas.indexer.spliced.files import (
     Tables,
     fetch_tables,
     put_tables,
-    read_single,
+    read_plain_chunk,
     write_plain,
 )
 from lambdas.indexer.spliced.segments import (
-    Edition,
+    SegmentedDocument,
     apply_entries,
-    cut_document,
     format_table,
-    make_edition,
     parse_table,
+    segment_document,
+    segment_entries,
 )
 from lambdas.indexer.tree.commit import Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
+from lambdas.indexer.tree.shard_index import SHARD_INDEX, diff_indexes, empty_index
 from lambdas.indexer.tree.shards import Shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
@@ -96,7 +95,7 @@ def project_channel(
         return True
     try:
         projector = ChannelProjector(storage=storage, channel=channel, url=url, found=found, is_rebuild=is_rebuild)
-        projector.project([subdir for subdir in paths if subdir.name in etags])
+        projector.project([path for path in paths if path.subdir in etags])
     except VanishedError as error:
         raise ConflictError(f"a file of {channel} was replaced while it was read") from error
     # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
@@ -108,17 +107,17 @@ def project_channel(
 
 @dataclass(kw_only=True, slots=True)
 class _Document:
-    """channeldata.json at the commits: whole where it is small, in pieces where it is large."""
+    """channeldata.json at the commits: whole if it is small, segmented if it is large."""
 
     packages: Mapping[str, Any] | None = None
-    edition: Edition | None = None
+    segmented: SegmentedDocument | None = None
     source: Source | None = None
     newest: Sequence[NameRow] = ()
 
     @property
     def total(self) -> int:
-        if self.edition is not None:
-            return self.edition.table.count
+        if self.segmented is not None:
+            return self.segmented.table.count
         return len(self.packages or {})
 
 
@@ -142,12 +141,12 @@ class ChannelProjector:
         """
         commits = in_parallel(self._fetch_commit, paths)
         self.commits = dict(zip(paths, commits, strict=True))
-        shown: dict[str, str | None] = {subdir.name: commit.etag for subdir, commit in self.commits.items()}
+        shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
         behind = list(self.found) if self.is_rebuild else _find_behind(self.found, hash_shown(shown))
         if not behind:
             return
         document = (None if self.is_rebuild else self._advance()) or self._make()
-        subdirs = sorted(subdir.name for subdir in self.commits)
+        subdirs = sorted(path.subdir for path in self.commits)
         metadata = {SHOWN: hash_shown(shown)}
         if CHANNELDATA in behind:
             self._put_channeldata(document, subdirs, metadata)
@@ -158,15 +157,15 @@ class ChannelProjector:
             page = format_channel_page(self.channel, merged, url=self.url, total=document.total)
             self._put(PAGE, page, metadata)
 
-    def _fetch_commit(self, subdir: SubdirId) -> Commit:
+    def _fetch_commit(self, path: SubdirId) -> Commit:
         """Read a commit; one that is damaged counts as empty until it is made again."""
         try:
-            return fetch_commit(self.storage, subdir)
+            return fetch_commit(self.storage, path)
         except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
-            info = self.storage.head(subdir.key(SHARD_INDEX))
+            info = self.storage.head(path.key(SHARD_INDEX))
             if info is None:
-                raise ConflictError(f"{subdir} changed meanwhile") from None
-            return Commit(index=empty_index(subdir.name), etag=info.etag, version=info.version)
+                raise ConflictError(f"{path} changed meanwhile") from None
+            return Commit(index=empty_index(path.subdir), etag=info.etag, version=info.version)
 
     def _advance(self) -> _Document | None:
         """Replace the names that changed; None where all is to be made again."""
@@ -205,32 +204,32 @@ class ChannelProjector:
         return None if len(document.newest) < min(MAX_ROWS, document.total) else document
 
     def _apply_to_table(self, source: Source, entries: Mapping[str, _Entry | None]) -> _Document | None:
-        edition = apply_entries(
+        segmented = apply_entries(
             _FORM,
             source.table,
-            {name: None if entry is None else _spread(name, entry) for name, entry in entries.items()},
-            {"subdirs": sorted(subdir.name for subdir in self.commits)},
-            lambda piece: read_single(self.storage, source, piece),
+            {name: None if entry is None else _entries_of(name, entry) for name, entry in entries.items()},
+            {"subdirs": sorted(path.subdir for path in self.commits)},
+            lambda chunk: read_plain_chunk(self.storage, source, chunk),
         )
-        if edition.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
+        if segmented.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
             return None
-        return _Document(edition=edition, source=source)
+        return _Document(segmented=segmented, source=source)
 
     def _diff(self, shown: Mapping[str, Any]) -> list[PackageName] | None:
         """Return the names that differ in any subdir; None where a commit that was shown is forgotten."""
         names: set[PackageName] = set()
-        known = {subdir.name: commit for subdir, commit in self.commits.items()}
+        known = {path.subdir: commit for path, commit in self.commits.items()}
         if not shown.keys() <= known.keys():
             return None  # a subdir is gone
-        for subdir, commit in self.commits.items():
-            etag, version = shown.get(subdir.name, (None, None))
+        for path, commit in self.commits.items():
+            etag, version = shown.get(path.subdir, (None, None))
             if etag == commit.etag:
                 continue
             if etag is None:
                 names |= commit.index.shards.keys()
                 continue
             try:
-                old = fetch_commit(self.storage, subdir, version=version) if version else None
+                old = fetch_commit(self.storage, path, version=version) if version else None
             except InvalidDocumentError:
                 return None
             if old is None or old.etag is None:
@@ -261,37 +260,37 @@ class ChannelProjector:
                 break
         if size <= LARGE_CHANNELDATA_BYTES:
             return _Document(packages=held, newest=newest)
-        rest = {"subdirs": sorted(subdir.name for subdir in self.commits)}
+        header = {"subdirs": sorted(path.subdir for path in self.commits)}
 
         def everything() -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
             for name, value in held.items():
                 yield name, {"packages": {name: value}}
             for name, entry in entries:
-                yield name, _spread(name, entry)
+                yield name, _entries_of(name, entry)
 
-        edition = make_edition(_FORM, everything(), rest)
-        return _Document(edition=edition, newest=newest)
+        segmented = segment_entries(_FORM, everything(), header)
+        return _Document(segmented=segmented, newest=newest)
 
     def _merge(self, names: Sequence[PackageName]) -> dict[str, _Entry]:
         """Return what all subdirs together say of some names, with ``newest``."""
         parts = []
-        for subdir, commit in self.commits.items():
+        for path, commit in self.commits.items():
             wanted = [name for name in names if name in commit.index.shards]
-            shards = dict(zip(wanted, in_parallel(self._reader(subdir, commit), wanted), strict=True))
-            cards = fetch_cards(self.storage, subdir, commit.index, wanted)
+            shards = dict(zip(wanted, in_parallel(self._reader(path, commit), wanted), strict=True))
+            cards = fetch_cards(self.storage, path, commit.index, wanted)
             entries = {
                 name: entry
                 for name, shard in shards.items()
-                if shard is not None and (entry := make_entry(subdir.name, shard, cards[name] or {})) is not None
+                if shard is not None and (entry := make_entry(path.subdir, shard, cards[name] or {})) is not None
             }
-            parts.append({"subdir": subdir.name, "packages": entries})
+            parts.append({"subdir": path.subdir, "packages": entries})
         merged: dict[str, _Entry] = merge_parts(parts)["packages"]
         return merged
 
-    def _reader(self, subdir: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | None]:
+    def _reader(self, path: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | None]:
         def read(name: PackageName) -> Shard | None:
             try:
-                return fetch_shards(self.storage, subdir, commit.index, [name])[name]
+                return fetch_shards(self.storage, path, commit.index, [name])[name]
             except InvalidDocumentError:
                 return None  # one subdir's damage is no reason to keep the others waiting
 
@@ -299,24 +298,24 @@ class ChannelProjector:
 
     def _put_channeldata(self, document: _Document, subdirs: Sequence[str], metadata: Mapping[str, str]) -> None:
         body = b""
-        if document.edition is None:
+        if document.segmented is None:
             whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": subdirs}
             body = encode_json(whole) + b"\n"  # as conda-index ends it
             if len(body) > LARGE_CHANNELDATA_BYTES:
-                document.edition = cut_document(_FORM, whole)
-        shown = {str(subdir.name): (commit.etag, commit.version) for subdir, commit in self.commits.items()}
-        table = {} if document.edition is None else {CHANNELDATA: format_table(document.edition.table)}
+                document.segmented = segment_document(_FORM, whole)
+        shown = {str(path.subdir): (commit.etag, commit.version) for path, commit in self.commits.items()}
+        table = {} if document.segmented is None else {CHANNELDATA: format_table(document.segmented.table)}
         state = put_tables(self.storage, self._state_key(), Tables(tables=table, newest=document.newest, shown=shown))
-        if document.edition is None:
+        if document.segmented is None:
             self._put(CHANNELDATA, body, {**metadata, TABLES: state})
             return
         write_plain(
             self.storage,
             f"{self.channel}/{CHANNELDATA}",
-            document.edition,
+            document.segmented,
             base=self.found[CHANNELDATA],
             old=None if document.source is None else document.source.table,
-            packed=None,
+            compressed=None,
             headers=_headers(CHANNELDATA),
             metadata={**metadata, TABLES: state},
         )
@@ -337,14 +336,14 @@ class ChannelProjector:
 
 def fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirId]) -> dict[str, str | None]:
     """Return which commit each subdir has, by ETag; subdirs without one are left out."""
-    heads = in_parallel(lambda subdir: storage.head(subdir.key(SHARD_INDEX)), paths)
-    return {subdir.name: info.etag for subdir, info in zip(paths, heads, strict=True) if info is not None}
+    heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
+    return {path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None}
 
 
 def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
     for name in storage.list_folders(f"{channel}/"):
         try:
-            yield SubdirId(channel=channel, name=parse_subdir(name))
+            yield SubdirId(channel=channel, subdir=parse_subdir(name))
         except InvalidNameError:
             continue  # somebody else's folder
 
@@ -358,7 +357,7 @@ def hash_shown(etags: Mapping[str, str | None]) -> str:
     return hashlib.sha256(encode_json(etags)).hexdigest()
 
 
-def _spread(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _entries_of(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {"packages": {name: format_entry(entry)}}
 
 

@@ -17,8 +17,7 @@ from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.layout import SHARD_INDEX
-from lambdas.channel.names import PackageName, SubdirId, SubdirName
+from lambdas.channel.names import PackageName, Subdir, SubdirId
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.current_repodata import make_current_repodata
@@ -30,13 +29,13 @@ from lambdas.indexer.outputs.repodata import (
     apply_to_repodata,
     iter_repodata,
     make_repodata,
-    spread_repodata,
+    repodata_entries,
 )
 from lambdas.indexer.outputs.run_exports import (
     RunExportsForm,
     apply_to_run_exports,
     make_run_exports,
-    spread_run_exports,
+    run_exports_entries,
 )
 from lambdas.indexer.spliced.files import (
     LARGE_BYTES,
@@ -48,26 +47,26 @@ from lambdas.indexer.spliced.files import (
     put_tables,
     read_texts,
     scan_file,
-    write_packed,
+    write_compressed,
     write_plain,
 )
-from lambdas.indexer.spliced.frames import JOINT
+from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
-    Edition,
     Entries,
     Form,
+    SegmentedDocument,
     Table,
     apply_entries,
-    cut_document,
     format_table,
-    make_edition,
     parse_entries,
     parse_table,
+    segment_document,
+    segment_entries,
 )
 from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import FLAT_LEVEL, compress, decode_json, encode_json
-from lambdas.indexer.tree.shard_index import ShardIndex, diff_indexes
+from lambdas.indexer.tree.shard_index import SHARD_INDEX, ShardIndex, diff_indexes
 from lambdas.indexer.tree.shards import Shard, make_shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
@@ -104,10 +103,10 @@ class _Kind:
 
     name: str
     form: Form
-    make: Callable[[SubdirName], dict[str, Any]]
+    make: Callable[[Subdir], dict[str, Any]]
     apply: Callable[[dict[str, Any], Mapping[PackageName, Shard | None]], dict[str, Any]]
-    spread: Callable[[Shard], Entries]
-    apply_rest: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
+    entries_of: Callable[[Shard], Entries]
+    apply_header: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
     is_unpatched: bool = False
 
 
@@ -116,8 +115,8 @@ _REPODATA: Final = _Kind(
     form=RepodataForm(),
     make=make_repodata,
     apply=apply_to_repodata,
-    spread=spread_repodata,
-    apply_rest=lambda rest, shards: {**rest, "removed": apply_to_removed(rest["removed"], shards)},
+    entries_of=repodata_entries,
+    apply_header=lambda header, shards: {**header, "removed": apply_to_removed(header["removed"], shards)},
 )
 _FROM_PACKAGES: Final = replace(_REPODATA, name=FROM_PACKAGES, is_unpatched=True)
 _RUN_EXPORTS: Final = _Kind(
@@ -125,8 +124,8 @@ _RUN_EXPORTS: Final = _Kind(
     form=RunExportsForm(),
     make=make_run_exports,
     apply=apply_to_run_exports,
-    spread=spread_run_exports,
-    apply_rest=lambda rest, _: rest,
+    entries_of=run_exports_entries,
+    apply_header=lambda header, _: header,
 )
 
 
@@ -135,7 +134,7 @@ class SubdirProjector:
     """Brings one subdir's projections to one commit."""
 
     storage: ObjectStorage
-    subdir: SubdirId
+    path: SubdirId
     commit: Commit
     outputs: Outputs
     encoded: Mapping[PackageName, EncodedShard] = field(default_factory=dict)
@@ -163,13 +162,13 @@ class SubdirProjector:
         found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
         self._require_current()
         behind = frozenset(name for name, info in found.items() if self.is_rebuild or not self._shows_commit(info))
-        packed = f"{REPODATA}.zst"
-        self._due = behind & {packed} if self.may_defer and is_large(found[packed]) else behind
+        compressed = f"{REPODATA}.zst"
+        self._due = behind & {compressed} if self.may_defer and is_large(found[compressed]) else behind
         self.has_deferred = behind != self._due
         try:
             self._project_documents(found)
         except VanishedError as error:
-            raise ConflictError(f"a file of {self.subdir} was replaced while it was read") from error
+            raise ConflictError(f"a file of {self.path} was replaced while it was read") from error
 
     def _project_documents(self, found: Mapping[str, ObjectInfo | None]) -> None:
         kinds = [_REPODATA, _RUN_EXPORTS, *([] if self.commit.index.patches_sha256 is None else [_FROM_PACKAGES])]
@@ -179,10 +178,10 @@ class SubdirProjector:
         tables = self._put_tables(updates)
         # Invariant 1: compressed before plain, repodata before what is made of it.
         for kind, update in updates.items():
-            if update.edition is None:
+            if update.segmented is None:
                 self._put_document(kind.name, update.plain, found)
             else:
-                self._put_edition(kind, update, found, tables)
+                self._put_segmented(kind, update, found, tables)
         if (repodata := updates.get(_REPODATA)) is not None:
             if not self._due.isdisjoint(self._variants(CURRENT_REPODATA)):
                 document = repodata.document or self._read_document(repodata)
@@ -199,9 +198,9 @@ class SubdirProjector:
         Raises:
             ConflictError: there is a newer commit.
         """
-        info = self.storage.head(self.subdir.key(SHARD_INDEX))
+        info = self.storage.head(self.path.key(SHARD_INDEX))
         if info is None or info.etag != self.commit.etag:
-            raise ConflictError(f"{self.subdir} has a newer commit")
+            raise ConflictError(f"{self.path} has a newer commit")
 
     def _derived(self) -> list[str]:
         names = [SUBDIR_PAGE]
@@ -217,7 +216,7 @@ class SubdirProjector:
 
     def _look(self, names: Iterable[str]) -> dict[str, ObjectInfo | None]:
         wanted = list(names)
-        infos = in_parallel(lambda name: self.storage.head(self.subdir.key(name)), wanted)
+        infos = in_parallel(lambda name: self.storage.head(self.path.key(name)), wanted)
         return dict(zip(wanted, infos, strict=True))
 
     def _shows_commit(self, info: ObjectInfo | None) -> bool:
@@ -230,15 +229,15 @@ class SubdirProjector:
             dependent += [name for name in self._derived() if not name.startswith(FROM_PACKAGES)]
         if self._due.isdisjoint(dependent):
             return None
-        packed, plain = found[f"{kind.name}.zst"], found[kind.name]
+        compressed, plain = found[f"{kind.name}.zst"], found[kind.name]
         try:
             if self.is_rebuild:
                 pass
-            elif packed is not None and is_large(packed):
-                if (update := self._update_large(kind, packed)) is not None:
+            elif compressed is not None and is_large(compressed):
+                if (update := self._update_large(kind, compressed)) is not None:
                     return update
             elif plain is not None and not is_large(plain):
-                shown = self._read_shown(self.subdir.key(kind.name), plain)
+                shown = self._read_shown(self.path.key(kind.name), plain)
                 if shown is not None:
                     document, names = shown
                     return _make_update(kind, kind.apply(document, self._fetch(kind, names)) if names else document)
@@ -246,28 +245,28 @@ class SubdirProjector:
             pass  # somebody else's file under our name: make it again
         return self._make(kind)
 
-    def _update_large(self, kind: _Kind, packed: ObjectInfo) -> "_Update | None":
+    def _update_large(self, kind: _Kind, compressed: ObjectInfo) -> "_Update | None":
         """Replace the segments that changed; None where the document is to be made again."""
-        index = self._fetch_index_shown(packed)
+        index = self._fetch_index_shown(compressed)
         if index is None:
             return None
-        stored = fetch_tables(self.storage, self._tables_key(), packed) or Tables()
+        stored = fetch_tables(self.storage, self._tables_key(), compressed) or Tables()
         if kind.name in stored.tables:
-            source = Source(info=packed, table=parse_table(stored.tables[kind.name], kind.form))
+            source = Source(info=compressed, table=parse_table(stored.tables[kind.name], kind.form))
         else:
-            source = Source(info=packed, table=scan_file(self.storage, packed, kind.form))
+            source = Source(info=compressed, table=scan_file(self.storage, compressed, kind.form))
         shards = self._fetch(kind, diff_indexes(index, self.commit.index).names)
-        edition = apply_entries(
+        segmented = apply_entries(
             kind.form,
             source.table,
-            {name: None if shard is None else kind.spread(shard) for name, shard in shards.items()},
-            kind.apply_rest(source.table.rest, shards),
-            lambda piece: next(read_texts(self.storage, source, {}, [piece])),
+            {name: None if shard is None else kind.entries_of(shard) for name, shard in shards.items()},
+            kind.apply_header(source.table.header, shards),
+            lambda chunk: next(read_texts(self.storage, source, {}, [chunk])),
         )
-        if edition.table.text_bytes < LARGE_BYTES // 2:
+        if segmented.table.text_bytes < LARGE_BYTES // 2:
             return None
         newest = apply_to_newest(stored.newest, shards, total=source.table.count)
-        return _Update(edition=edition, source=source, newest=newest)
+        return _Update(segmented=segmented, source=source, newest=newest)
 
     def _make(self, kind: _Kind) -> "_Update":
         """Make a document from the tree, holding no more than a large one's segments."""
@@ -287,16 +286,16 @@ class SubdirProjector:
         size = 0
         for name, shard in shards:
             held[name] = shard
-            size += len(encode_json(kind.spread(shard)))
+            size += len(encode_json(kind.entries_of(shard)))
             if size > LARGE_BYTES:
                 break
-        document = kind.apply(kind.make(self.subdir.name), held) if size <= LARGE_BYTES else None
+        document = kind.apply(kind.make(self.path.subdir), held) if size <= LARGE_BYTES else None
         if document is not None:
             return _make_update(kind, document)
         everything = chain(((name, shard) for name, shard in held.items() if shard is not None), shards)
-        rest = kind.form.find_rest({**kind.make(self.subdir.name), "removed": removed})
-        entries = ((str(name), kind.spread(shard)) for name, shard in everything)
-        return _Update(edition=make_edition(kind.form, entries, rest))
+        header = kind.form.header_of({**kind.make(self.path.subdir), "removed": removed})
+        entries = ((str(name), kind.entries_of(shard)) for name, shard in everything)
+        return _Update(segmented=segment_entries(kind.form, entries, header))
 
     def _fetch(
         self, kind: _Kind, names: Iterable[PackageName], *, keep: bool = True
@@ -309,67 +308,69 @@ class SubdirProjector:
         return {name: make_shard(cards[name]) if name in cards else None for name in wanted}
 
     def _tables_key(self) -> str:
-        return self.subdir.private_key(TABLES_COLLECTION, "tables.json.zst")
+        return self.path.private_key(TABLES_COLLECTION, "tables.json.zst")
 
     def _put_tables(self, updates: Mapping[_Kind, "_Update"]) -> str:
         """Store what is to be known of large documents, before any of them names it."""
         tables = {
-            kind.name: format_table(update.edition.table)
+            kind.name: format_table(update.segmented.table)
             for kind, update in updates.items()
-            if update.edition is not None
+            if update.segmented is not None
         }
         if not tables:
             return ""
         repodata = updates.get(_REPODATA)
-        newest = () if repodata is None or repodata.edition is None else self._find_newest(repodata)
+        newest = () if repodata is None or repodata.segmented is None else self._find_newest(repodata)
         return put_tables(self.storage, self._tables_key(), Tables(tables=tables, newest=newest))
 
     def _find_newest(self, update: "_Update") -> Sequence[Row]:
         """Return the rows that are kept for pages; where too many went away, all records are looked at."""
-        edition = update.edition
-        if edition is None:
+        segmented = update.segmented
+        if segmented is None:
             return ()
-        if update.newest is None or len(update.newest) < min(MAX_ROWS, edition.table.count):
+        if update.newest is None or len(update.newest) < min(MAX_ROWS, segmented.table.count):
             update.newest = find_newest(self._iter_records(update))
         return update.newest
 
     def _iter_records(self, update: "_Update") -> Iterator[tuple[str, Record]]:
-        assert update.edition is not None  # noqa: S101 - asked for large documents alone
-        for section, pieces in update.edition.table.sections.items():
+        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
+        for section, chunks in update.segmented.table.sections.items():
             extension = f".{section.removeprefix('v3.')}" if section.startswith("v3.") else ""
-            for text in read_texts(self.storage, update.source, update.edition.fresh, pieces):
+            for text in read_texts(self.storage, update.source, update.segmented.new_chunks, chunks):
                 for key, record in parse_entries(_REPODATA.form, text):
                     yield f"{key}{extension}", record
 
     def _read_document(self, update: "_Update") -> dict[str, Any]:
-        assert update.edition is not None  # noqa: S101 - asked for large documents alone
-        texts = read_texts(self.storage, update.source, update.edition.fresh, update.edition.table.pieces())
-        document: dict[str, Any] = decode_json(JOINT.join(texts), what=REPODATA)
+        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
+        texts = read_texts(self.storage, update.source, update.segmented.new_chunks, update.segmented.table.chunks())
+        document: dict[str, Any] = decode_json(RESET_TEXT.join(texts), what=REPODATA)
         return document
 
     def _format_page(self, update: "_Update") -> bytes:
-        if update.edition is None:
-            return format_subdir_page(self.subdir, iter_repodata(update.document or {}))
+        if update.segmented is None:
+            return format_subdir_page(self.path, iter_repodata(update.document or {}))
         rows = self._find_newest(update)
-        return format_subdir_page(self.subdir, iter_rows(rows), total=update.edition.table.count)
+        return format_subdir_page(self.path, iter_rows(rows), total=update.segmented.table.count)
 
-    def _put_edition(self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str) -> None:
+    def _put_segmented(
+        self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str
+    ) -> None:
         """Write a large document: the compressed file first, then the plain one out of it."""
-        edition = update.edition
-        assert edition is not None  # noqa: S101 - asked for large documents alone
+        segmented = update.segmented
+        assert segmented is not None  # noqa: S101 - asked for large documents alone
         name = kind.name
-        packed, plain = found[f"{name}.zst"], found[name]
+        compressed, plain = found[f"{name}.zst"], found[name]
         metadata = {**self._metadata(), TABLES: tables}
         if f"{name}.bz2" in self._due:
-            texts = read_texts(self.storage, update.source, edition.fresh, edition.table.pieces())
-            self._put(f"{name}.bz2", bz2.compress(JOINT.join(texts)), found)
-        written = packed
+            texts = read_texts(self.storage, update.source, segmented.new_chunks, segmented.table.chunks())
+            self._put(f"{name}.bz2", bz2.compress(RESET_TEXT.join(texts)), found)
+        written = compressed
         if written is None or f"{name}.zst" in self._due:
-            written = write_packed(
+            written = write_compressed(
                 self.storage,
-                self.subdir.key(f"{name}.zst"),
-                edition,
-                base=packed,
+                self.path.key(f"{name}.zst"),
+                segmented,
+                base=compressed,
                 source=update.source,
                 headers=_headers(".zst"),
                 metadata=metadata,
@@ -378,23 +379,27 @@ class SubdirProjector:
         if name in self._due:
             write_plain(
                 self.storage,
-                self.subdir.key(name),
-                edition,
+                self.path.key(name),
+                segmented,
                 base=plain,
-                old=self._find_table(kind, update, plain, packed),
-                packed=written,
+                old=self._find_table(kind, update, plain, compressed),
+                compressed=written,
                 headers=_headers(name),
                 metadata=metadata,
             )
             self.has_written = True
 
     def _find_table(
-        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, packed: ObjectInfo | None
+        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, compressed: ObjectInfo | None
     ) -> Table | None:
         """Return the table of the plain file as it is, if it has one."""
         if plain is None or not is_large(plain) or self.is_rebuild:
             return None
-        if packed is not None and update.source is not None and plain.metadata[TABLES] == packed.metadata[TABLES]:
+        if (
+            compressed is not None
+            and update.source is not None
+            and plain.metadata[TABLES] == compressed.metadata[TABLES]
+        ):
             return update.source.table
         stored = fetch_tables(self.storage, self._tables_key(), plain)
         try:
@@ -433,14 +438,14 @@ class SubdirProjector:
             return self.commit.index
         if sha256 not in self._old_indexes:
             version = info.metadata.get(COMMIT_VERSION)
-            old = fetch_commit(self.storage, self.subdir, version=version) if version else None
+            old = fetch_commit(self.storage, self.path, version=version) if version else None
             self._old_indexes[sha256] = old.index if old is not None and old.sha256 == sha256 else None
         return self._old_indexes[sha256]
 
     def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:
         wanted = list(names)
         missing = [name for name in wanted if name not in self._shards and name in self.commit.index.shards]
-        fetched = fetch_shards(self.storage, self.subdir, self.commit.index, missing)
+        fetched = fetch_shards(self.storage, self.path, self.commit.index, missing)
         if keep:
             self._shards |= fetched
         known = ChainMap(fetched, self._shards)
@@ -449,7 +454,7 @@ class SubdirProjector:
     def _fetch_cards(self, names: Iterable[PackageName]) -> dict[PackageName, Cards]:
         wanted = list(names)
         missing = [name for name in wanted if name not in self._cards and name in self.commit.index.shards]
-        fetched = fetch_cards(self.storage, self.subdir, self.commit.index, missing)
+        fetched = fetch_cards(self.storage, self.path, self.commit.index, missing)
         self._cards |= {name: cards or {} for name, cards in fetched.items()}
         return {name: self._cards.get(name, {}) for name in wanted if name in self.commit.index.shards}
 
@@ -475,7 +480,7 @@ class SubdirProjector:
 
     def _put(self, name: str, body: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
         self.storage.put(
-            self.subdir.key(name),
+            self.path.key(name),
             body,
             headers=_headers(name),
             metadata=self._metadata(),
@@ -490,13 +495,13 @@ class SubdirProjector:
 
 @dataclass(kw_only=True, slots=True)
 class _Update:
-    """What becomes of a document: whole where it is small, in pieces where it is large."""
+    """What becomes of a document: whole if it is small, segmented if it is large."""
 
     document: dict[str, Any] | None = None
     plain: bytes = b""
-    edition: Edition | None = None
+    segmented: SegmentedDocument | None = None
     source: Source | None = None
-    """Where the pieces are that stay."""
+    """The file that unchanged chunks are read from."""
     newest: Sequence[Row] | None = None
 
 
@@ -504,7 +509,7 @@ def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
     plain = encode_json(document)
     if len(plain) <= LARGE_BYTES:
         return _Update(document=document, plain=plain)
-    return _Update(edition=cut_document(kind.form, document))
+    return _Update(segmented=segment_document(kind.form, document))
 
 
 def _encode_variant(plain: bytes, name: str) -> bytes:
