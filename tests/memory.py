@@ -16,6 +16,7 @@ from lambdas.channel.errors import ConflictError, VanishedError
 from lambdas.indexer.model import Rejection
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
+    MIN_PART_BYTES,
     Condition,
     ContentHeaders,
     CopyRange,
@@ -45,6 +46,7 @@ class MemoryStorage:
 
     clock_ms: int = 1_790_000_000_000
     fault: Fault | None = None
+    min_part_bytes: int = MIN_PART_BYTES
     versions: dict[str, list[_Version]] = field(default_factory=dict)
     requests: Counter[str] = field(default_factory=Counter)
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -86,7 +88,9 @@ class MemoryStorage:
         """Another storage that holds the same, and goes its own way from here."""
         with self._lock:
             other = MemoryStorage(
-                clock_ms=self.clock_ms, versions={key: list(versions) for key, versions in self.versions.items()}
+                clock_ms=self.clock_ms,
+                min_part_bytes=self.min_part_bytes,
+                versions={key: list(versions) for key, versions in self.versions.items()},
             )
             other._serial = itertools.count(next(self._serial))
             return other
@@ -153,7 +157,7 @@ class MemoryStorage:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         pieces = []
-        for part in check_parts(parts):
+        for part in check_parts(parts, min_bytes=self.min_part_bytes):
             if isinstance(part, CopyRange):
                 assert base is not None
                 try:

@@ -131,7 +131,7 @@ def find_package(filename: str) -> str | None:
     which a pattern other than ``*`` does not cover.
     """
     lower = filename.lower()
-    ends = [end for extension in extensions if (end := lower.rfind(extension)) >= 0]
+    ends = [end for extension in extensions() if (end := lower.rfind(extension)) >= 0]
     if not ends:
         return None
     parts = filename[: max(ends)].rsplit("-", 2)

@@ -86,7 +86,7 @@ def parse_subdir_id(text: str) -> SubdirId:
     if not separator:
         message = f"not a CHANNEL/SUBDIR: {text!r}"
         raise InvalidNameError(message)
-    return SubdirId(channel=parse_channel(channel), subdir=parse_subdir(subdir))
+    return SubdirId(channel=parse_channel(channel), name=parse_subdir(subdir))
 
 
 def parse_package_name(text: str) -> PackageName:

@@ -13,7 +13,7 @@ from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.record import make_record
 from lambdas.indexer.artifacts.strict_json import parse_document
 from lambdas.indexer.tree.cards import Card
-from lambdas.storage.protocol import ObjectInfo
+from lambdas.storage.protocol import FetchedObject, ObjectInfo
 
 MAX_ATTESTATIONS_BYTES = 16 * 1024 * 1024
 
@@ -96,12 +96,12 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
     if card is not None and is_same:
         record["indexed_timestamp"] = card.record["indexed_timestamp"]  # CEP 47: when it became available
     elif card is not None and not mutable:
-        error = RejectedError(
+        taken = RejectedError(
             "filename-taken",
             f"{key.filename!r} is published already with other bytes (sha256 {card.sha256})",
             hint="raise the build number: an artifact's bytes never change under its name",
         )
-        return Reject(info=info, error=error)
+        return Reject(info=info, error=taken)
     made = Card(
         record=record,
         run_exports=artifact.run_exports,
@@ -115,20 +115,18 @@ def _index(info: ObjectInfo, old: Card | None, new: Card) -> Index | Keep:
     return Keep(info=info, card=new) if new == old else Index(info=info, card=new)
 
 
-def decide_attestations(body: bytes | None) -> str | None:
-    """Return the hex SHA-256 of acceptable attestations; None if there are none.
+def decide_attestations(found: FetchedObject) -> str:
+    """Return the hex SHA-256 of acceptable attestations.
 
     Raises:
         RejectedError: they are not a JSON array of Sigstore bundles.
 
     Source: CEP 50. Clients verify whether the signatures are valid (CEP 27).
     """
-    if body is None:
-        return None
-    if len(body) > MAX_ATTESTATIONS_BYTES:
+    if found.body is None:
         raise RejectedError("signatures-too-large", f"attestations are larger than {MAX_ATTESTATIONS_BYTES} bytes")
     try:
-        bundles = parse_document(body, "the file")
+        bundles = parse_document(found.body, "the file")
     except RejectedError as error:
         raise RejectedError("signatures-not-json", f"attestations can't be read: {error}") from error
     if not isinstance(bundles, list) or not all(isinstance(bundle, dict) for bundle in bundles):
@@ -137,4 +135,4 @@ def decide_attestations(body: bytes | None) -> str | None:
             "attestations are not a JSON array of Sigstore bundles",
             hint="CEP 50: the .sigs file of an artifact is a JSON array, to which bundles are appended",
         )
-    return hashlib.sha256(body).hexdigest()
+    return hashlib.sha256(found.body).hexdigest()

@@ -1,15 +1,14 @@
 """The indexer's entry points: a batch from the queue, and the daily schedule. Thin: wires and reports."""
 
-import contextlib
 import functools
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
@@ -17,14 +16,16 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import DeadlineError, FairwayError, UnavailableError
-from lambdas.channel.names import Channel, SubdirId, parse_channel
-from lambdas.indexer.events import find_subdir, make_invalid_key_rejection, parse_message, plan_work
+from lambdas.channel.errors import DeadlineError, FairwayError
+from lambdas.channel.names import Channel, parse_channel
+from lambdas.indexer.batch import index_batch
+from lambdas.indexer.events import parse_message
 from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.inspect import Deadline
 from lambdas.indexer.model import Report
-from lambdas.indexer.notify import AwsNotifier, QueueNotifier
-from lambdas.indexer.policy import publish_settings
-from lambdas.indexer.settings import Settings, parse_settings
+from lambdas.indexer.notify import AwsNotifier, Requeuer
+from lambdas.indexer.settings import Settings, parse_settings, publish_settings
+from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
@@ -32,11 +33,10 @@ from lambdas.storage.parallel import THREADS
 from lambdas.storage.s3 import S3Storage
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
-_READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the swap and the files
+_READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the commit and the outputs
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 
 
 @functools.cache
@@ -53,17 +53,17 @@ def storage() -> S3Storage:
 
 
 @functools.cache
-def requeuer() -> QueueNotifier | None:
+def requeuer() -> Requeuer | None:
     """Connect once per execution environment."""
     queue_url = settings().queue_url
     if queue_url is None:
         return None
-    return QueueNotifier(boto3.client("sqs"), queue_url=queue_url, delay_seconds=settings().deferral_seconds)
+    return Requeuer(boto3.client("sqs"), queue_url=queue_url, delay_seconds=settings().deferral_seconds)
 
 
 @functools.cache
 def indexer() -> Indexer:
-    """Wire the indexer once per execution environment, and write down what it runs under."""
+    """Wire the indexer once per execution environment, and store its settings for the command."""
     publish_settings(storage(), settings())
     notifier = AwsNotifier(
         events=boto3.client("events"),
@@ -71,27 +71,25 @@ def indexer() -> Indexer:
         event_bus=settings().event_bus,
         distribution_id=settings().distribution_id,
     )
-    later = requeuer()
-    return Indexer(storage(), notifier, settings().policy, requeue=None if later is None else later.requeue)
+    queue = requeuer()
+    return Indexer(storage(), notifier, settings().policy, requeue=None if queue is None else queue.requeue_subdir)
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@tracer.capture_lambda_handler
 def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
-    """Index what a batch of S3 notifications touched; report the messages that are to come again.
+    """Index what a batch of S3 notifications names; report the messages that are to be redelivered.
 
     Source: https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
     _count("Messages", len(event["Records"]))
     batch = _Batch(event)
-    # Artifacts are grouped by subdir over the whole batch, so that each subdir is swapped once;
-    # then each message learns what became of its keys.
-    batch.index(until=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)
-    batch.requeue_keys()
+    share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
+    batch.index(Deadline(at=time.monotonic() + share_seconds))
+    batch.requeue_unread()
     return process_partial_response(
         event=event,
-        record_handler=batch.settle,
+        record_handler=batch.require_done,
         processor=BatchProcessor(event_type=EventType.SQS, raise_on_entire_batch_failure=False),
         context=context,
     )
@@ -99,25 +97,24 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@tracer.capture_lambda_handler
 def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Reconcile every channel, or those in ``event["channels"]``, and collect_garbage shards nobody names.
+    """Reconcile every channel, or those in ``event["channels"]``, and collect garbage.
 
-    Subdirs that time does not suffice for come first the next day, more or less: the order is drawn.
-    What lies where nothing can be indexed harms no reader, and comes last.
+    Subdirs are processed in random order, so that none is starved when time runs out. Uploads under
+    keys where nothing can be indexed harm no reader, and come last.
     """
     channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
     subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
     done = failed = 0
     while subdirs and context.get_remaining_time_in_millis() > _SUBDIR_MS:
-        subdir = subdirs.pop()
+        subdir = open_subdir(storage(), subdirs.pop())
         try:
-            for report in reconcile(storage(), indexer(), subdir):
-                _tell(str(subdir), report)
-                _tell_failures(report)
+            for report in reconcile(subdir, indexer()):
+                _log_report(str(subdir), report)
+                _log_failures(report)
             grace_ms = settings().shard_grace_days * DAY_MS
-            try_collect_garbage(storage(), subdir, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
+            try_collect_garbage(subdir, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
         except FairwayError:
             logger.exception("subdir not reconciled", extra={"subdir": str(subdir)})
@@ -129,17 +126,19 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
 
 
 def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> None:
-    """Set aside what lies in no subdir of a channel, or in no channel, while there is time."""
+    """Reject uploads outside any subdir of a channel, or outside any channel, while there is time."""
     try:
         reports = reject_invalid_keys(storage(), indexer(), channel)
         while context.get_remaining_time_in_millis() > _SUBDIR_MS and (report := next(reports, None)) is not None:
-            _tell(channel or "nowhere", report)
-            _tell_failures(report)
+            _log_report(channel or "", report)
+            _log_failures(report)
     except FairwayError:
-        logger.exception("invalid_keys uploads not set aside", extra={"channel": channel})
+        logger.exception("uploads under invalid keys not rejected", extra={"channel": channel})
 
 
 class _Batch:
+    """The messages of one invocation."""
+
     def __init__(self, event: Mapping[str, Any]) -> None:
         self._keys: dict[str, tuple[str, ...] | FairwayError] = {}
         self._failures: dict[str, FairwayError] = {}
@@ -149,59 +148,35 @@ class _Batch:
             except FairwayError as error:
                 self._keys[record["messageId"]] = error
 
-    def index(self, *, until: float) -> None:
-        keys = self._list_keys()
-        work = plan_work(keys)
-        by_subdir: dict[SubdirId | None, list[str]] = {}
-        for key in keys:
-            by_subdir.setdefault(find_subdir(key), []).append(key)
-        if work.invalid_keys:
-            with self._guarded(work.invalid_keys):
-                report = indexer().reject_all(
-                    {key: make_invalid_key_rejection(error) for key, error in work.invalid_keys.items()}
-                )
-                self._failures |= report.failures
-                _tell("nowhere", report)
-        for subdir, touched in work.subdirs.items():
-            with self._guarded(by_subdir[subdir]):
-                with tracer.provider.in_subsegment("## index"):
-                    report = indexer().index(subdir, touched, until=until)
-                self._failures |= report.failures
-                self._failures |= {f"{key}.sigs": failure for key, failure in report.failures.items()}
-                _tell(str(subdir), report)
+    def index(self, deadline: Deadline) -> None:
+        """Index the keys of all messages."""
+        report = index_batch(indexer(), self._list_keys(), deadline=deadline)
+        self._failures |= report.failures
+        if report.invalid_keys.outcomes:
+            _log_report("", report.invalid_keys)
+        for subdir, one in report.subdirs.items():
+            _log_report(str(subdir), one)
 
-    def _list_keys(self) -> list[str]:
-        return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
-
-    def requeue_keys(self) -> None:
-        """Send what there was no time for as new messages: those of a large upload are no failures."""
-        late = {key for key in self._list_keys() if isinstance(self._failures.get(key), DeadlineError)}
-        later = requeuer()
-        if not late or later is None:
+    def requeue_unread(self) -> None:
+        """Send keys that there was no time for as new messages: a large upload is no failure."""
+        unread = sorted({key for key in self._list_keys() if isinstance(self._failures.get(key), DeadlineError)})
+        queue = requeuer()
+        if not unread or queue is None:
             return
-        with self._guarded(late):
-            later.requeue_keys(sorted(late))
-            for key in late:
-                del self._failures[key]
-            _count("HandedOn", len(late))
-
-    @contextlib.contextmanager
-    def _guarded(self, keys: Iterable[str]) -> Iterator[None]:
-        """Have the messages of these keys come again where something fails; all others are settled (invariant 3)."""
         try:
-            yield
+            queue.requeue_keys(unread)
         except FairwayError as failure:
-            self._failures |= dict.fromkeys(keys, failure)
-        except Exception as error:  # noqa: BLE001 - a bug that one subdir meets may not stop the others
-            unforeseen = UnavailableError(f"something unforeseen: {error!r}")
-            unforeseen.__cause__ = error
-            self._failures |= dict.fromkeys(keys, unforeseen)
+            self._failures |= dict.fromkeys(unread, failure)
+            return
+        for key in unread:
+            del self._failures[key]
+        _count("RequeuedKeys", len(unread))
 
-    def settle(self, record: SQSRecord) -> None:
-        """Raise where a message is to come again."""
+    def require_done(self, record: SQSRecord) -> None:
+        """Raise if a message is to be redelivered."""
         keys = self._keys[record.message_id]
         if isinstance(keys, FairwayError):
-            logger.error("message not understood", message_id=record.message_id, exc_info=keys)
+            logger.error("invalid message", message_id=record.message_id, exc_info=keys)
             raise keys
         for key in keys:
             if key in self._failures:
@@ -209,22 +184,26 @@ class _Batch:
                 logger.error("to be tried again", key=key, exc_info=failure)
                 raise failure
 
+    def _list_keys(self) -> list[str]:
+        return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
 
-def _tell(subdir: str, report: Report) -> None:
+
+def _log_report(subdir: str, report: Report) -> None:
     counts: dict[str, int] = {}
     for outcome in report.outcomes:
         counts[outcome.status] = counts.get(outcome.status, 0) + 1
         if outcome.rejection is not None:
-            logger.warning("rejected", key=outcome.key, code=outcome.rejection.code, reason=outcome.rejection.message)
+            rejection = outcome.rejection
+            logger.warning("rejected", key=outcome.key, code=rejection.code, reason=rejection.message)
     _count("IndexedArtifacts", counts.get("indexed", 0))
     _count("RemovedArtifacts", counts.get("removed", 0))
     _count("RejectedUploads", counts.get("rejected", 0))
     _count("Commits", report.commits)
     _count("CommitConflicts", report.conflicts)
-    logger.info("settled", extra={"subdir": subdir, **counts, "commits": report.commits, "conflicts": report.conflicts})
+    logger.info("indexed", extra={"subdir": subdir, **counts, "commits": report.commits, "conflicts": report.conflicts})
 
 
-def _tell_failures(report: Report) -> None:
+def _log_failures(report: Report) -> None:
     for key, failure in report.failures.items():
         logger.error("to be tried again", key=key, exc_info=failure)
 

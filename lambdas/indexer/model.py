@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Final, Literal
 
 from lambdas.channel.errors import FairwayError
 from lambdas.channel.layout import ArtifactKey, SubdirLayout
 from lambdas.channel.names import Channel, SubdirId
+from lambdas.indexer.spliced.sizes import SIZES, Sizes
 
 Status = Literal["indexed", "removed", "unchanged", "rejected"]
 
@@ -38,6 +39,24 @@ class Outputs:
     bz2: bool = False
     url: str = ""
     """Base URL of the channels, without a trailing slash; empty if unknown."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Bounds on what outputs show, and on how large documents are written."""
+
+    sizes: Sizes = SIZES
+    max_rows: int = 1000
+    """Of a page."""
+    max_feed_items: int = 100
+
+    @property
+    def kept_rows(self) -> int:
+        """Newest rows that are kept: twice as many as pages show, so that many can be removed."""
+        return 2 * self.max_rows
+
+
+LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

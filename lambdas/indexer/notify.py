@@ -1,17 +1,18 @@
-"""Tells others through AWS: the world of rejections, CloudFront what to drop, the indexer what it left for later."""
+"""AWS notifications: rejection events, CloudFront invalidations, requeued messages."""
 
 import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import UnavailableError
+from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import SubdirId
-from lambdas.indexer.events import format_requeue
+from lambdas.indexer.cdn import plan_paths
+from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Rejection
 
 if TYPE_CHECKING:
@@ -21,13 +22,11 @@ if TYPE_CHECKING:
 
 SOURCE: Final = "fairway"
 REJECTED: Final = "Upload Rejected"
-_SAFE: Final = "/!$'(),"
-MAX_PATHS: Final = 20  # above, folders are named
-KEYS_PER_MESSAGE: Final = 40  # of 1,024 bytes, written as escapes, at most: within SQS's 256 KiB
+KEYS_PER_MESSAGE: Final = 40  # of 1,024 bytes at most, escaped: within SQS's 256 KiB
 
 
 class AwsNotifier:
-    """Announces to one bus and one distribution, where they are configured."""
+    """Sends events to one bus and invalidations to one distribution, if they are configured."""
 
     def __init__(
         self,
@@ -46,7 +45,7 @@ class AwsNotifier:
         """Put one event on the bus.
 
         Raises:
-            UnavailableError: the bus did not take it.
+            UnavailableError: the bus did not accept it.
         """
         if self._event_bus is None:
             return
@@ -59,15 +58,15 @@ class AwsNotifier:
         try:
             answer = self._events.put_events(Entries=[entry])  # type: ignore[list-item]  # a TypedDict, as a dict
         except (ClientError, BotoCoreError) as error:
-            raise UnavailableError(f"EventBridge did not take the event: {type(error).__name__}") from error
+            raise UnavailableError(f"EventBridge did not accept the event: {type(error).__name__}") from error
         if answer.get("FailedEntryCount"):
-            raise UnavailableError("EventBridge did not take the event")
+            raise UnavailableError("EventBridge did not accept the event")
 
     def invalidate(self, keys: Sequence[str]) -> None:
-        """Invalidate paths.
+        """Invalidate the paths of some keys.
 
         Raises:
-            UnavailableError: CloudFront did not take it.
+            UnavailableError: CloudFront did not accept it.
         """
         if self._distribution_id is None or not keys:
             return
@@ -81,52 +80,37 @@ class AwsNotifier:
                 },
             )
         except (ClientError, BotoCoreError) as error:
-            raise UnavailableError(f"CloudFront did not take the invalidation: {type(error).__name__}") from error
+            raise UnavailableError(f"CloudFront did not accept the invalidation: {type(error).__name__}") from error
 
 
-class QueueNotifier:
-    """Reminds the indexer through its own queue."""
+class Requeuer:
+    """Sends messages to the indexer's own queue."""
 
     def __init__(self, sqs: "SQSClient", *, queue_url: str, delay_seconds: int) -> None:
         self._sqs = sqs
         self._queue_url = queue_url
         self._delay_seconds = delay_seconds
 
-    def requeue(self, subdir: SubdirId) -> None:
-        """Have what was left for later in a subdir written after the delay.
+    def requeue_subdir(self, subdir: SubdirId) -> None:
+        """Have the deferred outputs of a subdir written after the delay.
 
         Raises:
-            UnavailableError: the queue did not take it.
+            UnavailableError: the queue did not accept it.
         """
-        self._send([subdir.key("")], delay_seconds=self._delay_seconds)
+        self._send([SubdirLayout(subdir=subdir).prefix], delay_seconds=self._delay_seconds)
 
     def requeue_keys(self, keys: Sequence[str]) -> None:
-        """Have keys looked at that there was no time for.
+        """Have keys inspected that there was no time for.
 
         Raises:
-            UnavailableError: the queue did not take them.
+            UnavailableError: the queue did not accept them.
         """
         for start in range(0, len(keys), KEYS_PER_MESSAGE):
             self._send(keys[start : start + KEYS_PER_MESSAGE], delay_seconds=0)
 
     def _send(self, keys: Sequence[str], *, delay_seconds: int) -> None:
-        body = format_requeue(keys)
+        body = format_requeued(keys)
         try:
             self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=body, DelaySeconds=delay_seconds)
         except (ClientError, BotoCoreError) as error:
-            raise UnavailableError(f"SQS did not take the requeuer: {type(error).__name__}") from error
-
-
-def plan_paths(keys: Sequence[str]) -> list[str]:
-    """Return the paths to invalidate: each key's own, or, where there are many, whole folders. Pure.
-
-    A wildcard is one subdir, and 1,000 paths a month are free.
-
-    Source: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/PayingForInvalidation.html
-    """
-    # The edge asks the origin for paths as viewers write them, but for "+", and caches by them: what
-    # RFC 1738 calls safe must stay as it is.
-    if len(keys) <= MAX_PATHS:
-        return [f"/{quote(key, safe=_SAFE)}" for key in keys]
-    folders = sorted({key.rpartition("/")[0] for key in keys})
-    return [f"/{quote(folder, safe=_SAFE)}/*" for folder in folders] if len(folders) <= MAX_PATHS else ["/*"]
+            raise UnavailableError(f"SQS did not accept the message: {type(error).__name__}") from error

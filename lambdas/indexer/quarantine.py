@@ -1,57 +1,74 @@
-"""Sets refused uploads aside, each beside its reason, and tells the world.
+"""The quarantine: moves rejected uploads away from readers, each with its reason, and announces them.
 
-A refused object leaves its public key, so that the earlier version, if any, is served again; its
-bytes and the reason are kept under ``.fairway/rejected/KEY/ID/``. ID is made of the refused bytes'
-ETag: the same bytes refused twice lie in one place. A very long key is named by its hash.
+A rejected object leaves its public key, so that the earlier version, if any, is served again; its bytes
+and the reason are kept under ``.fairway/rejected/KEY/ID/``. The ID is derived from the ETag: the same
+bytes rejected twice are in one place.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError, RejectedError
-from lambdas.channel.layout import REJECTED_PREFIX
+from lambdas.channel.layout import (
+    REJECTED_PREFIX,
+    is_rejection_key,
+    rejected_object_key,
+    rejection_folder,
+    rejection_key,
+)
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectInfo, ObjectStorage
 
-_REASON: Final = "reason.json"
-_BYTES: Final = "object"
 _ID_CHARS: Final = 16
-_MAX_KEY_BYTES: Final = 900
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
 
 
 class Notifier(Protocol):
-    """Tells others what happened; each call may come twice."""
+    """Tells other systems what happened; each call may come twice."""
 
     def publish_rejection(self, rejection: Rejection) -> None:
-        """Tell that an upload was refused."""
+        """Announce that an upload was rejected."""
 
-    def invalidate(self, keys: list[str]) -> None:
-        """Make caches forget what lay under these keys."""
-
-
-def reason_key(rejection: Rejection) -> str:
-    """Return the key of the rejection's document."""
-    return f"{_folder(rejection)}/{_REASON}"
+    def invalidate(self, keys: Sequence[str]) -> None:
+        """Remove the objects under these keys from caches."""
 
 
-def object_key(rejection: Rejection) -> str:
-    """Return the key of the rejected bytes."""
-    return f"{_folder(rejection)}/{_BYTES}"
+class Quarantine:
+    """Where the rejected uploads of one storage go."""
 
+    def __init__(self, storage: ObjectStorage, notifier: Notifier) -> None:
+        self._storage = storage
+        self._notifier = notifier
 
-def _folder(rejection: Rejection) -> str:
-    return f"{REJECTED_PREFIX}{_find_place(rejection.key)}/{rejection.id}"
+    def reject(self, info: ObjectInfo, error: RejectedError) -> Rejection:
+        """Move a rejected object to the quarantine.
+
+        Raises:
+            VanishedError: the object is gone: inspect its key again.
+        """
+        rejection = make_rejection(info, error)
+        # Bytes, reason, announcement, and only then the public key: stopping anywhere repeats the rest.
+        self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
+        self._storage.put(
+            rejection_key(info.key, rejection.id), encode_json(asdict(rejection)), headers=_REASON_HEADERS
+        )
+        self._notifier.publish_rejection(rejection)
+        # Invalidated twice: the second call removes what caches fetched after the first one. The first
+        # one counts if we stop after the deletion, when nothing tells any more that it is still to do.
+        self._notifier.invalidate([info.key])
+        self._storage.delete(info)
+        self._notifier.invalidate([info.key])
+        return rejection
 
 
 def make_rejection(info: ObjectInfo, error: RejectedError) -> Rejection:
-    """Describe a rejection."""
+    """Describe the rejection of an object."""
     return Rejection(
         key=info.key,
         id=hashlib.sha256(info.etag.encode()).hexdigest()[:_ID_CHARS],
@@ -64,30 +81,11 @@ def make_rejection(info: ObjectInfo, error: RejectedError) -> Rejection:
     )
 
 
-def quarantine_upload(storage: ObjectStorage, notifier: Notifier, info: ObjectInfo, error: RejectedError) -> Rejection:
-    """Move a refused object away from its public key, with its reason.
-
-    Raises:
-        VanishedError: the object is gone by now: look again.
-    """
-    rejection = make_rejection(info, error)
-    # Bytes, reason, word, and only then the public key: stopping anywhere repeats the rest.
-    storage.copy(info, object_key(rejection), metadata={})
-    storage.put(reason_key(rejection), encode_json(asdict(rejection)), headers=_REASON_HEADERS)
-    notifier.publish_rejection(rejection)
-    # Caches are told twice: what they fetch between the two is forgotten too, and should we stop after
-    # the deletion, when nothing shows any more that they are to be told, they were told just before.
-    notifier.invalidate([info.key])
-    storage.delete(info)
-    notifier.invalidate([info.key])
-    return rejection
-
-
 def parse_rejection(body: bytes) -> Rejection:
-    """Parse the document beside refused bytes.
+    """Parse the document beside rejected bytes.
 
     Raises:
-        InvalidDocumentError: it is none.
+        InvalidDocumentError: it is not one.
     """
     document: Any = decode_json(body, what="rejection")
     try:
@@ -98,35 +96,23 @@ def parse_rejection(body: bytes) -> Rejection:
 
 def list_rejections(storage: ObjectStorage, prefix: str = "") -> Iterator[Rejection]:
     """Read the rejections of all keys that start with the prefix."""
-    places = [REJECTED_PREFIX + prefix]
-    if prefix:  # keys that lie under their hash are in none of the places that a prefix tells
+    folders = [REJECTED_PREFIX + prefix]
+    if prefix:  # keys too long for the layout are under their hash, wherever they start
         hashes = [name for name in storage.list_folders(REJECTED_PREFIX) if _HASH.match(name)]
-        places += [f"{REJECTED_PREFIX}{name}/" for name in hashes if not name.startswith(prefix)]
-    for place in places:
-        yield from (rejection for rejection in _read_rejections(storage, place) if rejection.key.startswith(prefix))
+        folders += [f"{REJECTED_PREFIX}{name}/" for name in hashes if not name.startswith(prefix)]
+    for folder in folders:
+        yield from (found for found in _read_rejections(storage, folder) if found.key.startswith(prefix))
 
 
 def fetch_rejections(storage: ObjectStorage, key: str) -> list[Rejection]:
     """Read the rejections of exactly this key, the latest last."""
-    found = _read_rejections(storage, f"{REJECTED_PREFIX}{_find_place(key)}/")
-    return sorted(
-        (rejection for rejection in found if rejection.key == key), key=lambda rejection: rejection.uploaded_at
-    )
+    found = _read_rejections(storage, rejection_folder(key))
+    return sorted((rejection for rejection in found if rejection.key == key), key=lambda one: one.uploaded_at)
 
 
-def _read_rejections(storage: ObjectStorage, place: str) -> Iterator[Rejection]:
-    for info in storage.list_objects(place):
-        if info.key.endswith(f"/{_REASON}"):
+def _read_rejections(storage: ObjectStorage, folder: str) -> Iterator[Rejection]:
+    for info in storage.list_objects(folder):
+        if is_rejection_key(info.key):
             stored = storage.get(info.key)
             if stored is not None:
                 yield parse_rejection(stored.body)
-
-
-def _find_place(key: str) -> str:
-    """Return where the rejections of a key lie: under the key, or where it leaves no room for ours, its hash.
-
-    A key may have 1,024 bytes. Those of a directory need not be UTF-8: half a surrogate pair stands
-    for a byte that is none.
-    """
-    encoded = key.encode(errors="surrogatepass")
-    return hashlib.sha256(encoded).hexdigest() if len(encoded) > _MAX_KEY_BYTES else key

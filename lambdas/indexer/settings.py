@@ -1,12 +1,24 @@
-"""The indexer's settings, read once from the environment; ``infra/indexing.py`` writes them."""
+"""The indexer's settings: read from the environment, and kept in the bucket for the command.
+
+``infra/indexing.py`` writes the environment. The indexer stores the settings in the bucket if they
+changed, so that ``fairway reconcile`` and ``fairway rebuild`` judge uploads as the deployment does.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
+from lambdas.channel.errors import InvalidDocumentError
+from lambdas.channel.layout import POLICY_KEY
 from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectStorage
 
 DEFERRAL_SECONDS: Final = 60
+SHARD_GRACE_DAYS: Final = 14
+OPTIONAL_OUTPUTS: Final = ("current_repodata", "bz2")
+
+_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,22 +26,22 @@ class Settings:
     """What the deployment tells the function."""
 
     bucket: str
-    policy: Policy
-    event_bus: str | None
-    distribution_id: str | None
-    shard_grace_days: int
+    policy: Policy = Policy()
+    event_bus: str | None = None
+    distribution_id: str | None = None
+    shard_grace_days: int = SHARD_GRACE_DAYS
     queue_url: str | None = None
-    """Where reminders go; without it, nothing is left for later."""
+    """The queue that the indexer sends messages to; without it, nothing is deferred."""
     deferral_seconds: int = DEFERRAL_SECONDS
-    """How long what is left for later is left: once in this time it is written."""
+    """Deferred outputs are written once in this time."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings.
+    """Read the settings from the environment.
 
     Raises:
         KeyError: ``FAIRWAY_BUCKET`` is not set.
-        ValueError: a number is none.
+        ValueError: a number is malformed.
     """
     optional = _split(environment.get("FAIRWAY_OPTIONAL_OUTPUTS", ""))
     return Settings(
@@ -37,17 +49,46 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         policy=Policy(
             mutable_channels=_split(environment.get("FAIRWAY_MUTABLE_CHANNELS", "")),
             outputs=Outputs(
-                current_repodata="current_repodata" in optional,
-                bz2="bz2" in optional,
+                **{name: name in optional for name in OPTIONAL_OUTPUTS},
                 url=environment.get("FAIRWAY_CHANNEL_URL", "").rstrip("/"),
             ),
         ),
         event_bus=environment.get("FAIRWAY_EVENT_BUS") or None,
         distribution_id=environment.get("FAIRWAY_DISTRIBUTION_ID") or None,
-        shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", "14")),
+        shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", SHARD_GRACE_DAYS)),
         queue_url=environment.get("FAIRWAY_QUEUE_URL") or None,
         deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", DEFERRAL_SECONDS)),
     )
+
+
+def publish_settings(storage: ObjectStorage, settings: Settings) -> None:
+    """Store the settings if they changed."""
+    body = encode_json(asdict(settings))
+    stored = storage.get(POLICY_KEY)
+    if stored is None or stored.body != body:
+        storage.put(POLICY_KEY, body, headers=_HEADERS)
+
+
+def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
+    """Read what the deployment runs under; defaults if it has not run yet.
+
+    Raises:
+        InvalidDocumentError: another version wrote it.
+    """
+    stored = storage.get(POLICY_KEY)
+    if stored is None:
+        return Settings(bucket=bucket)
+    document: dict[str, Any] = decode_json(stored.body, what=POLICY_KEY)
+    try:
+        policy = document.pop("policy")
+        return Settings(
+            **document,
+            policy=Policy(mutable_channels=tuple(policy["mutable_channels"]), outputs=Outputs(**policy["outputs"])),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InvalidDocumentError(
+            f"unreadable settings {POLICY_KEY!r}: {error!r}", hint="update the command"
+        ) from error
 
 
 def _split(text: str) -> tuple[str, ...]:

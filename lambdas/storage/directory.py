@@ -221,7 +221,7 @@ class DirectoryStorage:
         """Walk the directory in the order of keys."""
         folder = prefix.rpartition("/")[0]
         if not folder and self._channel is not None:
-            for one in sorted([PRIVATE_PREFIX, f"{self._channel}/"]):
+            for one in sorted([_PRIVATE_PREFIX, f"{self._channel}/"]):
                 yield from (info for info in self.list_objects(one) if info.key.startswith(prefix))
             return
         start = self._path(folder) if folder else self.root

@@ -90,15 +90,15 @@ class ContentHeaders:
     cache_control: str
 
 
-def check_parts(parts: Iterable[Part]) -> Iterator[Part]:
-    """Pass parts on, and see that S3 would take them: not every storage minds.
+def check_parts(parts: Iterable[Part], *, min_bytes: int = MIN_PART_BYTES) -> Iterator[Part]:
+    """Yield the parts, and check that S3 would accept them: not every storage does.
 
     Raises:
         ValueError: a part that is not the last is too small, or one copies too much.
     """
     previous: int | None = None
     for part in parts:
-        if previous is not None and previous < MIN_PART_BYTES:
+        if previous is not None and previous < min_bytes:
             raise ValueError(f"a part of {previous} bytes is not the last")
         previous = part.size if isinstance(part, CopyRange) else len(part)
         if previous <= 0 or (isinstance(part, CopyRange) and previous > MAX_COPY_BYTES):

@@ -12,7 +12,7 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Any
 
-from lambdas.channel.artifact_kinds import Distribution
+from lambdas.channel.artifact_kinds import CONDA, Distribution
 from lambdas.channel.errors import RejectedError
 from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
@@ -80,7 +80,7 @@ def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: 
         raise RejectedError("archive-empty", "the file is empty", hint=AGAIN)
     if source.size > limits.max_artifact_bytes:
         raise RejectedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
-    if distribution.extension == ".conda":
+    if distribution.kind is CONDA:
         return fetch_conda(source, distribution, limits)
     return fetch_tar_bz2(source, limits)
 

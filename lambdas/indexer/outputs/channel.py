@@ -1,37 +1,32 @@
-"""Brings what a channel says of all its subdirs up to date: channeldata.json, the feed, the page.
+"""Updates the outputs of a channel as a whole: channeldata.json, the feed, the page.
 
-Each shows one commit of every subdir. Beside them lies a private *state* that says which, with the
-names that were published last; channeldata.json names its state, and the state is stored first. To
-catch up, the commits are compared, and the names that differ are made again from the shards and cards
-of every subdir that has them: so it does not matter whose turn comes first, or how often.
+Each shows one commit of every subdir. A private *state* says which ones, with the names that were
+published last; channeldata.json names its state, and the state is stored first. To catch up, the
+commits are compared, and the names that differ are merged again from the shards and cards of every
+subdir that has them: neither the order nor the number of updates matters.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
-from lambdas.channel.names import PRIVATE_PREFIX, Channel, PackageName, SubdirId, parse_subdir
-from lambdas.indexer.outputs.channeldata import (
-    ChanneldataForm,
-    format_entry,
-    make_entry,
-    merge_parts,
+from lambdas.channel.layout import ChannelLayout
+from lambdas.channel.names import Channel, PackageName, SubdirId, parse_subdir
+from lambdas.indexer.model import Limits
+from lambdas.indexer.outputs.channeldata import ChanneldataForm, format_entry, make_entry, merge_parts
+from lambdas.indexer.outputs.form import encode_whole, parse_whole, replace_entries
+from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, newest_name_rows
+from lambdas.indexer.outputs.registry import (
+    CHANNEL_OUTPUTS,
+    CHANNELDATA,
+    ChannelContents,
+    ChannelOutput,
+    channel_headers,
 )
-from lambdas.indexer.outputs.feed import format_feed
-from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, find_newest_names
-from lambdas.indexer.outputs.pages import MAX_ROWS, format_channel_page
-from lambdas.indexer.spliced.files import (
-    LARGE_CHANNELDATA_BYTES,
-    TABLES,
-    Source,
-    Tables,
-    fetch_tables,
-    put_tables,
-    read_plain_chunk,
-    write_plain,
-)
+from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables
 from lambdas.indexer.spliced.segments import (
     SegmentedDocument,
     apply_entries,
@@ -40,196 +35,205 @@ from lambdas.indexer.spliced.segments import (
     segment_document,
     segment_entries,
 )
-from lambdas.indexer.tree.commit import Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, diff_indexes, empty_index
+from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
 from lambdas.indexer.tree.shards import Shard
+from lambdas.indexer.tree.subdir import Commit, Subdir, open_subdir
 from lambdas.storage.parallel import in_parallel
-from lambdas.storage.protocol import (
-    CACHE_CONTROL_METADATA,
-    ContentHeaders,
-    IfAbsent,
-    IfMatch,
-    ObjectInfo,
-    ObjectStorage,
-)
+from lambdas.storage.protocol import IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 
 SHOWN: Final = "fairway-shown"
-"""The attribute that says which commits a file shows, as one hash."""
-STATE_COLLECTION: Final = "channeldata"
+"""Metadata of an output: a hash of the commits that it shows."""
 
-CHANNELDATA: Final = "channeldata.json"
-FEED: Final = "rss.xml"
-PAGE: Final = "index.html"
-
-_CONTENT_TYPES: Final = {
-    CHANNELDATA: "application/json",
-    FEED: "application/rss+xml; charset=utf-8",
-    PAGE: "text/html; charset=utf-8",
-}
-FILES: Final = tuple(_CONTENT_TYPES)
 _FORM: Final = ChanneldataForm()
-_NAMES: Final = 256  # that are read at a time where all are read
+_NAMES_AT_ONCE: Final = 256
 _Entry = dict[str, Any]
 
 
-def project_channel(
-    storage: ObjectStorage, channel: Channel, *, url: str, may_defer: bool = False, is_rebuild: bool = False
+def update_channel(
+    storage: ObjectStorage,
+    channel: Channel,
+    *,
+    url: str,
+    limits: Limits,
+    may_defer: bool = False,
+    is_rebuild: bool = False,
 ) -> bool:
-    """Bring the three files of a channel up to date with the commits of its subdirs.
+    """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
-    With ``may_defer``, that is left for later where channeldata.json is large; return whether it was.
-    With ``is_rebuild``, they are made again whatever is there.
+    With ``may_defer``, they are deferred if channeldata.json is large. With ``is_rebuild``, they are
+    made again, whatever is there.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
     """
-    # What is replaced is looked at before the commits: who reads commits later, writes later or loses.
-    found = dict(zip(FILES, in_parallel(lambda name: storage.head(f"{channel}/{name}"), FILES), strict=True))
-    paths = list(_list_subdirs(storage, channel))
-    etags = fetch_etags(storage, paths)
-    if not is_rebuild and not _find_behind(found, hash_shown(etags)):
+    layout = ChannelLayout(channel=channel)
+    # The files are inspected before the commits: a run that reads commits later writes later or loses.
+    wanted = [output.name for output in CHANNEL_OUTPUTS]
+    infos = in_parallel(lambda name: storage.head(layout.file(name)), wanted)
+    found = dict(zip(wanted, infos, strict=True))
+    subdirs = [open_subdir(storage, subdir) for subdir in _list_subdirs(storage, channel)]
+    etags = fetch_etags(subdirs)
+    if not is_rebuild and not _list_behind(found, hash_shown(etags)):
         return False
-    channeldata = found[CHANNELDATA]
-    if may_defer and channeldata is not None and channeldata.size > LARGE_CHANNELDATA_BYTES:
+    channeldata = found[CHANNELDATA.name]
+    if may_defer and channeldata is not None and channeldata.size > limits.sizes.large_uncompressed:
         return True
+    updater = ChannelUpdater(
+        storage=storage, channel=channel, url=url, limits=limits, found=found, is_rebuild=is_rebuild
+    )
     try:
-        projector = ChannelProjector(storage=storage, channel=channel, url=url, found=found, is_rebuild=is_rebuild)
-        projector.project([path for path in paths if path.subdir in etags])
+        updater.update([subdir for subdir in subdirs if subdir.id.name in etags])
     except VanishedError as error:
         raise ConflictError(f"a file of {channel} was replaced while it was read") from error
-    # What we wrote may have gone over what a later one wrote: an ETag says which bytes are there,
-    # and the same bytes come back when a change is taken back. So whoever wrote looks once more.
-    if fetch_etags(storage, paths) != etags:
+    # What we wrote may have replaced what a later run wrote: an ETag says which bytes are there, and the
+    # same bytes come back when a change is undone. So a run that wrote inspects the commits once more.
+    if fetch_etags(subdirs) != etags:
         raise ConflictError(f"a subdir of {channel} has a newer commit")
     return False
 
 
-@dataclass(kw_only=True, slots=True)
-class _Document:
-    """channeldata.json at the commits: whole if it is small, segmented if it is large."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Whole:
+    """channeldata.json at the commits, small."""
 
-    packages: Mapping[str, Any] | None = None
-    segmented: SegmentedDocument | None = None
-    source: Source | None = None
-    newest: Sequence[NameRow] = ()
+    packages: Mapping[str, Any]
+    newest: Sequence[NameRow]
 
     @property
     def total(self) -> int:
-        if self.segmented is not None:
-            return self.segmented.table.count
-        return len(self.packages or {})
+        return len(self.packages)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Spliced:
+    """channeldata.json at the commits, large."""
+
+    segmented: SegmentedDocument
+    newest: Sequence[NameRow]
+    source: Source | None = None
+
+    @property
+    def total(self) -> int:
+        return self.segmented.table.count
+
+
+_Document = _Whole | _Spliced
 
 
 @dataclass(kw_only=True)
-class ChannelProjector:
-    """Brings the files of one channel to the commits of its subdirs."""
+class ChannelUpdater:
+    """Brings the outputs of one channel to the commits of its subdirs."""
 
     storage: ObjectStorage
     channel: Channel
     url: str
+    limits: Limits
     found: Mapping[str, ObjectInfo | None]
     is_rebuild: bool = False
-    """Write everything again, whatever is there."""
     commits: dict[SubdirId, Commit] = field(default_factory=dict)
 
-    def project(self, paths: Sequence[SubdirId]) -> None:
-        """Write what does not show the commits yet.
+    def __post_init__(self) -> None:
+        self._layout = ChannelLayout(channel=self.channel)
+        self._files = LargeFiles(storage=self.storage, sizes=self.limits.sizes)
+
+    def update(self, subdirs: Sequence[Subdir]) -> None:
+        """Write the files that do not show the commits yet.
 
         Raises:
             ConflictError: another writer was quicker: do it again.
         """
-        commits = in_parallel(self._fetch_commit, paths)
-        self.commits = dict(zip(paths, commits, strict=True))
-        shown: dict[str, str | None] = {path.subdir: commit.etag for path, commit in self.commits.items()}
-        behind = list(self.found) if self.is_rebuild else _find_behind(self.found, hash_shown(shown))
+        commits = in_parallel(_fetch_commit, subdirs)
+        self.commits = {subdir.id: commit for subdir, commit in zip(subdirs, commits, strict=True)}
+        shown: dict[str, str | None] = {subdir.name: commit.etag for subdir, commit in self.commits.items()}
+        behind = list(self.found) if self.is_rebuild else _list_behind(self.found, hash_shown(shown))
         if not behind:
             return
         document = (None if self.is_rebuild else self._advance()) or self._make()
-        subdirs = sorted(path.subdir for path in self.commits)
         metadata = {SHOWN: hash_shown(shown)}
-        if CHANNELDATA in behind:
-            self._put_channeldata(document, subdirs, metadata)
-        merged = {"subdirs": subdirs, "packages": dict(document.newest)}
-        if FEED in behind:
-            self._put(FEED, format_feed(self.channel, merged, url=self.url), metadata)
-        if PAGE in behind:
-            page = format_channel_page(self.channel, merged, url=self.url, total=document.total)
-            self._put(PAGE, page, metadata)
+        contents = ChannelContents(
+            channel=self.channel,
+            merged={"subdirs": self._subdir_names(), "packages": dict(document.newest)},
+            total=document.total,
+            url=self.url,
+            limits=self.limits,
+        )
+        for output in CHANNEL_OUTPUTS:
+            if output.name not in behind:
+                continue
+            if output.render is None:
+                self._put_channeldata(document, metadata)
+            else:
+                self._put(output, output.render(contents), metadata)
 
-    def _fetch_commit(self, path: SubdirId) -> Commit:
-        """Read a commit; one that is damaged counts as empty until it is made again."""
-        try:
-            return fetch_commit(self.storage, path)
-        except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
-            info = self.storage.head(path.key(SHARD_INDEX))
-            if info is None:
-                raise ConflictError(f"{path} changed meanwhile") from None
-            return Commit(index=empty_index(path.subdir), etag=info.etag, version=info.version)
+    def _subdir_names(self) -> list[str]:
+        return sorted(subdir.name for subdir in self.commits)
 
     def _advance(self) -> _Document | None:
-        """Replace the names that changed; None where all is to be made again."""
-        info = self.found[CHANNELDATA]
+        """Replace the names that changed; None if everything has to be made again."""
+        info = self.found[CHANNELDATA.name]
         if info is None or TABLES not in info.metadata:
             return None
-        state = fetch_tables(self.storage, self._state_key(), info)
+        state = self._files.fetch_tables(self._layout.state, info)
         names = None if state is None else self._diff(state.shown)
         if state is None or names is None:
             return None
         try:
             return self._apply(info, state, names)
         except (InvalidDocumentError, KeyError, TypeError, AttributeError):
-            return None  # somebody else's file under our name
+            return None  # another tool's file under this name
 
     def _apply(self, info: ObjectInfo, state: Tables, names: Sequence[PackageName]) -> _Document | None:
         merged = self._merge(names)
         entries = {str(name): merged.get(name) for name in names}
-        if CHANNELDATA in state.tables:
-            source = Source(info=info, table=parse_table(state.tables[CHANNELDATA], _FORM))
-            document = self._apply_to_table(source, entries)
-            total = source.table.count
+        kept = [(name, entry) for name, entry in state.newest]
+        if CHANNELDATA.name in state.tables:
+            source = Source(info=info, table=parse_table(state.tables[CHANNELDATA.name], _FORM))
+            newest = apply_to_newest_names(kept, entries, total=source.table.count, limits=self.limits)
+            document: _Document | None = self._apply_to_table(source, entries, newest)
         else:
             stored = self.storage.get(info.key, version=info.version)
             if stored is None or stored.info.etag != info.etag:
                 raise ConflictError(f"{info.key!r} was replaced meanwhile")
-            before: dict[str, Any] = decode_json(stored.body, what=info.key)["packages"]
-            total = len(before)
-            after = {name: value for name, value in before.items() if name not in entries}
-            after |= {name: format_entry(entry) for name, entry in entries.items() if entry is not None}
-            document = _Document(packages=after)
-        if document is None:
+            before = parse_whole(_FORM, decode_json(stored.body, what=info.key))
+            changes = {name: None if entry is None else _entries(name, entry) for name, entry in entries.items()}
+            packages = replace_entries(_FORM, before, changes).sections["packages"]
+            total = len(before.sections["packages"])
+            newest = apply_to_newest_names(kept, entries, total=total, limits=self.limits)
+            document = _Whole(packages=packages, newest=newest)
+        if document is None or len(newest) < min(self.limits.max_rows, document.total):
             return None
-        newest = [(name, entry) for name, entry in state.newest]
-        document.newest = apply_to_newest_names(newest, entries, total=total)
-        return None if len(document.newest) < min(MAX_ROWS, document.total) else document
+        return document
 
-    def _apply_to_table(self, source: Source, entries: Mapping[str, _Entry | None]) -> _Document | None:
+    def _apply_to_table(
+        self, source: Source, entries: Mapping[str, _Entry | None], newest: Sequence[NameRow]
+    ) -> _Spliced | None:
         segmented = apply_entries(
             _FORM,
             source.table,
-            {name: None if entry is None else _entries_of(name, entry) for name, entry in entries.items()},
-            {"subdirs": sorted(path.subdir for path in self.commits)},
-            lambda chunk: read_plain_chunk(self.storage, source, chunk),
+            {name: None if entry is None else _entries(name, entry) for name, entry in entries.items()},
+            {"subdirs": self._subdir_names()},
+            lambda chunk: self._files.read_plain_chunk(source, chunk),
+            sizes=self.limits.sizes,
         )
-        if segmented.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
+        if segmented.table.text_bytes < self.limits.sizes.large_uncompressed // 2:
             return None
-        return _Document(segmented=segmented, source=source)
+        return _Spliced(segmented=segmented, source=source, newest=newest)
 
     def _diff(self, shown: Mapping[str, Any]) -> list[PackageName] | None:
-        """Return the names that differ in any subdir; None where a commit that was shown is forgotten."""
+        """Return the names that differ in any subdir; None if a commit that was shown is no longer known."""
         names: set[PackageName] = set()
-        known = {path.subdir: commit for path, commit in self.commits.items()}
-        if not shown.keys() <= known.keys():
+        if not shown.keys() <= {subdir.name for subdir in self.commits}:
             return None  # a subdir is gone
-        for path, commit in self.commits.items():
-            etag, version = shown.get(path.subdir, (None, None))
+        for subdir, commit in self.commits.items():
+            etag, version = shown.get(subdir.name, (None, None))
             if etag == commit.etag:
                 continue
             if etag is None:
                 names |= commit.index.shards.keys()
                 continue
             try:
-                old = fetch_commit(self.storage, path, version=version) if version else None
+                old = open_subdir(self.storage, subdir).fetch_commit(version=version) if version else None
             except InvalidDocumentError:
                 return None
             if old is None or old.etag is None:
@@ -241,125 +245,129 @@ class ChannelProjector:
         """Make everything again from the tree."""
         names = sorted({name for commit in self.commits.values() for name in commit.index.shards})
         newest: list[NameRow] = []
-        held: dict[str, Any] = {}
-        size = 0
 
         def iter_entries() -> Iterator[tuple[str, _Entry]]:
             nonlocal newest
-            for start in range(0, len(names), _NAMES):
-                merged = self._merge(names[start : start + _NAMES])
-                rows = find_newest_names(merged.items())
-                newest = find_newest_names([*newest, *rows])  # rows are entries, with less in them
-                yield from sorted(merged.items())
+            for start in range(0, len(names), _NAMES_AT_ONCE):
+                merged = self._merge(names[start : start + _NAMES_AT_ONCE])
+                rows = newest_name_rows(merged.items(), self.limits)
+                newest = newest_name_rows([*newest, *rows], self.limits)  # rows are entries, with less in them
+                yield from ((name, format_entry(entry)) for name, entry in sorted(merged.items()))
 
         entries = iter_entries()
+        held: dict[str, Any] = {}
+        size = 0
         for name, entry in entries:
-            held[name] = format_entry(entry)
-            size += len(encode_json(held[name]))
-            if size > LARGE_CHANNELDATA_BYTES:
+            held[name] = entry
+            size += len(encode_json(entry))
+            if size > self.limits.sizes.large_uncompressed:
                 break
-        if size <= LARGE_CHANNELDATA_BYTES:
-            return _Document(packages=held, newest=newest)
-        header = {"subdirs": sorted(path.subdir for path in self.commits)}
-
-        def everything() -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
-            for name, value in held.items():
-                yield name, {"packages": {name: value}}
-            for name, entry in entries:
-                yield name, _entries_of(name, entry)
-
-        segmented = segment_entries(_FORM, everything(), header)
-        return _Document(segmented=segmented, newest=newest)
+        if size <= self.limits.sizes.large_uncompressed:
+            return _Whole(packages=held, newest=newest)
+        segmented = segment_entries(
+            _FORM,
+            ((name, {"packages": {name: entry}}) for name, entry in chain(held.items(), entries)),
+            lambda: {"subdirs": self._subdir_names()},
+            sizes=self.limits.sizes,
+        )
+        return _Spliced(segmented=segmented, newest=newest)
 
     def _merge(self, names: Sequence[PackageName]) -> dict[str, _Entry]:
         """Return what all subdirs together say of some names, with ``newest``."""
         parts = []
-        for path, commit in self.commits.items():
+        for subdir_id, commit in self.commits.items():
+            subdir = open_subdir(self.storage, subdir_id)
             wanted = [name for name in names if name in commit.index.shards]
-            shards = dict(zip(wanted, in_parallel(self._reader(path, commit), wanted), strict=True))
-            cards = fetch_cards(self.storage, path, commit.index, wanted)
+            shards = dict(zip(wanted, in_parallel(_shard_reader(subdir, commit), wanted), strict=True))
+            cards = subdir.fetch_cards(commit.index, wanted)
             entries = {
                 name: entry
                 for name, shard in shards.items()
-                if shard is not None and (entry := make_entry(path.subdir, shard, cards[name] or {})) is not None
+                if shard is not None and (entry := make_entry(subdir_id.name, shard, cards[name] or {})) is not None
             }
-            parts.append({"subdir": path.subdir, "packages": entries})
+            parts.append({"subdir": subdir_id.name, "packages": entries})
         merged: dict[str, _Entry] = merge_parts(parts)["packages"]
         return merged
 
-    def _reader(self, path: SubdirId, commit: Commit) -> Callable[[PackageName], Shard | None]:
-        def read(name: PackageName) -> Shard | None:
-            try:
-                return fetch_shards(self.storage, path, commit.index, [name])[name]
-            except InvalidDocumentError:
-                return None  # one subdir's damage is no reason to keep the others waiting
-
-        return read
-
-    def _put_channeldata(self, document: _Document, subdirs: Sequence[str], metadata: Mapping[str, str]) -> None:
+    def _put_channeldata(self, document: _Document, metadata: Mapping[str, str]) -> None:
         body = b""
-        if document.segmented is None:
-            whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": subdirs}
-            body = encode_json(whole) + b"\n"  # as conda-index ends it
-            if len(body) > LARGE_CHANNELDATA_BYTES:
-                document.segmented = segment_document(_FORM, whole)
-        shown = {str(path.subdir): (commit.etag, commit.version) for path, commit in self.commits.items()}
-        table = {} if document.segmented is None else {CHANNELDATA: format_table(document.segmented.table)}
-        state = put_tables(self.storage, self._state_key(), Tables(tables=table, newest=document.newest, shown=shown))
-        if document.segmented is None:
-            self._put(CHANNELDATA, body, {**metadata, TABLES: state})
+        if isinstance(document, _Whole):
+            whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": self._subdir_names()}
+            body = encode_whole(_FORM, parse_whole(_FORM, whole))
+            if len(body) > self.limits.sizes.large_uncompressed:
+                segmented = segment_document(_FORM, whole, sizes=self.limits.sizes)
+                document = _Spliced(segmented=segmented, newest=document.newest)
+        table = {CHANNELDATA.name: format_table(document.segmented.table)} if isinstance(document, _Spliced) else {}
+        shown = {str(subdir.name): (commit.etag, commit.version) for subdir, commit in self.commits.items()}
+        state = self._files.put_tables(self._layout.state, Tables(tables=table, newest=document.newest, shown=shown))
+        metadata = {**metadata, TABLES: state}
+        if isinstance(document, _Whole):
+            self._put(CHANNELDATA, body, metadata)
             return
-        write_plain(
-            self.storage,
-            f"{self.channel}/{CHANNELDATA}",
+        self._files.write_plain(
+            self._layout.file(CHANNELDATA.name),
             document.segmented,
-            base=self.found[CHANNELDATA],
+            base=self.found[CHANNELDATA.name],
             old=None if document.source is None else document.source.table,
             compressed=None,
-            headers=_headers(CHANNELDATA),
-            metadata={**metadata, TABLES: state},
+            headers=channel_headers(CHANNELDATA),
+            metadata=metadata,
         )
 
-    def _put(self, name: str, body: bytes, metadata: Mapping[str, str]) -> None:
-        info = self.found[name]
+    def _put(self, output: ChannelOutput, body: bytes, metadata: Mapping[str, str]) -> None:
+        info = self.found[output.name]
         self.storage.put(
-            f"{self.channel}/{name}",
+            self._layout.file(output.name),
             body,
-            headers=_headers(name),
+            headers=channel_headers(output),
             metadata=metadata,
             condition=IfAbsent() if info is None else IfMatch(etag=info.etag),
         )
 
-    def _state_key(self) -> str:
-        return f"{PRIVATE_PREFIX}{STATE_COLLECTION}/{self.channel}/state.json.zst"
 
-
-def fetch_etags(storage: ObjectStorage, paths: Sequence[SubdirId]) -> dict[str, str | None]:
+def fetch_etags(subdirs: Sequence[Subdir]) -> dict[str, str | None]:
     """Return which commit each subdir has, by ETag; subdirs without one are left out."""
-    heads = in_parallel(lambda path: storage.head(path.key(SHARD_INDEX)), paths)
-    return {path.subdir: info.etag for path, info in zip(paths, heads, strict=True) if info is not None}
-
-
-def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
-    for name in storage.list_folders(f"{channel}/"):
-        try:
-            yield SubdirId(channel=channel, subdir=parse_subdir(name))
-        except InvalidNameError:
-            continue  # somebody else's folder
-
-
-def _find_behind(found: Mapping[str, ObjectInfo | None], shown: str) -> list[str]:
-    return [name for name, info in found.items() if info is None or info.metadata.get(SHOWN) != shown]
+    etags = in_parallel(lambda subdir: subdir.fetch_etag(), subdirs)
+    return {subdir.id.name: etag for subdir, etag in zip(subdirs, etags, strict=True) if etag is not None}
 
 
 def hash_shown(etags: Mapping[str, str | None]) -> str:
-    """Return what a file carries that shows these commits."""
+    """Return the ``SHOWN`` metadata of a file that shows these commits."""
     return hashlib.sha256(encode_json(etags)).hexdigest()
 
 
-def _entries_of(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _fetch_commit(subdir: Subdir) -> Commit:
+    """Read a commit; an unreadable one counts as empty until it is made again."""
+    try:
+        return subdir.fetch_commit()
+    except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
+        etag = subdir.fetch_etag()
+        if etag is None:
+            raise ConflictError(f"{subdir} changed meanwhile") from None
+        return Commit(index=empty_index(subdir.id.name), etag=etag)
+
+
+def _shard_reader(subdir: Subdir, commit: Commit) -> Callable[[PackageName], Shard | None]:
+    def read(name: PackageName) -> Shard | None:
+        try:
+            return subdir.fetch_shards(commit.index, [name])[name]
+        except InvalidDocumentError:
+            return None  # one subdir's damage is no reason to keep the others waiting
+
+    return read
+
+
+def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
+    for name in storage.list_folders(ChannelLayout(channel=channel).prefix):
+        try:
+            yield SubdirId(channel=channel, name=parse_subdir(name))
+        except InvalidNameError:
+            continue  # a folder that is no subdir
+
+
+def _list_behind(found: Mapping[str, ObjectInfo | None], shown: str) -> list[str]:
+    return [name for name, info in found.items() if info is None or info.metadata.get(SHOWN) != shown]
+
+
+def _entries(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {"packages": {name: format_entry(entry)}}
-
-
-def _headers(name: str) -> ContentHeaders:
-    return ContentHeaders(content_type=_CONTENT_TYPES[name], cache_control=CACHE_CONTROL_METADATA)

@@ -10,6 +10,7 @@ Source: CEP 38 (channel-wide metadata); conda-index's ``_update_channeldata`` is
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import CONDA, kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
@@ -58,7 +59,7 @@ def make_entry(subdir: SubdirName, shard: Shard, cards: Cards) -> dict[str, Any]
         return None
     by_version: dict[str, tuple[tuple[int, bool, str], Record, Card | None]] = {}
     for filename, record in visible.items():
-        rank = (_seconds(record.get("timestamp")), filename.endswith(".conda"), filename)
+        rank = (_seconds(record.get("timestamp")), kind_of(filename) is CONDA, filename)
         version = record["version"]
         if version not in by_version or rank > by_version[version][0]:
             by_version[version] = (rank, record, cards.get(filename))
@@ -119,7 +120,7 @@ class ChanneldataForm:
     segment_bytes = 256 * 1024
     is_compressed = False
 
-    def name_of(self, key: str) -> str:
+    def name_of(self, section: str, key: str) -> str:  # noqa: ARG002 - one section
         """Return the name, which is the key."""
         return key
 

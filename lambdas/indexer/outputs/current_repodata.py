@@ -8,19 +8,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import as_conda, as_tar_bz2, flat_sections, kind_of
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.outputs.repodata import Repodata
 from lambdas.indexer.outputs.versions import VersionKey
-from lambdas.indexer.tree.shards import FLAT_SECTIONS
 
-_OLD, _NEW = ".tar.bz2", ".conda"
 _CLAUSE: Final = re.compile(r"(==|=|!=|>=|<=|>|<|~=)?\s*(.+)\Z")
 _Artifacts = Mapping[str, Record]
 
 
-def make_current_repodata(document: Repodata) -> Repodata:
-    """Return the subset of a repodata document; a ``.conda`` stands for its ``.tar.bz2`` twin."""
-    artifacts = _without_twins(document)
+def make_current_repodata(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the subset of a repodata document; a ``.conda`` replaces the ``.tar.bz2`` of the same package."""
+    artifacts = _prefer_conda(document)
     by_name: dict[str, dict[str, Record]] = defaultdict(dict)
     for filename, record in artifacts.items():
         by_name[record["name"]][filename] = record
@@ -32,21 +30,22 @@ def make_current_repodata(document: Repodata) -> Repodata:
             plain = {name: one for name, one in records.items() if not one.get("features")}
             kept |= _newest(plain)
     _add_what_is_needed(kept, by_name)
-    sections: dict[str, dict[str, Any]] = {section: {} for section in FLAT_SECTIONS}
+    sections: dict[str, dict[str, Any]] = {section: {} for section in flat_sections()}
     for filename, record in kept.items():
-        sections["packages.conda" if filename.endswith(_NEW) else "packages"][filename] = record
+        if (kind := kind_of(filename)) is not None and kind.section is not None:
+            sections[kind.section][filename] = record
     info = {key: value for key, value in document["info"].items() if key != "repodata_revisions"}
     return {"info": info, "removed": [], "repodata_version": 1, **sections}
 
 
-def _without_twins(document: Repodata) -> dict[str, Record]:
+def _prefer_conda(document: Mapping[str, Any]) -> dict[str, Record]:
     old, new = document["packages"], document["packages.conda"]
     artifacts: dict[str, Record] = {}
     for filename, record in new.items():
-        twin = old.get(filename[: -len(_NEW)] + _OLD)
-        extra = {} if twin is None else {"legacy_bz2_md5": twin["md5"], "legacy_bz2_size": twin["size"]}
+        same = old.get(as_tar_bz2(filename))
+        extra = {} if same is None else {"legacy_bz2_md5": same["md5"], "legacy_bz2_size": same["size"]}
         artifacts[filename] = {**record, **extra}
-    return artifacts | {name: record for name, record in old.items() if name[: -len(_OLD)] + _NEW not in new}
+    return artifacts | {name: record for name, record in old.items() if as_conda(name) not in new}
 
 
 def _newest(records: _Artifacts) -> dict[str, Record]:

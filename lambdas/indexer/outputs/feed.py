@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from lambdas.channel.names import Channel
-
-MAX_ITEMS: Final = 100
+from lambdas.indexer.model import LIMITS
 
 _ILLEGAL_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -27,18 +26,20 @@ def newest_packages(merged: Mapping[str, Any], most: int) -> list[tuple[str, Map
     return entries[:most]
 
 
-def format_feed(channel: Channel, merged: Mapping[str, Any], *, url: str) -> bytes:
+def format_feed(
+    channel: Channel, merged: Mapping[str, Any], *, url: str, max_items: int = LIMITS.max_feed_items
+) -> bytes:
     """Return the feed of a channel: one item per name, for its newest artifact.
 
-    ``merged`` comes from ``channeldata.merge_parts``; ``url`` is the address that channels hang
-    under, possibly empty.
+    ``merged`` comes from ``channeldata.merge_parts``; ``url`` is the base URL of
+    the channels, possibly empty.
     """
     rss = ET.Element("rss", version="2.0")
     feed = ET.SubElement(rss, "channel")
     _add(feed, "title", channel)
     _add(feed, "link", f"{url}/{channel}/")
     _add(feed, "description", f"What was published to {channel} last")
-    for name, entry in newest_packages(merged, MAX_ITEMS):
+    for name, entry in newest_packages(merged, max_items):
         newest = entry["newest"]
         link = f"{url}/{channel}/{newest['subdir']}/{quote(newest['filename'])}"
         moment = datetime.fromtimestamp(newest["indexed_timestamp"] / 1000, UTC)

@@ -1,19 +1,18 @@
-"""What was indexed last, kept by change: the artifacts of a subdir, the names of a channel. Pure.
+"""The newest artifacts of a subdir and the newest names of a channel, kept by change. Pure.
 
-A page shows a bounded number of rows. Twice as many are kept, so that many can go away before
-everything has to be looked at again.
+A page shows a bounded number of rows. Twice as many are kept, so that many can be removed before all
+records have to be read again.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import nsmallest
 from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import name_of
 from lambdas.channel.names import PackageName
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.outputs.pages import MAX_ROWS
+from lambdas.indexer.model import Limits
 from lambdas.indexer.tree.shards import Shard, iter_records
-
-KEPT_ROWS: Final = 2 * MAX_ROWS
 
 Row = Sequence[Any]
 """``[filename, size, indexed_timestamp, sha256]``"""
@@ -25,16 +24,18 @@ NameRow = tuple[str, Entry]
 _SHOWN: Final = ("newest", "subdirs", "summary", "version")
 
 
-def find_newest(records: Iterable[tuple[str, Record]]) -> list[Row]:
+def newest_rows(records: Iterable[tuple[str, Record]], limits: Limits) -> list[Row]:
     """Return the newest of all records, newest first."""
-    return nsmallest(KEPT_ROWS, (_make_row(filename, record) for filename, record in records), key=_order)
+    return nsmallest(limits.kept_rows, (_make_row(filename, record) for filename, record in records), key=_order)
 
 
-def apply_to_newest(rows: Sequence[Row], shards: Mapping[PackageName, Shard | None], *, total: int) -> list[Row]:
+def apply_to_newest(
+    rows: Sequence[Row], shards: Mapping[PackageName, Shard | None], *, total: int, limits: Limits
+) -> list[Row]:
     """Return the newest rows after the records of some names were replaced.
 
-    ``total`` is how many records there were before. What is older than all rows that are kept is left
-    out: there may be others in between that nobody has kept.
+    ``total`` is how many records there were before. Records older than every kept row are left out:
+    there may be others in between that were not kept.
     """
     new = [
         _make_row(filename, record)
@@ -45,8 +46,8 @@ def apply_to_newest(rows: Sequence[Row], shards: Mapping[PackageName, Shard | No
     if len(rows) < total:
         oldest = rows[-1][2] if rows else 0
         new = [row for row in new if rows and row[2] > oldest]
-    kept = [row for row in rows if row[0].rsplit("-", 2)[0] not in shards]
-    return sorted([*kept, *new], key=_order)[:KEPT_ROWS]
+    kept = [row for row in rows if name_of(row[0]) not in shards]
+    return sorted([*kept, *new], key=_order)[: limits.kept_rows]
 
 
 def iter_rows(rows: Iterable[Row]) -> Iterator[tuple[str, Record]]:
@@ -55,19 +56,21 @@ def iter_rows(rows: Iterable[Row]) -> Iterator[tuple[str, Record]]:
         yield filename, {"size": size, "indexed_timestamp": time, "sha256": sha256}
 
 
-def find_newest_names(entries: Iterable[tuple[str, Entry]]) -> list[NameRow]:
+def newest_name_rows(entries: Iterable[tuple[str, Entry]], limits: Limits) -> list[NameRow]:
     """Return the names with the newest artifacts, newest first."""
-    return nsmallest(KEPT_ROWS, (_make_name_row(name, entry) for name, entry in entries), key=_order_of_name)
+    return nsmallest(limits.kept_rows, (_make_name_row(name, entry) for name, entry in entries), key=_order_of_name)
 
 
-def apply_to_newest_names(rows: Sequence[NameRow], entries: Mapping[str, Entry | None], *, total: int) -> list[NameRow]:
+def apply_to_newest_names(
+    rows: Sequence[NameRow], entries: Mapping[str, Entry | None], *, total: int, limits: Limits
+) -> list[NameRow]:
     """Return the newest names after the entries of some were replaced; ``total`` as in ``apply_to_newest``."""
     new = [_make_name_row(name, entry) for name, entry in entries.items() if entry is not None]
     if len(rows) < total:
         oldest = _time_of_name(rows[-1]) if rows else 0
         new = [row for row in new if rows and _time_of_name(row) > oldest]
     kept = [row for row in rows if row[0] not in entries]
-    return sorted([*kept, *new], key=_order_of_name)[:KEPT_ROWS]
+    return sorted([*kept, *new], key=_order_of_name)[: limits.kept_rows]
 
 
 def _make_name_row(name: str, entry: Entry) -> NameRow:

@@ -11,9 +11,8 @@ from urllib.parse import quote
 
 from lambdas.channel.names import Channel, SubdirId
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.model import LIMITS
 from lambdas.indexer.outputs.feed import newest_packages
-
-MAX_ROWS: Final = 1000
 
 _STYLE: Final = """
 body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1c2733}
@@ -29,14 +28,16 @@ _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _KIBI: Final = 1024
 
 
-def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str, total: int | None = None) -> bytes:
+def format_channel_page(
+    channel: Channel, merged: Mapping[str, Any], *, url: str, total: int | None = None, max_rows: int = LIMITS.max_rows
+) -> bytes:
     """Return the page of a channel: its subdirs and its names, newest first where there are too many.
 
     ``merged`` comes from ``channeldata.merge_parts``; ``total`` says how many names there are where it
     has but the newest.
     """
     total = len(merged["packages"]) if total is None else total
-    shown = newest_packages(merged, MAX_ROWS)
+    shown = newest_packages(merged, max_rows)
     if len(shown) == total:
         shown.sort()
     subdirs = " · ".join(f'<a href="{quote(subdir)}/">{escape(subdir)}</a>' for subdir in merged["subdirs"])
@@ -58,13 +59,19 @@ def format_channel_page(channel: Channel, merged: Mapping[str, Any], *, url: str
     return _page(channel, body)
 
 
-def format_subdir_page(subdir: SubdirId, records: Iterable[tuple[str, Record]], *, total: int | None = None) -> bytes:
+def format_subdir_page(
+    subdir: SubdirId,
+    records: Iterable[tuple[str, Record]],
+    *,
+    total: int | None = None,
+    max_rows: int = LIMITS.max_rows,
+) -> bytes:
     """Return the page of a subdir: its artifacts, newest first where there are too many.
 
     ``total`` says how many there are where ``records`` are but the newest.
     """
     everything = sorted(records, key=lambda item: (-item[1]["indexed_timestamp"], item[0]))
-    shown = everything[:MAX_ROWS]
+    shown = everything[:max_rows]
     total = len(everything) if total is None else total
     if len(shown) == total:
         shown.sort(key=lambda item: item[0])

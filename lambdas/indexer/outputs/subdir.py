@@ -1,59 +1,48 @@
-"""Brings what readers see up to date with a commit: I/O around ``projections/``.
+"""Updates the outputs of one subdir to a commit: I/O around the registry's forms.
 
-Each object written here carries the commit that it shows, as metadata, and is replaced only where
-nobody else has replaced it meanwhile. To catch up, two commits are compared and the names that
-differ are spliced in, so that one missed commit costs what ten cost. Where the old commit is no
-longer known, everything is made again from the tree.
+Each file carries the commit that it shows, as metadata, and is replaced only if no other writer has
+replaced it meanwhile. To catch up, two commits are compared and the names that differ are replaced, so
+that one missed commit costs what ten cost. If the old commit is no longer known, the document is made
+from the tree.
 
-Where ``repodata.json`` is large, a publish writes its compressed form alone and leaves the rest for
-later, so that what S3 copies for plain files is copied once for many publishes (ADR 0007).
+If ``repodata.json`` is large, a commit writes its compressed form alone and defers the other files, so
+that S3 copies plain files once for many commits (ADR 0007).
 """
 
-import bz2
-from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.names import PackageName, Subdir, SubdirId
+from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.model import Outputs
-from lambdas.indexer.outputs.current_repodata import make_current_repodata
-from lambdas.indexer.outputs.newest import Row, apply_to_newest, find_newest, iter_rows
-from lambdas.indexer.outputs.pages import MAX_ROWS, format_subdir_page
-from lambdas.indexer.outputs.repodata import (
-    RepodataForm,
-    apply_to_removed,
-    apply_to_repodata,
-    iter_repodata,
-    make_repodata,
-    repodata_entries,
+from lambdas.indexer.model import Limits, Outputs
+from lambdas.indexer.outputs.form import (
+    ShardForm,
+    WholeDocument,
+    apply_shards_to_document,
+    encode_whole,
+    make_document,
+    parse_whole,
 )
-from lambdas.indexer.outputs.run_exports import (
-    RunExportsForm,
-    apply_to_run_exports,
-    make_run_exports,
-    run_exports_entries,
+from lambdas.indexer.outputs.newest import Row, apply_to_newest, iter_rows, newest_rows
+from lambdas.indexer.outputs.registry import (
+    BZIP2,
+    PLAIN,
+    REPODATA,
+    SUBDIR_OUTPUTS,
+    ZSTD,
+    SubdirOutput,
+    form_of,
+    headers_of,
+    subdir_filenames,
+    wanted_subdir_filenames,
 )
-from lambdas.indexer.spliced.files import (
-    LARGE_BYTES,
-    TABLES,
-    Source,
-    Tables,
-    fetch_tables,
-    is_large,
-    put_tables,
-    read_texts,
-    scan_file,
-    write_compressed,
-    write_plain,
-)
+from lambdas.indexer.outputs.repodata import filename_of, iter_repodata
+from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
-    Entries,
-    Form,
     SegmentedDocument,
     Table,
     apply_entries,
@@ -63,465 +52,403 @@ from lambdas.indexer.spliced.segments import (
     segment_document,
     segment_entries,
 )
-from lambdas.indexer.tree.cards import Cards
-from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_cards, fetch_commit, fetch_shards
-from lambdas.indexer.tree.encoding import FLAT_LEVEL, compress, decode_json, encode_json
-from lambdas.indexer.tree.shard_index import SHARD_INDEX, ShardIndex, diff_indexes
-from lambdas.indexer.tree.shards import Shard, make_shard
+from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.tree.reader import CommitReader
+from lambdas.indexer.tree.shard_index import ShardIndex
+from lambdas.indexer.tree.shards import Shard
+from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.storage.parallel import in_parallel
-from lambdas.storage.protocol import (
-    CACHE_CONTROL_METADATA,
-    ContentHeaders,
-    IfAbsent,
-    IfMatch,
-    ObjectInfo,
-    ObjectStorage,
-)
+from lambdas.storage.protocol import IfAbsent, IfMatch, ObjectInfo
 
 COMMIT: Final = "fairway-commit"
+"""Metadata of an output: the hex SHA-256 of the commit that it shows."""
 COMMIT_VERSION: Final = "fairway-commit-version"
-TABLES_COLLECTION: Final = "tables"
 
-REPODATA: Final = "repodata.json"
-FROM_PACKAGES: Final = "repodata_from_packages.json"
-RUN_EXPORTS: Final = "run_exports.json"
-CURRENT_REPODATA: Final = "current_repodata.json"
-SUBDIR_PAGE: Final = "index.html"
-
-_NAMES: Final = 256  # shards that are read at a time where all are read
-_CONTENT_TYPES: Final = {
-    ".json": "application/json",
-    ".zst": "application/zstd",
-    ".bz2": "application/x-bzip2",
-    ".html": "text/html; charset=utf-8",
-}
+_NAMES_AT_ONCE: Final = 256  # shards in memory while a document is made from all of them
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Kind:
-    """A flat document: how it is made whole, and how in segments."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Updated:
+    """What an update of outputs did."""
 
-    name: str
-    form: Form
-    make: Callable[[Subdir], dict[str, Any]]
-    apply: Callable[[dict[str, Any], Mapping[PackageName, Shard | None]], dict[str, Any]]
-    entries_of: Callable[[Shard], Entries]
-    apply_header: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
-    is_unpatched: bool = False
+    has_written: bool
+    has_deferred: bool = False
+    """Files that don't show the commit were left for a later run."""
+    was_lost: bool = False
+    """Another writer was quicker: read the commit again, and update again."""
 
 
-_REPODATA: Final = _Kind(
-    name=REPODATA,
-    form=RepodataForm(),
-    make=make_repodata,
-    apply=apply_to_repodata,
-    entries_of=repodata_entries,
-    apply_header=lambda header, shards: {**header, "removed": apply_to_removed(header["removed"], shards)},
-)
-_FROM_PACKAGES: Final = replace(_REPODATA, name=FROM_PACKAGES, is_unpatched=True)
-_RUN_EXPORTS: Final = _Kind(
-    name=RUN_EXPORTS,
-    form=RunExportsForm(),
-    make=make_run_exports,
-    apply=apply_to_run_exports,
-    entries_of=run_exports_entries,
-    apply_header=lambda header, _: header,
-)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whole:
+    """A small document at the commit."""
+
+    document: WholeDocument
+    plain: bytes
 
 
-@dataclass(kw_only=True)
-class SubdirProjector:
-    """Brings one subdir's projections to one commit."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spliced:
+    """A large document at the commit."""
 
-    storage: ObjectStorage
-    path: SubdirId
-    commit: Commit
-    outputs: Outputs
-    encoded: Mapping[PackageName, EncodedShard] = field(default_factory=dict)
-    """What the caller has just committed: needn't be read again."""
-    is_rebuild: bool = False
-    """Write everything again, whatever is there."""
-    may_defer: bool = False
-    """Where ``repodata.json`` is large, write ``repodata.json.zst`` alone."""
+    segmented: SegmentedDocument
+    source: Source | None = None
+    """The file with the chunks that did not change."""
+    newest: Sequence[Row] | None = None
 
-    def __post_init__(self) -> None:
-        self.has_written = False
-        self.has_deferred = False
-        """Whether something that does not show the commit was left for later."""
+
+Document = Whole | Spliced
+
+
+class SubdirUpdater:
+    """Brings the outputs of one subdir to one commit."""
+
+    def __init__(
+        self,
+        reader: CommitReader,
+        outputs: Outputs,
+        limits: Limits,
+        *,
+        is_rebuild: bool = False,
+        may_defer: bool = False,
+        remove_unwanted: bool = False,
+    ) -> None:
+        """With ``is_rebuild``, every file is written again; ``may_defer`` and ``remove_unwanted`` as named."""
+        self._reader = reader
+        self._subdir: Subdir = reader.subdir
+        self._commit: Commit = reader.commit
+        self._storage = reader.subdir.storage
+        self._files = LargeFiles(storage=reader.subdir.storage, sizes=limits.sizes)
+        self._outputs = outputs
+        self._limits = limits
+        self._is_rebuild = is_rebuild
+        self._may_defer = may_defer
+        self._remove_unwanted = remove_unwanted
+        self._has_written = False
+        self._found: Mapping[str, ObjectInfo | None] = {}
         self._due: frozenset[str] = frozenset()
-        self._shards: dict[PackageName, Shard] = {name: shard.shard for name, shard in self.encoded.items()}
-        self._cards: dict[PackageName, Cards] = {name: shard.cards for name, shard in self.encoded.items()}
-        self._old_indexes: dict[str, ShardIndex | None] = {}
 
-    def project(self) -> None:
-        """Write what does not show the commit yet.
-
-        Raises:
-            ConflictError: another writer was quicker: read the commit again, and project again.
-        """
-        found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
-        self._require_current()
-        behind = frozenset(name for name, info in found.items() if self.is_rebuild or not self._shows_commit(info))
-        compressed = f"{REPODATA}.zst"
-        self._due = behind & {compressed} if self.may_defer and is_large(found[compressed]) else behind
-        self.has_deferred = behind != self._due
+    def update(self) -> Updated:
+        """Write the files that do not show the commit yet."""
+        deferred: frozenset[str] = frozenset()
         try:
-            self._project_documents(found)
-        except VanishedError as error:
-            raise ConflictError(f"a file of {self.path} was replaced while it was read") from error
+            deferred = self._plan()
+            self._write()
+        except (ConflictError, VanishedError):
+            return Updated(has_written=self._has_written, was_lost=True)
+        return Updated(has_written=self._has_written, has_deferred=bool(deferred))
 
-    def _project_documents(self, found: Mapping[str, ObjectInfo | None]) -> None:
-        kinds = [_REPODATA, _RUN_EXPORTS, *([] if self.commit.index.patches_sha256 is None else [_FROM_PACKAGES])]
-        updates = {kind: update for kind in kinds if (update := self._update(kind, found)) is not None}
-        if _REPODATA in updates and self.commit.index.patches_sha256 is None:
-            self._end_from_packages()
-        tables = self._put_tables(updates)
-        # Invariant 1: compressed before plain, repodata before what is made of it.
-        for kind, update in updates.items():
-            if update.segmented is None:
-                self._put_document(kind.name, update.plain, found)
-            else:
-                self._put_segmented(kind, update, found, tables)
-        if (repodata := updates.get(_REPODATA)) is not None:
-            if not self._due.isdisjoint(self._variants(CURRENT_REPODATA)):
-                document = repodata.document or self._read_document(repodata)
-                self._put_document(CURRENT_REPODATA, encode_json(make_current_repodata(document)), found)
-            if SUBDIR_PAGE in self._due:  # last: where it is, all else was written before
-                self._put(SUBDIR_PAGE, self._format_page(repodata), found)
+    def _plan(self) -> frozenset[str]:
+        """Find the files that are due; return the names of those that are deferred."""
+        self._found = self._head(wanted_subdir_filenames(self._outputs, self._commit.index))
+        self._require_current()
+        behind = frozenset(
+            name for name, info in self._found.items() if self._is_rebuild or not _shows(info, self._commit)
+        )
+        self._due = behind
+        if self._may_defer and is_large(self._found[REPODATA.name + ZSTD.suffix]):
+            self._due = behind & {
+                output.name + suffix for output in SUBDIR_OUTPUTS for suffix in output.prompt_suffixes
+            }
+        return behind - self._due
 
     def _require_current(self) -> None:
-        """Look at the pointer after what is to be replaced, never before.
+        """Inspect the pointer after the files that are to be replaced, never before.
 
-        What was found then shows this commit or an older one; otherwise a newer one might be
-        overwritten with ours.
+        Those files then show this commit or an older one; otherwise they might show a newer one.
 
         Raises:
             ConflictError: there is a newer commit.
         """
-        info = self.storage.head(self.path.key(SHARD_INDEX))
-        if info is None or info.etag != self.commit.etag:
-            raise ConflictError(f"{self.path} has a newer commit")
+        if self._subdir.fetch_etag() != self._commit.etag:
+            raise ConflictError(f"{self._subdir} has a newer commit")
 
-    def _derived(self) -> list[str]:
-        names = [SUBDIR_PAGE]
-        if self.outputs.current_repodata:
-            names += self._variants(CURRENT_REPODATA)
-        if self.commit.index.patches_sha256 is not None:
-            names += self._variants(FROM_PACKAGES)
-        return names
+    def _write(self) -> None:
+        documents = {output.name: self._fetch_document(output) for output in SUBDIR_OUTPUTS if self._needs(output)}
+        self._remove_ended()
+        tables = self._put_tables(documents)
+        for output in SUBDIR_OUTPUTS:  # in the order of invariant 1
+            document = documents.get(output.name)
+            if isinstance(document, Spliced):
+                self._put_spliced(output, document, tables)
+            elif isinstance(document, Whole):
+                self._put_encodings(output, document.plain)
+            elif output.render is not None and not self._due.isdisjoint(output.filenames()):
+                contents = _Contents(self._subdir.id, documents[REPODATA.name], self._files, self._limits)
+                self._put_encodings(output, output.render(contents))
+        if self._remove_unwanted:
+            self._delete(set(subdir_filenames()) - self._found.keys())
 
-    def _variants(self, name: str) -> list[str]:
-        """Return the encodings of a document in the order in which they are written."""
-        return [*([f"{name}.bz2"] if self.outputs.bz2 else []), f"{name}.zst", name]
+    def _needs(self, output: SubdirOutput) -> bool:
+        """Tell whether a file that is due depends on the output's document."""
+        if output.form is None:
+            return False
+        dependent = set(output.filenames())
+        if output is REPODATA:
+            dependent |= {name for other in SUBDIR_OUTPUTS if other.render is not None for name in other.filenames()}
+        return not self._due.isdisjoint(dependent)
 
-    def _look(self, names: Iterable[str]) -> dict[str, ObjectInfo | None]:
-        wanted = list(names)
-        infos = in_parallel(lambda name: self.storage.head(self.path.key(name)), wanted)
-        return dict(zip(wanted, infos, strict=True))
+    # Documents
 
-    def _shows_commit(self, info: ObjectInfo | None) -> bool:
-        return info is not None and info.metadata.get(COMMIT) == self.commit.sha256
-
-    def _update(self, kind: _Kind, found: Mapping[str, ObjectInfo | None]) -> "_Update | None":
-        """Return the document at the commit, or None where nothing that is due depends on it."""
-        dependent = self._variants(kind.name)
-        if kind is _REPODATA:
-            dependent += [name for name in self._derived() if not name.startswith(FROM_PACKAGES)]
-        if self._due.isdisjoint(dependent):
-            return None
-        compressed, plain = found[f"{kind.name}.zst"], found[kind.name]
+    def _fetch_document(self, output: SubdirOutput) -> Document:
+        """Return the document at the commit, by change if the file shows a commit that is known."""
+        form = form_of(output)
+        compressed = self._found.get(output.name + ZSTD.suffix)
+        plain = self._found.get(output.name)
         try:
-            if self.is_rebuild:
+            if self._is_rebuild:
                 pass
             elif compressed is not None and is_large(compressed):
-                if (update := self._update_large(kind, compressed)) is not None:
-                    return update
+                if (spliced := self._update_spliced(output, form, compressed)) is not None:
+                    return spliced
             elif plain is not None and not is_large(plain):
-                shown = self._read_shown(self.path.key(kind.name), plain)
-                if shown is not None:
-                    document, names = shown
-                    return _make_update(kind, kind.apply(document, self._fetch(kind, names)) if names else document)
+                if (whole := self._update_whole(output, form, plain)) is not None:
+                    return self._finish(form, whole)
         except InvalidDocumentError:
-            pass  # somebody else's file under our name: make it again
-        return self._make(kind)
+            pass  # another tool's file under this name: make it again
+        return self._make(output, form)
 
-    def _update_large(self, kind: _Kind, compressed: ObjectInfo) -> "_Update | None":
-        """Replace the segments that changed; None where the document is to be made again."""
-        index = self._fetch_index_shown(compressed)
+    def _update_whole(self, output: SubdirOutput, form: ShardForm, found: ObjectInfo) -> WholeDocument | None:
+        """Read the document and replace the names that changed; None if it shows a commit that is not known.
+
+        Raises:
+            ConflictError: it was replaced meanwhile.
+            InvalidDocumentError: it has another form.
+        """
+        stored = self._storage.get(found.key)
+        if stored is None or stored.info.etag != found.etag:
+            raise ConflictError(f"{found.key!r} was replaced meanwhile")
+        index = self._fetch_shown(stored.info)
         if index is None:
             return None
-        stored = fetch_tables(self.storage, self._tables_key(), compressed) or Tables()
-        if kind.name in stored.tables:
-            source = Source(info=compressed, table=parse_table(stored.tables[kind.name], kind.form))
-        else:
-            source = Source(info=compressed, table=scan_file(self.storage, compressed, kind.form))
-        shards = self._fetch(kind, diff_indexes(index, self.commit.index).names)
-        segmented = apply_entries(
-            kind.form,
-            source.table,
-            {name: None if shard is None else kind.entries_of(shard) for name, shard in shards.items()},
-            kind.apply_header(source.table.header, shards),
-            lambda chunk: next(read_texts(self.storage, source, {}, [chunk])),
-        )
-        if segmented.table.text_bytes < LARGE_BYTES // 2:
-            return None
-        newest = apply_to_newest(stored.newest, shards, total=source.table.count)
-        return _Update(segmented=segmented, source=source, newest=newest)
+        document = parse_whole(form, decode_json(stored.body, what=found.key))
+        names = self._reader.diff(index)
+        return apply_shards_to_document(form, document, self._fetch(output, names)) if names else document
 
-    def _make(self, kind: _Kind) -> "_Update":
-        """Make a document from the tree, holding no more than a large one's segments."""
-        removed: list[str] = []
+    def _update_spliced(self, output: SubdirOutput, form: ShardForm, compressed: ObjectInfo) -> Spliced | None:
+        """Replace the segments that changed; None if the document has to be made again."""
+        index = self._fetch_shown(compressed)
+        if index is None:
+            return None
+        stored = self._files.fetch_tables(self._subdir.layout.tables, compressed) or Tables()
+        if output.name in stored.tables:
+            source = Source(info=compressed, table=parse_table(stored.tables[output.name], form))
+        else:
+            source = Source(info=compressed, table=self._files.scan_file(compressed, form))
+        shards = self._fetch(output, self._reader.diff(index))
+        segmented = apply_entries(
+            form,
+            source.table,
+            {name: None if shard is None else form.entries_of(shard) for name, shard in shards.items()},
+            form.apply_to_header(source.table.header, shards),
+            lambda chunk: next(self._files.read_texts(source, {}, [chunk])),
+            sizes=self._limits.sizes,
+        )
+        if segmented.table.text_bytes < self._limits.sizes.large // 2:
+            return None
+        newest = apply_to_newest(stored.newest, shards, total=source.table.count, limits=self._limits)
+        return Spliced(segmented=segmented, source=source, newest=newest)
+
+    def _make(self, output: SubdirOutput, form: ShardForm) -> Document:
+        """Make a document from the tree, with no more in memory than a large one's segments."""
+        header: Mapping[str, Any] = form.empty_header(self._subdir.id.name)
 
         def iter_shards() -> Iterator[tuple[PackageName, Shard]]:
-            names = sorted(self.commit.index.shards)
-            for start in range(0, len(names), _NAMES):
-                for name, shard in self._fetch(kind, names[start : start + _NAMES], keep=False).items():
-                    if shard is not None:
-                        removed.extend(shard.removed)
-                        yield name, shard
-            removed.sort()
+            nonlocal header
+            names = sorted(self._commit.index.shards)
+            for start in range(0, len(names), _NAMES_AT_ONCE):
+                shards = self._fetch(output, names[start : start + _NAMES_AT_ONCE], keep=False)
+                header = form.apply_to_header(header, shards)
+                yield from ((name, shard) for name, shard in shards.items() if shard is not None)
 
         shards = iter_shards()
-        held: dict[PackageName, Shard | None] = {}
+        held: dict[PackageName, Shard] = {}
         size = 0
         for name, shard in shards:
             held[name] = shard
-            size += len(encode_json(kind.entries_of(shard)))
-            if size > LARGE_BYTES:
+            size += len(encode_json(form.entries_of(shard)))
+            if size > self._limits.sizes.large:
                 break
-        document = kind.apply(kind.make(self.path.subdir), held) if size <= LARGE_BYTES else None
-        if document is not None:
-            return _make_update(kind, document)
-        everything = chain(((name, shard) for name, shard in held.items() if shard is not None), shards)
-        header = kind.form.header_of({**kind.make(self.path.subdir), "removed": removed})
-        entries = ((str(name), kind.entries_of(shard)) for name, shard in everything)
-        return _Update(segmented=segment_entries(kind.form, entries, header))
+        if size <= self._limits.sizes.large:
+            empty = make_document(form, self._subdir.id.name)
+            return self._finish(form, apply_shards_to_document(form, empty, held))
+        entries = ((str(name), form.entries_of(shard)) for name, shard in chain(held.items(), shards))
+        # The header depends on all shards: it is complete once the entries are exhausted.
+        return Spliced(segmented=segment_entries(form, entries, lambda: header, sizes=self._limits.sizes))
+
+    def _finish(self, form: ShardForm, document: WholeDocument) -> Document:
+        plain = encode_whole(form, document)
+        if len(plain) <= self._limits.sizes.large:
+            return Whole(document=document, plain=plain)
+        whole = decode_json(plain, what="a document")
+        return Spliced(segmented=segment_document(form, whole, sizes=self._limits.sizes))
 
     def _fetch(
-        self, kind: _Kind, names: Iterable[PackageName], *, keep: bool = True
+        self, output: SubdirOutput, names: Iterable[PackageName], *, keep: bool = True
     ) -> dict[PackageName, Shard | None]:
-        """Return what a document shows of some names; None for names that are gone."""
-        wanted = list(names)
-        if not kind.is_unpatched:
-            return self._fetch_shards(wanted, keep=keep)
-        cards = self._fetch_cards(wanted)
-        return {name: make_shard(cards[name]) if name in cards else None for name in wanted}
+        if output.is_unpatched:
+            return self._reader.fetch_unpatched(names)
+        return self._reader.fetch_shards(names, keep=keep)
 
-    def _tables_key(self) -> str:
-        return self.path.private_key(TABLES_COLLECTION, "tables.json.zst")
+    def _fetch_shown(self, info: ObjectInfo) -> ShardIndex | None:
+        """Return the shard index that a file shows; None if it is not known."""
+        if COMMIT not in info.metadata:
+            return None
+        return self._reader.fetch_index(info.metadata[COMMIT], info.metadata.get(COMMIT_VERSION))
 
-    def _put_tables(self, updates: Mapping[_Kind, "_Update"]) -> str:
-        """Store what is to be known of large documents, before any of them names it."""
-        tables = {
-            kind.name: format_table(update.segmented.table)
-            for kind, update in updates.items()
-            if update.segmented is not None
-        }
-        if not tables:
+    # Files
+
+    def _put_tables(self, documents: Mapping[str, Document]) -> str:
+        """Store the tables of large documents, before any file names them."""
+        spliced = {name: document for name, document in documents.items() if isinstance(document, Spliced)}
+        if not spliced:
             return ""
-        repodata = updates.get(_REPODATA)
-        newest = () if repodata is None or repodata.segmented is None else self._find_newest(repodata)
-        return put_tables(self.storage, self._tables_key(), Tables(tables=tables, newest=newest))
+        repodata = spliced.get(REPODATA.name)
+        newest = () if repodata is None else self._fetch_newest(documents, repodata)
+        tables = {name: format_table(document.segmented.table) for name, document in spliced.items()}
+        return self._files.put_tables(self._subdir.layout.tables, Tables(tables=tables, newest=newest))
 
-    def _find_newest(self, update: "_Update") -> Sequence[Row]:
-        """Return the rows that are kept for pages; where too many went away, all records are looked at."""
-        segmented = update.segmented
-        if segmented is None:
-            return ()
-        if update.newest is None or len(update.newest) < min(MAX_ROWS, segmented.table.count):
-            update.newest = find_newest(self._iter_records(update))
-        return update.newest
+    def _fetch_newest(self, documents: Mapping[str, Document], repodata: Spliced) -> Sequence[Row]:
+        return _Contents(self._subdir.id, documents[REPODATA.name], self._files, self._limits).newest_rows(repodata)
 
-    def _iter_records(self, update: "_Update") -> Iterator[tuple[str, Record]]:
-        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
-        for section, chunks in update.segmented.table.sections.items():
-            extension = f".{section.removeprefix('v3.')}" if section.startswith("v3.") else ""
-            for text in read_texts(self.storage, update.source, update.segmented.new_chunks, chunks):
-                for key, record in parse_entries(_REPODATA.form, text):
-                    yield f"{key}{extension}", record
-
-    def _read_document(self, update: "_Update") -> dict[str, Any]:
-        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
-        texts = read_texts(self.storage, update.source, update.segmented.new_chunks, update.segmented.table.chunks())
-        document: dict[str, Any] = decode_json(RESET_TEXT.join(texts), what=REPODATA)
-        return document
-
-    def _format_page(self, update: "_Update") -> bytes:
-        if update.segmented is None:
-            return format_subdir_page(self.path, iter_repodata(update.document or {}))
-        rows = self._find_newest(update)
-        return format_subdir_page(self.path, iter_rows(rows), total=update.segmented.table.count)
-
-    def _put_segmented(
-        self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str
-    ) -> None:
-        """Write a large document: the compressed file first, then the plain one out of it."""
-        segmented = update.segmented
-        assert segmented is not None  # noqa: S101 - asked for large documents alone
-        name = kind.name
-        compressed, plain = found[f"{name}.zst"], found[name]
+    def _put_spliced(self, output: SubdirOutput, document: Spliced, tables: str) -> None:
+        """Write a large document: the compressed file first, then the plain one from it."""
+        name, segmented = output.name, document.segmented
+        compressed, plain = self._found[name + ZSTD.suffix], self._found[name]
         metadata = {**self._metadata(), TABLES: tables}
-        if f"{name}.bz2" in self._due:
-            texts = read_texts(self.storage, update.source, segmented.new_chunks, segmented.table.chunks())
-            self._put(f"{name}.bz2", bz2.compress(RESET_TEXT.join(texts)), found)
+        if name + BZIP2.suffix in self._due:
+            texts = self._files.read_texts(document.source, segmented.new_chunks, segmented.table.chunks())
+            self._put(name + BZIP2.suffix, BZIP2.encode(RESET_TEXT.join(texts)))
         written = compressed
-        if written is None or f"{name}.zst" in self._due:
-            written = write_compressed(
-                self.storage,
-                self.path.key(f"{name}.zst"),
+        if written is None or name + ZSTD.suffix in self._due:
+            written = self._files.write_compressed(
+                self._subdir.layout.file(name + ZSTD.suffix),
                 segmented,
                 base=compressed,
-                source=update.source,
-                headers=_headers(".zst"),
+                source=document.source,
+                headers=headers_of(name + ZSTD.suffix),
                 metadata=metadata,
             )
-            self.has_written = True
+            self._has_written = True
         if name in self._due:
-            write_plain(
-                self.storage,
-                self.path.key(name),
+            self._files.write_plain(
+                self._subdir.layout.file(name),
                 segmented,
                 base=plain,
-                old=self._find_table(kind, update, plain, compressed),
+                old=self._table_of(output, document, plain, compressed),
                 compressed=written,
-                headers=_headers(name),
+                headers=headers_of(name),
                 metadata=metadata,
             )
-            self.has_written = True
+            self._has_written = True
 
-    def _find_table(
-        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, compressed: ObjectInfo | None
+    def _table_of(
+        self, output: SubdirOutput, document: Spliced, plain: ObjectInfo | None, compressed: ObjectInfo | None
     ) -> Table | None:
-        """Return the table of the plain file as it is, if it has one."""
-        if plain is None or not is_large(plain) or self.is_rebuild:
+        """Return the table of the plain file, if it has one."""
+        if plain is None or not is_large(plain) or self._is_rebuild:
             return None
-        if (
-            compressed is not None
-            and update.source is not None
-            and plain.metadata[TABLES] == compressed.metadata[TABLES]
-        ):
-            return update.source.table
-        stored = fetch_tables(self.storage, self._tables_key(), plain)
+        source = document.source
+        if source is not None and compressed is not None and plain.metadata[TABLES] == compressed.metadata[TABLES]:
+            return source.table
+        stored = self._files.fetch_tables(self._subdir.layout.tables, plain)
         try:
-            return None if stored is None else parse_table(stored.tables[kind.name], kind.form)
+            return None if stored is None else parse_table(stored.tables[output.name], form_of(output))
         except (InvalidDocumentError, KeyError):
             return None
 
-    def _read_shown(self, key: str, found: ObjectInfo) -> tuple[dict[str, Any], frozenset[PackageName]] | None:
-        """Read a document and tell which names differ between what it shows and the commit.
+    def _put_encodings(self, output: SubdirOutput, plain: bytes) -> None:
+        for encoding in output.encodings:
+            filename = output.name + encoding.suffix
+            if filename in self._due:
+                self._put(filename, encoding.encode(plain))
 
-        None where it is broken, or shows a commit that nobody knows any more.
-
-        Raises:
-            ConflictError: it is not what was found.
-        """
-        if self.is_rebuild:
-            return None
-        stored = self.storage.get(key)
-        if stored is None or stored.info.etag != found.etag:
-            raise ConflictError(f"{key!r} was replaced meanwhile")
-        if COMMIT not in stored.info.metadata:
-            return None
-        index = self._fetch_index_shown(stored.info)
-        if index is None:
-            return None
-        try:
-            document = decode_json(stored.body, what=key)
-        except InvalidDocumentError:
-            return None
-        names = diff_indexes(index, self.commit.index).names
-        return document, names
-
-    def _fetch_index_shown(self, info: ObjectInfo) -> ShardIndex | None:
-        sha256 = info.metadata.get(COMMIT, "")
-        if sha256 == self.commit.sha256:
-            return self.commit.index
-        if sha256 not in self._old_indexes:
-            version = info.metadata.get(COMMIT_VERSION)
-            old = fetch_commit(self.storage, self.path, version=version) if version else None
-            self._old_indexes[sha256] = old.index if old is not None and old.sha256 == sha256 else None
-        return self._old_indexes[sha256]
-
-    def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._shards and name in self.commit.index.shards]
-        fetched = fetch_shards(self.storage, self.path, self.commit.index, missing)
-        if keep:
-            self._shards |= fetched
-        known = ChainMap(fetched, self._shards)
-        return {name: known[name] if name in self.commit.index.shards else None for name in wanted}
-
-    def _fetch_cards(self, names: Iterable[PackageName]) -> dict[PackageName, Cards]:
-        wanted = list(names)
-        missing = [name for name in wanted if name not in self._cards and name in self.commit.index.shards]
-        fetched = fetch_cards(self.storage, self.path, self.commit.index, missing)
-        self._cards |= {name: cards or {} for name, cards in fetched.items()}
-        return {name: self._cards.get(name, {}) for name in wanted if name in self.commit.index.shards}
-
-    def _end_from_packages(self) -> None:
-        """Take the unpatched view away when patches end.
-
-        That comes before repodata.json shows it: afterwards nothing would tell that they have ended.
-        """
-        shown = self._old_indexes.values()
-        if not shown or any(index is None or index.patches_sha256 is not None for index in shown):
-            self._delete_document(FROM_PACKAGES)
-
-    def _delete_document(self, name: str) -> None:
-        for info in self._look(self._variants(name)).values():
-            if info is not None:  # without its version: the one before must not come back
-                self.storage.delete(replace(info, version=None))
-                self.has_written = True
-
-    def _put_document(self, name: str, plain: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
-        for variant in self._variants(name):
-            if variant in self._due:
-                self._put(variant, _encode_variant(plain, variant), found)
-
-    def _put(self, name: str, body: bytes, found: Mapping[str, ObjectInfo | None]) -> None:
-        self.storage.put(
-            self.path.key(name),
+    def _put(self, filename: str, body: bytes) -> None:
+        info = self._found[filename]
+        self._storage.put(
+            self._subdir.layout.file(filename),
             body,
-            headers=_headers(name),
+            headers=headers_of(filename),
             metadata=self._metadata(),
-            condition=_unchanged(found[name]),
+            condition=IfAbsent() if info is None else IfMatch(etag=info.etag),
         )
-        self.has_written = True
+        self._has_written = True
+
+    def _remove_ended(self) -> None:
+        """Delete outputs that the commit ends, such as ``repodata_from_packages.json`` when patches end.
+
+        That comes before ``repodata.json`` shows the commit: afterwards nothing would tell that they ended.
+        """
+        if REPODATA.name + ZSTD.suffix not in self._due and REPODATA.name not in self._due:
+            return
+        shown = [self._found[REPODATA.name + encoding.suffix] for encoding in (ZSTD, PLAIN)]
+        indexes = [self._fetch_shown(info) for info in shown if info is not None]
+        wanted = set(wanted_subdir_filenames(self._outputs, self._commit.index))
+        before = {
+            name
+            for index in indexes
+            for name in (subdir_filenames() if index is None else wanted_subdir_filenames(self._outputs, index))
+        }
+        self._delete(before - wanted)
+
+    def _delete(self, filenames: Iterable[str]) -> None:
+        for info in self._head(filenames).values():
+            if info is not None:  # without its version: the one before must not come back
+                self._storage.delete(replace(info, version=None))
+                self._has_written = True
+
+    def _head(self, filenames: Iterable[str]) -> dict[str, ObjectInfo | None]:
+        wanted = sorted(filenames)
+        infos = in_parallel(lambda name: self._storage.head(self._subdir.layout.file(name)), wanted)
+        return dict(zip(wanted, infos, strict=True))
 
     def _metadata(self) -> dict[str, str]:
-        version = {} if self.commit.version is None else {COMMIT_VERSION: self.commit.version}
-        return {COMMIT: self.commit.sha256, **version}
+        version = {} if self._commit.version is None else {COMMIT_VERSION: self._commit.version}
+        return {COMMIT: self._commit.sha256, **version}
 
 
-@dataclass(kw_only=True, slots=True)
-class _Update:
-    """What becomes of a document: whole if it is small, segmented if it is large."""
+class _Contents:
+    """The records of repodata.json at the commit, for rendered outputs."""
 
-    document: dict[str, Any] | None = None
-    plain: bytes = b""
-    segmented: SegmentedDocument | None = None
-    source: Source | None = None
-    """The file that unchanged chunks are read from."""
-    newest: Sequence[Row] | None = None
+    def __init__(self, subdir: SubdirId, document: Document, files: LargeFiles, limits: Limits) -> None:
+        self.subdir = subdir
+        self._document = document
+        self._files = files
+        self.limits = limits
+
+    @property
+    def total(self) -> int:
+        if isinstance(self._document, Spliced):
+            return self._document.segmented.table.count
+        return sum(len(entries) for entries in self._document.document.sections.values())
+
+    def newest(self) -> Iterator[tuple[str, Record]]:
+        if isinstance(self._document, Spliced):
+            return iter_rows(self.newest_rows(self._document))
+        return iter_repodata(self._document.document)
+
+    def document(self) -> Mapping[str, Any]:
+        if isinstance(self._document, Whole):
+            plain = self._document.plain
+        else:
+            segmented = self._document.segmented
+            texts = self._files.read_texts(self._document.source, segmented.new_chunks, segmented.table.chunks())
+            plain = RESET_TEXT.join(texts)
+        document: dict[str, Any] = decode_json(plain, what=REPODATA.name)
+        return document
+
+    def newest_rows(self, document: Spliced) -> Sequence[Row]:
+        """Return the rows that are kept for pages; if too many were removed, all records are read."""
+        rows = document.newest
+        if rows is None or len(rows) < min(self.limits.max_rows, document.segmented.table.count):
+            rows = newest_rows(self._iter_records(document), self.limits)
+        return rows
+
+    def _iter_records(self, document: Spliced) -> Iterator[tuple[str, Record]]:
+        for section, chunks in document.segmented.table.sections.items():
+            for text in self._files.read_texts(document.source, document.segmented.new_chunks, chunks):
+                for key, record in parse_entries(form_of(REPODATA), section, text):
+                    yield filename_of(section, key), record
 
 
-def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
-    plain = encode_json(document)
-    if len(plain) <= LARGE_BYTES:
-        return _Update(document=document, plain=plain)
-    return _Update(segmented=segment_document(kind.form, document))
-
-
-def _encode_variant(plain: bytes, name: str) -> bytes:
-    if name.endswith(".zst"):
-        return compress(plain, level=FLAT_LEVEL)
-    return bz2.compress(plain) if name.endswith(".bz2") else plain
-
-
-def _headers(name: str) -> ContentHeaders:
-    suffix = name[name.rindex(".") :]
-    return ContentHeaders(content_type=_CONTENT_TYPES[suffix], cache_control=CACHE_CONTROL_METADATA)
-
-
-def _unchanged(info: ObjectInfo | None) -> IfAbsent | IfMatch:
-    return IfAbsent() if info is None else IfMatch(etag=info.etag)
+def _shows(info: ObjectInfo | None, commit: Commit) -> bool:
+    return info is not None and info.metadata.get(COMMIT) == commit.sha256

@@ -20,12 +20,12 @@ from lambdas.indexer.spliced.frames import (
     decode_chunk,
     encode_header,
 )
-from lambdas.indexer.spliced.parts import PART_BYTES, Copy, Span, plan_parts
+from lambdas.indexer.spliced.parts import Copy, Span, plan_parts
 from lambdas.indexer.spliced.segments import Chunk, Form, SegmentedDocument, Table, scan_table
+from lambdas.indexer.spliced.sizes import SIZES, Sizes
 from lambdas.indexer.tree.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
 from lambdas.storage.protocol import (
     CACHE_CONTROL_PRIVATE,
-    MIN_PART_BYTES,
     ContentHeaders,
     CopyRange,
     IfAbsent,
@@ -37,13 +37,6 @@ from lambdas.storage.protocol import (
 
 TABLES: Final = "fairway-tables"
 """The object metadata that names the table of a file: ``SHA256 VERSION``."""
-LARGE_BYTES: Final = 16 * 1024 * 1024
-"""Documents above this uncompressed size are segmented; docs/performance.md has the measurements."""
-LARGE_CHANNELDATA_BYTES: Final = 8 * 1024 * 1024
-"""The same limit for a document without a compressed encoding, whose segments are smaller."""
-WHOLE_BYTES: Final = 8 * 1024 * 1024
-"""A file up to this size is written in one request instead of five."""
-
 _GAP_BYTES: Final = 4096  # the largest gap between two chunks that are read in one request
 _TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=CACHE_CONTROL_PRIVATE)
 
@@ -73,178 +66,211 @@ def is_large(info: ObjectInfo | None) -> bool:
     return info is not None and TABLES in info.metadata
 
 
-def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
-    """Store tables; return the value of the ``TABLES`` metadata that names them."""
-    body = compress(
-        encode_json({"tables": tables.tables, "newest": tables.newest, "shown": tables.shown}), level=PRIVATE_LEVEL
-    )
-    info = storage.put(key, body, headers=_TABLES_HEADERS)
-    return f"{hashlib.sha256(body).hexdigest()} {info.version or ''}".strip()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LargeFiles:
+    """Large files in one storage."""
 
+    storage: ObjectStorage
+    sizes: Sizes = SIZES
 
-def fetch_tables(storage: ObjectStorage, key: str, info: ObjectInfo) -> Tables | None:
-    """Read the tables that a file names; None if they are missing or invalid."""
-    sha256, _, version = info.metadata.get(TABLES, "").partition(" ")
-    # Almost always, the file names the tables that were stored last.
-    for wanted in (None, version or None):
-        stored = storage.get(key, version=wanted)
-        if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
-            try:
-                document = decode_json(decompress(stored.body, what=key), what=key)
-                return Tables(**document)
-            except (InvalidDocumentError, TypeError):
-                return None
-        if not version:
-            break
-    return None
-
-
-def scan_file(storage: ObjectStorage, info: ObjectInfo, form: Form) -> Table:
-    """Recreate the table from the compressed file, with one segment in memory at a time.
-
-    Raises:
-        InvalidDocumentError: not a document of this form, or not joined from chunks.
-    """
-
-    def texts() -> Iterator[tuple[bytes, int]]:
-        splitter = FrameSplitter()
-        for data in storage.stream(info):
-            for blocks in splitter.feed(data):
-                yield decode_chunk(blocks, what=info.key), len(blocks)
-        if not splitter.is_complete:
-            raise InvalidDocumentError(f"{info.key!r} is truncated")
-
-    return scan_table(form, texts())
-
-
-def read_texts(
-    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Sequence[Chunk]
-) -> Iterator[bytes]:
-    """Yield the texts of some chunks; neighbouring chunks are read in one request."""
-    for blocks in _read_blocks(storage, source, new_chunks, chunks):
-        yield decode_chunk(blocks, what="a chunk")
-
-
-def write_compressed(
-    storage: ObjectStorage,
-    key: str,
-    segmented: SegmentedDocument,
-    *,
-    base: ObjectInfo | None,
-    source: Source | None,
-    headers: ContentHeaders,
-    metadata: Mapping[str, str],
-) -> ObjectInfo:
-    """Write the compressed file; ``source`` is ``base`` with its table, if that is known.
-
-    Raises:
-        ConflictError: ``base`` is no longer the current version.
-    """
-    chunks = segmented.table.chunks()
-    spans = _compressed_spans(segmented.table)
-
-    def read(first: int, last: int) -> bytes:
-        # Spans are the header, the chunks, the last block.
-        body = b"".join(
-            (RESET_BLOCK if at else b"") + blocks
-            for at, blocks in zip(
-                range(max(first - 1, 0), len(chunks)),
-                _read_blocks(storage, source, segmented.new_chunks, chunks[max(first - 1, 0) : last - 1]),
-                strict=False,
-            )
+    def put_tables(self, key: str, tables: Tables) -> str:
+        """Store tables; return the value of the ``TABLES`` metadata that names them."""
+        body = compress(
+            encode_json({"tables": tables.tables, "newest": tables.newest, "shown": tables.shown}), level=PRIVATE_LEVEL
         )
-        head = encode_header(segmented.table.text_bytes) if first == 0 else b""
-        return head + body + (LAST_BLOCK if last == len(spans) else b"")
+        info = self.storage.put(key, body, headers=_TABLES_HEADERS)
+        return f"{hashlib.sha256(body).hexdigest()} {info.version or ''}".strip()
 
-    old = _compressed_spans(source.table) if source is not None else []
-    return _write(storage, key, old, spans, read, base=base, headers=headers, metadata=metadata)
+    def fetch_tables(self, key: str, info: ObjectInfo) -> Tables | None:
+        """Read the tables that a file names; None if they are missing or invalid."""
+        sha256, _, version = info.metadata.get(TABLES, "").partition(" ")
+        # Almost always, the file names the tables that were stored last.
+        for wanted in (None, version or None):
+            stored = self.storage.get(key, version=wanted)
+            if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
+                try:
+                    document = decode_json(decompress(stored.body, what=key), what=key)
+                    return Tables(**document)
+                except (InvalidDocumentError, TypeError):
+                    return None
+            if not version:
+                break
+        return None
 
+    def scan_file(self, info: ObjectInfo, form: Form) -> Table:
+        """Recreate the table from the compressed file, with one segment in memory at a time.
 
-def write_plain(
-    storage: ObjectStorage,
-    key: str,
-    segmented: SegmentedDocument,
-    *,
-    base: ObjectInfo | None,
-    old: Table | None,
-    compressed: ObjectInfo | None,
-    headers: ContentHeaders,
-    metadata: Mapping[str, str],
-) -> ObjectInfo:
-    """Write the plain file; ``old`` is the table of ``base``, if that is known.
+        Raises:
+            InvalidDocumentError: not a document of this form, or not joined from chunks.
+        """
 
-    Chunks to upload are read from ``compressed``, the new compressed file, or from ``base`` if the
-    document has no compressed encoding.
+        def texts() -> Iterator[tuple[bytes, int]]:
+            splitter = FrameSplitter()
+            for data in self.storage.stream(info):
+                for blocks in splitter.feed(data):
+                    yield decode_chunk(blocks, what=info.key), len(blocks)
+            if not splitter.is_complete:
+                raise InvalidDocumentError(f"{info.key!r} is truncated")
 
-    Raises:
-        ConflictError: ``base`` is no longer the current version.
-    """
-    chunks = segmented.table.chunks()
-    known = None if base is None or old is None else Source(info=base, table=old)
+        return scan_table(form, texts())
 
-    def read(first: int, last: int) -> bytes:
-        if compressed is not None:
-            source = Source(info=compressed, table=segmented.table)
-            texts = read_texts(storage, source, segmented.new_chunks, chunks[first:last])
-        else:
-            texts = _read_spans(storage, known, segmented.new_chunks, chunks[first:last])
-        return b"".join((RESET_TEXT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
+    def read_texts(
+        self, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Sequence[Chunk]
+    ) -> Iterator[bytes]:
+        """Yield the texts of some chunks; neighbouring chunks are read in one request."""
+        for blocks in self._read_blocks(source, new_chunks, chunks):
+            yield decode_chunk(blocks, what="a chunk")
 
-    spans = [] if known is None else _plain_spans(known.table)
-    return _write(
-        storage, key, spans, _plain_spans(segmented.table), read, base=base, headers=headers, metadata=metadata
-    )
+    def write_compressed(
+        self,
+        key: str,
+        segmented: SegmentedDocument,
+        *,
+        base: ObjectInfo | None,
+        source: Source | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str],
+    ) -> ObjectInfo:
+        """Write the compressed file; ``source`` is ``base`` with its table, if that is known.
 
+        Raises:
+            ConflictError: ``base`` is no longer the current version.
+        """
+        chunks = segmented.table.chunks()
+        spans = _compressed_spans(segmented.table)
 
-def read_plain_chunk(storage: ObjectStorage, source: Source, chunk: Chunk) -> bytes:
-    """Read a chunk of a file that has no compressed encoding."""
-    return next(_read_spans(storage, source, {}, [chunk]))
+        def read(first: int, last: int) -> bytes:
+            # Spans are the header, the chunks, the last block.
+            body = b"".join(
+                (RESET_BLOCK if at else b"") + blocks
+                for at, blocks in zip(
+                    range(max(first - 1, 0), len(chunks)),
+                    self._read_blocks(source, segmented.new_chunks, chunks[max(first - 1, 0) : last - 1]),
+                    strict=False,
+                )
+            )
+            head = encode_header(segmented.table.text_bytes) if first == 0 else b""
+            return head + body + (LAST_BLOCK if last == len(spans) else b"")
 
+        old = _compressed_spans(source.table) if source is not None else []
+        return self._write(key, old, spans, read, base=base, headers=headers, metadata=metadata)
 
-def _write(
-    storage: ObjectStorage,
-    key: str,
-    old: Sequence[Span],
-    new: Sequence[Span],
-    read: Callable[[int, int], bytes],
-    *,
-    base: ObjectInfo | None,
-    headers: ContentHeaders,
-    metadata: Mapping[str, str],
-) -> ObjectInfo:
-    if base is not None and old and sum(span.size for span in old) != base.size:
-        old = []  # the table describes another file
-    try:
-        if sum(span.size for span in new) <= WHOLE_BYTES:
-            condition = IfAbsent() if base is None else IfMatch(etag=base.etag)
-            return storage.put(key, read(0, len(new)), headers=headers, metadata=metadata, condition=condition)
+    def write_plain(
+        self,
+        key: str,
+        segmented: SegmentedDocument,
+        *,
+        base: ObjectInfo | None,
+        old: Table | None,
+        compressed: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str],
+    ) -> ObjectInfo:
+        """Write the plain file; ``old`` is the table of ``base``, if that is known.
 
-        def parts() -> Iterator[Part]:
-            for part in plan_parts(old, new, least=MIN_PART_BYTES, most=PART_BYTES):
-                if isinstance(part, Copy):
-                    yield CopyRange(start=part.start, stop=part.stop)
-                else:
-                    yield read(part.first, part.last)
+        Chunks to upload are read from ``compressed``, the new compressed file, or from ``base`` if the
+        document has no compressed encoding.
 
-        return storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
-    except VanishedError as error:
-        raise ConflictError(f"a source of {key!r} was replaced during the upload") from error
+        Raises:
+            ConflictError: ``base`` is no longer the current version.
+        """
+        chunks = segmented.table.chunks()
+        known = None if base is None or old is None else Source(info=base, table=old)
 
+        def read(first: int, last: int) -> bytes:
+            if compressed is not None:
+                source = Source(info=compressed, table=segmented.table)
+                texts = self.read_texts(source, segmented.new_chunks, chunks[first:last])
+            else:
+                texts = self._read_spans(known, segmented.new_chunks, chunks[first:last])
+            return b"".join(
+                (RESET_TEXT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True)
+            )
 
-def _read_blocks(
-    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
-) -> Iterator[bytes]:
-    """Yield the blocks of some chunks, in order."""
-    known = [] if source is None else _compressed_spans(source.table)[1:-1]
-    return _read(storage, source, new_chunks, chunks, _chunk_offsets(source, known, HEADER_BYTES, len(RESET_BLOCK)))
+        spans = [] if known is None else _plain_spans(known.table)
+        return self._write(
+            key, spans, _plain_spans(segmented.table), read, base=base, headers=headers, metadata=metadata
+        )
 
+    def read_plain_chunk(self, source: Source, chunk: Chunk) -> bytes:
+        """Read a chunk of a file that has no compressed encoding."""
+        return next(self._read_spans(source, {}, [chunk]))
 
-def _read_spans(
-    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
-) -> Iterator[bytes]:
-    """Yield the texts of some chunks of a plain file, in order."""
-    known = [] if source is None else _plain_spans(source.table)
-    return _read(storage, source, new_chunks, chunks, _chunk_offsets(source, known, 0, len(RESET_TEXT)))
+    def _write(
+        self,
+        key: str,
+        old: Sequence[Span],
+        new: Sequence[Span],
+        read: Callable[[int, int], bytes],
+        *,
+        base: ObjectInfo | None,
+        headers: ContentHeaders,
+        metadata: Mapping[str, str],
+    ) -> ObjectInfo:
+        if base is not None and old and sum(span.size for span in old) != base.size:
+            old = []  # the table describes another file
+        try:
+            if sum(span.size for span in new) <= self.sizes.whole:
+                condition = IfAbsent() if base is None else IfMatch(etag=base.etag)
+                return self.storage.put(key, read(0, len(new)), headers=headers, metadata=metadata, condition=condition)
+
+            def parts() -> Iterator[Part]:
+                for part in plan_parts(old, new, least=self.sizes.min_part, most=self.sizes.max_part):
+                    if isinstance(part, Copy):
+                        yield CopyRange(start=part.start, stop=part.stop)
+                    else:
+                        yield read(part.first, part.last)
+
+            return self.storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
+        except VanishedError as error:
+            raise ConflictError(f"a source of {key!r} was replaced during the upload") from error
+
+    def _read_blocks(
+        self, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
+    ) -> Iterator[bytes]:
+        """Yield the blocks of some chunks, in order."""
+        known = [] if source is None else _compressed_spans(source.table)[1:-1]
+        return self._read(source, new_chunks, chunks, _chunk_offsets(source, known, HEADER_BYTES, len(RESET_BLOCK)))
+
+    def _read_spans(
+        self, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
+    ) -> Iterator[bytes]:
+        """Yield the texts of some chunks of a plain file, in order."""
+        known = [] if source is None else _plain_spans(source.table)
+        return self._read(source, new_chunks, chunks, _chunk_offsets(source, known, 0, len(RESET_TEXT)))
+
+    def _read(
+        self,
+        source: Source | None,
+        new_chunks: Mapping[str, bytes],
+        chunks: Iterable[Chunk],
+        places: Mapping[str, tuple[int, int]],
+    ) -> Iterator[bytes]:
+        """Yield chunks in order; new ones come from memory, and neighbouring ones are read in one request."""
+        waiting: list[tuple[int, int]] = []
+
+        def read_waiting() -> Iterator[bytes]:
+            if waiting and source is not None:
+                start = waiting[0][0]
+                body = self.storage.read_range(source.info, start, waiting[-1][1])
+                for first, last in waiting:
+                    yield body[first - start : last - start]
+            waiting.clear()
+
+        for chunk in chunks:
+            if chunk.digest in new_chunks:
+                yield from read_waiting()
+                yield new_chunks[chunk.digest]
+                continue
+            if chunk.digest not in places:
+                raise InvalidDocumentError("a chunk is missing from its source")
+            first, last = places[chunk.digest]
+            if waiting and not (
+                waiting[-1][1] <= first <= waiting[-1][1] + _GAP_BYTES and last - waiting[0][0] < self.sizes.max_part
+            ):
+                yield from read_waiting()
+            waiting.append((first, last))
+        yield from read_waiting()
 
 
 def _chunk_offsets(
@@ -257,40 +283,6 @@ def _chunk_offsets(
         found.setdefault(chunk.digest, (start + (gap_bytes if at else 0), start + span.size))
         start += span.size
     return found
-
-
-def _read(
-    storage: ObjectStorage,
-    source: Source | None,
-    new_chunks: Mapping[str, bytes],
-    chunks: Iterable[Chunk],
-    places: Mapping[str, tuple[int, int]],
-) -> Iterator[bytes]:
-    """Yield chunks in order; new ones come from memory, and neighbouring ones are read in one request."""
-    waiting: list[tuple[int, int]] = []
-
-    def read_waiting() -> Iterator[bytes]:
-        if waiting and source is not None:
-            start = waiting[0][0]
-            body = storage.read_range(source.info, start, waiting[-1][1])
-            for first, last in waiting:
-                yield body[first - start : last - start]
-        waiting.clear()
-
-    for chunk in chunks:
-        if chunk.digest in new_chunks:
-            yield from read_waiting()
-            yield new_chunks[chunk.digest]
-            continue
-        if chunk.digest not in places:
-            raise InvalidDocumentError("a chunk is missing from its source")
-        first, last = places[chunk.digest]
-        if waiting and not (
-            waiting[-1][1] <= first <= waiting[-1][1] + _GAP_BYTES and last - waiting[0][0] < PART_BYTES
-        ):
-            yield from read_waiting()
-        waiting.append((first, last))
-    yield from read_waiting()
 
 
 def _compressed_spans(table: Table) -> list[Span]:

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lambdas.indexer.spliced.sizes import SIZES
 from lambdas.storage.protocol import MAX_COPY_BYTES, MIN_PART_BYTES
 
-PART_BYTES: Final = 16 * 1024 * 1024
-"""Uploaded parts have about this size; one or two of them are in memory."""
 _WORTH_A_REQUEST: Final = 5  # the last part may be small: from a fifth of the minimum on it is worth a request
 
 
@@ -50,7 +49,7 @@ class _Run:
 
 
 def plan_parts(
-    old: Sequence[Span], new: Sequence[Span], *, least: int = MIN_PART_BYTES, most: int = PART_BYTES
+    old: Sequence[Span], new: Sequence[Span], *, least: int = MIN_PART_BYTES, most: int = SIZES.max_part
 ) -> list[Copy | Write]:
     """Return the parts of the new object, in order."""
     offsets: dict[str, int] = {}

@@ -20,11 +20,11 @@ from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.spliced.frames import RESET_TEXT, encode_chunk
+from lambdas.indexer.spliced.sizes import SIZES, Sizes
 from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, encode_json
 
 MAX_BEST_SEGMENTS: Final = 16
 """A change of more segments than this is compressed at ``FLAT_LEVEL``, to finish in time."""
-ROUND_BYTES: Final = 32 * 1024
 
 _LARGEST: Final = 1.6  # times the target size: a larger segment is split
 _SMALLEST: Final = 0.4  # times the target size: a smaller segment is merged with its neighbour
@@ -74,7 +74,7 @@ class Form(Protocol):
     def is_compressed(self) -> bool:
         """Whether there is a compressed encoding, made of the same chunks."""
 
-    def name_of(self, key: str) -> str:
+    def name_of(self, section: str, key: str) -> str:
         """Return the package name that an entry belongs to."""
 
     def time_of(self, value: Any) -> int:  # noqa: ANN401 - JSON is anything
@@ -145,8 +145,10 @@ class Editor:
     entries, then ``finish_section``.
     """
 
-    def __init__(self, form: Form, *, level: int = BEST_LEVEL) -> None:
+    def __init__(self, form: Form, sizes: Sizes, *, level: int = BEST_LEVEL) -> None:
         self._form = form
+        self._segment_bytes = target_segment_bytes(form, sizes)
+        self._padding = sizes.padding if form.is_compressed else 1
         self._level = level
         self._segments: list[Chunk] = []
         self._waiting: list[_Row] | None = None
@@ -201,7 +203,7 @@ class Editor:
             return
         rows, self._waiting = self._waiting, None
         text = ",".join(row.text for row in rows) + ("" if is_last else ",")
-        filling = -(len(text) + len(RESET_TEXT)) % (ROUND_BYTES if self._form.is_compressed else 1)
+        filling = -(len(text) + len(RESET_TEXT)) % self._padding
         times = [row.time for row in rows]
         self._segments.append(
             self._encode(
@@ -230,11 +232,11 @@ class Editor:
     def _cut(self, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
         """Divide rows between names, into groups of about one size."""
         total = _size(rows)
-        if total <= _LARGEST * self._form.segment_bytes:
+        if total <= _LARGEST * self._segment_bytes:
             if rows:
                 yield list(rows)
             return
-        most = total / round(total / self._form.segment_bytes)
+        most = total / round(total / self._segment_bytes)
         group: list[_Row] = []
         size = 0
         for _, of_name in groupby(rows, key=lambda row: row.name):
@@ -254,6 +256,8 @@ def apply_entries(
     changes: Mapping[str, Entries | None],
     header: Mapping[str, Any],
     load: Callable[[Chunk], bytes],
+    *,
+    sizes: Sizes = SIZES,
 ) -> SegmentedDocument:
     """Return the document after the entries of some names were replaced.
 
@@ -265,17 +269,19 @@ def apply_entries(
     """
     touched = {section: _group_by_segment(table.sections[section], changes) for section in form.sections}
     few = sum(len(names) for names in touched.values()) <= MAX_BEST_SEGMENTS
-    editor = Editor(form, level=BEST_LEVEL if few else FLAT_LEVEL)
-
-    def read(chunk: Chunk) -> list[_Row]:
-        return list(_parse_rows(form, load(chunk)))
+    editor = Editor(form, sizes, level=BEST_LEVEL if few else FLAT_LEVEL)
+    least = _SMALLEST * target_segment_bytes(form, sizes)
 
     for section in form.sections:
+
+        def read(chunk: Chunk, section: str = section) -> list[_Row]:
+            return list(_parse_rows(form, section, load(chunk)))
+
         new = {
             at: (frozenset(names), _make_rows(form, section, {name: changes[name] for name in names}))
             for at, names in touched[section].items()
         }
-        _apply_to_section(editor, table.sections[section], new, read, least=_SMALLEST * form.segment_bytes)
+        _apply_to_section(editor, table.sections[section], new, read, least=least)
         editor.finish_section(section)
     return editor.finish(header, old=table)
 
@@ -315,40 +321,47 @@ def _apply_to_section(
 
 
 def segment_entries(
-    form: Form, entries: Iterable[tuple[str, Entries]], header: Mapping[str, Any], *, level: int = FLAT_LEVEL
+    form: Form,
+    entries: Iterable[tuple[str, Entries]],
+    header: Callable[[], Mapping[str, Any]],
+    *,
+    level: int = FLAT_LEVEL,
+    sizes: Sizes = SIZES,
 ) -> SegmentedDocument:
     """Build a document from the entries of all names, given in order of names.
 
-    At most one segment of each section is in memory uncompressed.
+    At most one segment of each section is in memory uncompressed. ``header`` is called after the last
+    entry was taken.
     """
-    editors = {section: Editor(form, level=level) for section in form.sections}
+    editors = {section: Editor(form, sizes, level=level) for section in form.sections}
+    segment_bytes = target_segment_bytes(form, sizes)
     waiting: dict[str, list[_Row]] = {section: [] for section in form.sections}
-    sizes = dict.fromkeys(form.sections, 0)
+    waiting_bytes = dict.fromkeys(form.sections, 0)
     for name, contribution in entries:
         for section in form.sections:
             rows = _make_rows(form, section, {name: contribution})
             if not rows:
                 continue
-            if sizes[section] >= form.segment_bytes:
+            if waiting_bytes[section] >= segment_bytes:
                 editors[section].write(waiting[section])
-                waiting[section], sizes[section] = [], 0
+                waiting[section], waiting_bytes[section] = [], 0
             waiting[section] += rows
-            sizes[section] += _size(rows)
-    whole = Editor(form, level=level)
+            waiting_bytes[section] += _size(rows)
+    whole = Editor(form, sizes, level=level)
     for section, editor in editors.items():
         editor.write(waiting[section])
         editor.finish_section(section)
         whole.adopt(section, editor)
-    return whole.finish(header)
+    return whole.finish(header())
 
 
-def segment_document(form: Form, document: Mapping[str, Any]) -> SegmentedDocument:
+def segment_document(form: Form, document: Mapping[str, Any], *, sizes: Sizes = SIZES) -> SegmentedDocument:
     """Divide a whole document into chunks."""
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     for section in form.sections:
         for key, value in form.section_of(document, section).items():
-            entries.setdefault(form.name_of(key), {}).setdefault(section, {})[key] = value
-    return segment_entries(form, sorted(entries.items()), form.header_of(document))
+            entries.setdefault(form.name_of(section, key), {}).setdefault(section, {})[key] = value
+    return segment_entries(form, sorted(entries.items()), lambda: form.header_of(document), sizes=sizes)
 
 
 def scan_table(form: Form, texts: Iterable[tuple[bytes, int]]) -> Table:
@@ -362,9 +375,11 @@ def scan_table(form: Form, texts: Iterable[tuple[bytes, int]]) -> Table:
     found: list[list[Chunk]] = []
     for text, block_bytes in texts:
         if text.startswith(b'"'):
-            rows = list(_parse_rows(form, text))
-            if not separators or not rows:
+            if not 0 < len(separators) <= len(form.sections):
                 raise InvalidDocumentError("a segment outside the sections")
+            rows = list(_parse_rows(form, form.sections[len(separators) - 1], text))
+            if not rows:
+                raise InvalidDocumentError("an empty segment")
             times = [row.time for row in rows]
             found[-1].append(
                 Chunk(
@@ -391,10 +406,15 @@ def scan_table(form: Form, texts: Iterable[tuple[bytes, int]]) -> Table:
     return Table(separators=tuple(separators), sections=sections, header=header)
 
 
-def parse_entries(form: Form, text: bytes) -> Iterator[tuple[str, Any]]:
+def parse_entries(form: Form, section: str, text: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the entries of a segment: ``(key, value)``."""
-    for row in _parse_rows(form, text):
+    for row in _parse_rows(form, section, text):
         yield row.key, json.loads("{" + row.text + "}")[row.key]
+
+
+def target_segment_bytes(form: Form, sizes: Sizes) -> float:
+    """Return how large the segments of a document should be."""
+    return form.segment_bytes * sizes.segment_scale
 
 
 def summarise(segments: Iterable[Chunk]) -> Summary:
@@ -473,7 +493,7 @@ def _make_rows(form: Form, section: str, changes: Mapping[str, Entries | None]) 
     return sorted(rows, key=_order)
 
 
-def _parse_rows(form: Form, text: bytes) -> Iterator[_Row]:
+def _parse_rows(form: Form, section: str, text: bytes) -> Iterator[_Row]:
     """Parse a segment; each entry keeps its text, so that it is not encoded again."""
     try:
         source = text.decode("ascii").rstrip(" ").removesuffix(",")
@@ -485,7 +505,7 @@ def _parse_rows(form: Form, text: bytes) -> Iterator[_Row]:
             value, end = _scan(source, colon + 1)
             if source[end : end + 1] not in {"", ","}:
                 raise InvalidDocumentError("not a segment: no comma after an entry")
-            yield _Row(name=form.name_of(key), key=key, text=source[at:end], time=form.time_of(value))
+            yield _Row(name=form.name_of(section, key), key=key, text=source[at:end], time=form.time_of(value))
             at = end + 1
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InvalidDocumentError(f"not a segment: {error!r}") from error

@@ -20,9 +20,7 @@ class CollectedGarbage:
     kept: int
 
 
-def collect_garbage(
-    subdir: Subdir, *, now_ms: int, grace_ms: int, pointers: Iterable[Subdir] = ()
-) -> CollectedGarbage:
+def collect_garbage(subdir: Subdir, *, now_ms: int, grace_ms: int, pointers: Iterable[Subdir] = ()) -> CollectedGarbage:
     """Delete shards and cards that no commit has named for longer than the grace period; never sooner.
 
     The age of a shard doesn't tell when a commit last named it, so each run lists the unreferenced

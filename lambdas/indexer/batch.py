@@ -1,0 +1,55 @@
+"""Indexes a batch of keys, whichever subdirs they are in: what the queue's handler and the command do.
+
+Keys are grouped by subdir over the whole batch, so that each subdir is committed once. One subdir that
+fails does not stop the others (invariant 3).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from lambdas.channel.errors import FairwayError, InvalidNameError, RejectedError
+from lambdas.channel.layout import ATTESTATIONS_SUFFIX
+from lambdas.channel.names import SubdirId
+from lambdas.indexer.events import plan_work
+from lambdas.indexer.indexer import NO_DEADLINE, Indexer
+from lambdas.indexer.inspect import Deadline
+from lambdas.indexer.model import Report
+from lambdas.indexer.results import guard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchReport:
+    """The results of a batch."""
+
+    subdirs: Mapping[SubdirId, Report] = field(default_factory=dict)
+    invalid_keys: Report = field(default_factory=lambda: Report(outcomes=(), failures={}))
+    """Of uploads under keys where nothing can be indexed."""
+    failures: Mapping[str, FairwayError] = field(default_factory=dict)
+    """``{key: error}``: keys to be tried again, those of subdirs that failed as a whole among them."""
+
+
+def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = NO_DEADLINE) -> BatchReport:
+    """Index what is under some keys; errors of single keys and subdirs are in the report."""
+    work = plan_work(keys)
+    rejected = indexer.reject({key: invalid_key_rejection(error) for key, error in work.invalid_keys.items()})
+    failures: dict[str, FairwayError] = dict(rejected.failures)
+    reports: dict[SubdirId, Report] = {}
+    for subdir, subdir_keys in work.subdirs.items():
+        result = guard(
+            lambda subdir=subdir, subdir_keys=subdir_keys: indexer.index(  # type: ignore[misc]  # defaults bind now
+                subdir, subdir_keys, deadline=deadline
+            ),
+            f"index {subdir}",
+        )
+        if isinstance(result, FairwayError):
+            failures |= dict.fromkeys(subdir_keys.list_keys(subdir), result)
+            continue
+        reports[subdir] = result
+        for key, failure in result.failures.items():
+            failures |= {key: failure, f"{key}{ATTESTATIONS_SUFFIX}": failure}
+    return BatchReport(subdirs=reports, invalid_keys=rejected, failures=failures)
+
+
+def invalid_key_rejection(error: InvalidNameError) -> RejectedError:
+    """Return why an upload under a key where nothing can be indexed is rejected."""
+    return RejectedError("invalid-key", str(error), hint=error.hint)

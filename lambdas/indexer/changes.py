@@ -1,0 +1,178 @@
+"""Finds out what changed under some keys: inspects, decides, and moves what is rejected to the quarantine."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from lambdas.channel.errors import FairwayError, RejectedError, VanishedError
+from lambdas.channel.layout import ArtifactKey, SubdirLayout
+from lambdas.channel.names import PackageName
+from lambdas.indexer.decide import Index, Keep, Reject, Remove, decide, decide_attestations
+from lambdas.indexer.inspect import Inspector
+from lambdas.indexer.patches_in_force import MAX_REJECTED_VERSIONS
+from lambdas.indexer.quarantine import Notifier, Quarantine
+from lambdas.indexer.results import Results, guard
+from lambdas.indexer.tree.cards import Card, Cards
+from lambdas.storage.parallel import in_parallel
+from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE, ContentHeaders, ObjectInfo, ObjectStorage
+
+_ATTESTATIONS_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE)
+
+Accepted = Index | Remove | Keep
+"""A change after every object that may not be indexed was rejected."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Changes:
+    """The cards after the changes."""
+
+    cards: Mapping[PackageName, Mapping[str, Card]]
+    etags: Mapping[str, str | None]
+    """``{filename: ETag, or None if the artifact is gone}`` of what changed."""
+
+
+class ChangeFinder:
+    """Finds the changes of one run."""
+
+    def __init__(
+        self,
+        storage: ObjectStorage,
+        inspector: Inspector,
+        quarantine: Quarantine,
+        notifier: Notifier,
+        results: Results,
+        *,
+        mutable: bool,
+        is_rebuild: bool,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
+    ) -> None:
+        self._storage = storage
+        self._inspector = inspector
+        self._quarantine = quarantine
+        self._notifier = notifier
+        self._results = results
+        self._mutable = mutable or is_rebuild
+        self._is_rebuild = is_rebuild
+        self._now_ms = now_ms
+        self._invalidated: set[tuple[str, str | None]] = set()
+        """``(key, ETag or None)``: what caches were told to remove, and what replaced it."""
+
+    def find(
+        self, keys: Mapping[str, ArtifactKey], before: Mapping[PackageName, Cards], attested: frozenset[ArtifactKey]
+    ) -> Changes:
+        """Inspect artifacts and return the cards afterwards; keys that fail are in the results.
+
+        Args:
+            keys: ``{filename: key}``.
+            before: the cards of all names of these keys.
+            attested: artifacts whose attestations are to be inspected in any case.
+        """
+
+        def inspect(filename: str) -> Accepted | FairwayError:
+            key = keys[filename]
+            card = before[key.distribution.name].get(filename)
+            if card is not None and self._is_rebuild:
+                card = replace(card, etag="")  # as if it had never been read
+            return guard(lambda: self._inspect_until_good(key, card, attested=key in attested), f"inspect {str(key)!r}")
+
+        filenames = sorted(keys)
+        found = dict(zip(filenames, in_parallel(inspect, filenames), strict=True))
+        found |= self._invalidate(keys, before, found)
+        after = {name: dict(cards) for name, cards in before.items()}
+        etags: dict[str, str | None] = {}
+        for filename, change in found.items():
+            key = str(keys[filename])
+            cards = after[keys[filename].distribution.name]
+            if isinstance(change, FairwayError):
+                self._results.failures[key] = change
+            elif isinstance(change, Remove):
+                del cards[filename]
+                etags[filename] = None
+                self._results.add(key, "removed")
+            elif isinstance(change, Index) and change.card != cards.get(filename):
+                cards[filename] = change.card
+                etags[filename] = change.info.etag
+                self._results.add(key, "indexed")
+            else:
+                self._results.add(key, "unchanged")
+        return Changes(cards=after, etags=etags)
+
+    def _inspect_until_good(self, key: ArtifactKey, card: Card | None, *, attested: bool) -> Accepted:
+        """Inspect a key and reject what may not be indexed, until what is left may, or nothing is.
+
+        Raises:
+            TransientError: inspect it again later.
+        """
+        for _ in range(MAX_REJECTED_VERSIONS):
+            accepted: Accepted | None
+            try:
+                observed = self._inspector.inspect_artifact(key, card)
+                change = decide(key, card, observed, mutable=self._mutable, now_ms=self._now_ms())
+                if isinstance(change, Reject):
+                    self._reject(change.info, change.error)
+                    continue
+                if isinstance(change, Remove) or change.card is None:
+                    return change
+                was_read = observed is not None and observed.artifact is not None
+                if not (attested or was_read or change.card != card):
+                    return change
+                accepted = self._with_attestations(key, change)
+            except VanishedError:
+                continue
+            if accepted is not None:
+                return accepted
+        raise VanishedError(f"{str(key)!r} kept changing")
+
+    def _with_attestations(self, key: ArtifactKey, change: Index | Keep) -> Index | Keep | None:
+        """Return the change with the artifact's attestations; None if they were rejected: inspect again.
+
+        An immutable copy is stored before any record names it.
+
+        Source: CEP 50.
+        """
+        found = self._inspector.inspect_attestations(key)
+        sha256: str | None = None
+        if found is not None:
+            try:
+                sha256 = decide_attestations(found)
+            except RejectedError as error:
+                self._reject(found.info, error)
+                return None
+            if found.body is not None and (change.card is None or sha256 != change.card.attestations_sha256):
+                copy = SubdirLayout(subdir=key.subdir).attestations_copy(key.filename, sha256)
+                self._storage.put(copy, found.body, headers=_ATTESTATIONS_HEADERS)
+        if change.card is None or change.info is None or change.card.attestations_sha256 == sha256:
+            return change
+        return Index(info=change.info, card=replace(change.card, attestations_sha256=sha256))
+
+    def _reject(self, info: ObjectInfo, error: RejectedError) -> None:
+        self._results.add_rejection(self._quarantine.reject(info, error))
+
+    def _invalidate(
+        self,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        found: Mapping[str, Accepted | FairwayError],
+    ) -> dict[str, FairwayError]:
+        """Remove artifacts that are gone or replaced from caches, which keep them for a year.
+
+        That comes before the commit: afterwards nothing would tell that it is still to do. Return what
+        failed, by filename, to be tried again.
+        """
+        stale: dict[tuple[str, str | None], str] = {}
+        for filename, change in found.items():
+            old = before[keys[filename].distribution.name].get(filename)
+            if isinstance(change, Remove):
+                stale[str(keys[filename]), None] = filename
+            elif isinstance(change, Index) and old is not None and change.card.sha256 != old.sha256:
+                stale[str(keys[filename]), change.info.etag] = filename
+        fresh = stale.keys() - self._invalidated
+        if not fresh:
+            return {}
+        try:
+            self._notifier.invalidate(sorted({key for key, _ in fresh}))
+        except FairwayError as error:
+            return {stale[identity]: error for identity in fresh}
+        self._invalidated |= fresh
+        return {}

@@ -1,0 +1,226 @@
+"""Commits what is in the bucket: one attempt, to be repeated until nothing moves.
+
+An attempt reads the commit, finds the changes under the keys, stores shards and cards, and swaps the
+shard index. An attempt that loses against another writer is repeated: writes whose answer was lost are
+recognised because the next attempt finds nothing left to do.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from lambdas.channel.errors import RejectedError, VanishedError
+from lambdas.channel.layout import ArtifactKey, parse_artifact_key
+from lambdas.channel.names import NOARCH, PackageName
+from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.changes import ChangeFinder, Changes
+from lambdas.indexer.model import SubdirKeys
+from lambdas.indexer.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
+from lambdas.indexer.quarantine import Quarantine
+from lambdas.indexer.results import Results
+from lambdas.indexer.tree.cards import Card, Cards
+from lambdas.indexer.tree.encoding import measure
+from lambdas.indexer.tree.patches import PatchInstructions
+from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
+from lambdas.indexer.tree.shards import MAX_SHARD_BYTES, choose_overflow, encode_shard, iter_records, make_shard
+from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir
+from lambdas.storage.parallel import in_parallel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """What one attempt committed."""
+
+    commit: Commit
+    encoded: Mapping[PackageName, EncodedShard]
+    """The names that were inspected, as they are now."""
+    etags: Mapping[str, str | None]
+    """``{filename: ETag, or None if the artifact is gone}`` of what changed."""
+    has_committed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Committer:
+    """Makes the attempts of one run over one subdir."""
+
+    subdir: Subdir
+    changes: ChangeFinder
+    quarantine: Quarantine
+    results: Results
+    is_rebuild: bool = False
+
+    def attempt(self, keys: SubdirKeys) -> Attempt:
+        """Make the commit agree with what is under these keys.
+
+        Raises:
+            TransientError: nothing is committed: make another attempt.
+        """
+        base = self.subdir.fetch_commit()
+        patches = (
+            inspect_patches(self.subdir, base, self.quarantine, self.results)
+            if keys.patches
+            else fetch_in_force(self.subdir, base)
+        )
+        inspected = {key.filename: key for key in keys.artifacts | keys.attestations}
+        names = {key.distribution.name for key in inspected.values()}
+        if patches.sha256 != base.index.patches_sha256:
+            names |= list_patched_names(self.subdir, base, patches.instructions)
+        if self.is_rebuild:
+            names |= base.index.shards.keys()
+        before, lost = self._fetch_cards(base, names)
+        # Artifacts whose cards are lost are read again with the others.
+        inspected |= {filename: parse_artifact_key(self.subdir.layout.file(filename)) for filename in lost}
+        found = self.changes.find(inspected, before, keys.attestations)
+        found = self._without_unknown(base, patches, inspected, lost, found)
+        encoded = _encode(found.cards, patches.instructions)
+        self._reject_overflow(inspected, before, encoded, patches.instructions)
+        commit = self._commit(base, before, encoded, patches.sha256)
+        return Attempt(commit=commit, encoded=encoded, etags=found.etags, has_committed=commit.sha256 != base.sha256)
+
+    def list_moved(self, etags: Mapping[str, str | None]) -> frozenset[ArtifactKey]:
+        """Return the artifacts that are other objects by now than an attempt found."""
+
+        def has_moved(filename: str) -> bool:
+            info = self.subdir.storage.head(self.subdir.layout.file(filename))
+            return (None if info is None else info.etag) != etags[filename]
+
+        filenames = sorted(etags)
+        moved = in_parallel(has_moved, filenames)
+        layout = self.subdir.layout
+        return frozenset(
+            parse_artifact_key(layout.file(filename)) for filename, one in zip(filenames, moved, strict=True) if one
+        )
+
+    def _fetch_cards(
+        self, base: Commit, names: Iterable[PackageName]
+    ) -> tuple[dict[PackageName, Cards], frozenset[str]]:
+        """Read cards; lost ones are restored from readers' records, and their artifacts are to be read.
+
+        Return the cards, and the filenames of those artifacts.
+        """
+        fetched = self.subdir.fetch_cards(base.index, names)
+        missing = [name for name, cards in fetched.items() if cards is None]
+        before: dict[PackageName, Cards] = {name: cards for name, cards in fetched.items() if cards is not None}
+        lost: set[str] = set()
+        for name, shard in self.subdir.fetch_shards(base.index, missing).items():
+            before[name] = {filename: _restore_card(record) for filename, record in iter_records(shard)}
+            lost |= {*before[name], *shard.removed}
+        if self.is_rebuild:
+            lost |= {filename for cards in before.values() for filename in cards}
+        return before, frozenset(lost)
+
+    def _without_unknown(
+        self,
+        base: Commit,
+        patches: PatchesInForce,
+        keys: Mapping[str, ArtifactKey],
+        lost: frozenset[str],
+        found: Changes,
+    ) -> Changes:
+        """Leave out names with a lost card whose artifact could not be read: they are tried again.
+
+        Their restored cards hold records with patches applied, which nothing may be made from.
+        """
+        failures = self.results.failures
+        failed = [filename for filename in sorted(lost) if str(keys[filename]) in failures]
+        if not failed:
+            return found
+        failure = failures[str(keys[failed[0]])]
+        if patches.sha256 != base.index.patches_sha256:
+            raise failure
+        unknown = {keys[filename].distribution.name for filename in failed}
+        skipped = {filename for filename, key in keys.items() if key.distribution.name in unknown}
+        for filename in skipped:
+            failures[str(keys[filename])] = failure
+        return Changes(
+            cards={name: cards for name, cards in found.cards.items() if name not in unknown},
+            etags={filename: etag for filename, etag in found.etags.items() if filename not in skipped},
+        )
+
+    def _reject_overflow(
+        self,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        encoded: Mapping[PackageName, EncodedShard],
+        patches: PatchInstructions,
+    ) -> None:
+        """Reject new artifacts that would make their name's shard larger than clients read.
+
+        Raises:
+            VanishedError: something was rejected: nothing is committed in this attempt.
+        """
+        overflow = {
+            filename: one.cards[filename]
+            for name, one in encoded.items()
+            if measure(one.body) > MAX_SHARD_BYTES
+            for filename in choose_overflow(before[name], one.cards, patches)
+        }
+        for filename, card in overflow.items():
+            info = self.subdir.storage.head(str(keys[filename]))
+            if info is None or info.etag != card.etag:
+                continue  # another object by now: the next attempt inspects it
+            error = RejectedError(
+                "shard-full",
+                f"with it, the records of {card.record['name']!r} would take more than {MAX_SHARD_BYTES} bytes",
+                hint="remove old artifacts of that name, or shorten the record: clients refuse a larger shard",
+            )
+            self.results.add_rejection(self.quarantine.reject(info, error))
+        if overflow:
+            raise VanishedError(f"rejected: {sorted(overflow)}")
+
+    def _commit(
+        self,
+        base: Commit,
+        before: Mapping[PackageName, Cards],
+        encoded: Mapping[PackageName, EncodedShard],
+        patches_sha256: str | None,
+    ) -> Commit:
+        """Store what changed and swap the commit, if it changed.
+
+        Raises:
+            ConflictError: another writer was quicker.
+        """
+        shards: dict[PackageName, ShardHash | None] = {}
+        new: list[EncodedShard] = []
+        for name, one in encoded.items():
+            known = base.index.shards.get(name)
+            if not one.cards:
+                if known is not None:
+                    shards[name] = None
+            elif one.sha256 != known or self.is_rebuild:
+                shards[name] = one.sha256
+                new.append(one)
+            elif one.cards != before.get(name):
+                self.subdir.put_cards(one.sha256, one.cards)
+        times = (card.record["indexed_timestamp"] for one in new for card in one.cards.values())
+        index = apply_shards(base.index, shards, created_ms=max(times, default=0))
+        index = replace(index, patches_sha256=patches_sha256)
+        is_first = base.etag is None and (self.subdir.id.name == NOARCH or bool(index.shards))
+        if index == base.index and not is_first:
+            if self.is_rebuild:
+                self.subdir.put_shards(new)
+            return base
+        self.subdir.put_shards(new)
+        return self.subdir.swap(base, index)
+
+
+def _encode(
+    cards_by_name: Mapping[PackageName, Mapping[str, Card]], patches: PatchInstructions
+) -> dict[PackageName, EncodedShard]:
+    encoded = {}
+    for name, cards in cards_by_name.items():
+        shard = make_shard(cards, patches)
+        sha256, body = encode_shard(shard)
+        encoded[name] = EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)
+    return encoded
+
+
+def _restore_card(record: Record) -> Card:
+    """Return what a reader's record tells of a lost card; it has no ETag: its artifact has to be read."""
+    plain = {key: value for key, value in record.items() if key not in {"run_exports", "attestations_sha256"}}
+    return Card(
+        record=plain,
+        run_exports=record["run_exports"],
+        facts={},
+        etag="",
+        attestations_sha256=record.get("attestations_sha256"),
+    )

@@ -1,0 +1,34 @@
+"""Rebuilds an index from its artifacts alone."""
+
+from dataclasses import replace
+
+from lambdas.channel.errors import RejectedError
+from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_key
+from lambdas.indexer.batch import invalid_key_rejection
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Report, SubdirKeys
+from lambdas.indexer.tree.subdir import Subdir
+from lambdas.indexer.upkeep.listing import list_files
+from lambdas.indexer.upkeep.reconcile import check_key
+
+
+def rebuild(subdir: Subdir, indexer: Indexer) -> Report:
+    """Make one subdir's index again from its artifacts.
+
+    What no artifact says is kept: when each was indexed first (CEP 47).
+    """
+    artifacts: set[ArtifactKey] = set()
+    invalid_keys: dict[str, RejectedError] = {}
+    for filename, info in list_files(subdir):
+        if not is_artifact_like(filename):
+            continue
+        if errors := dict(check_key(info.key)):
+            invalid_keys |= {key: invalid_key_rejection(error) for key, error in errors.items()}
+        elif isinstance(key := parse_key(info.key), ArtifactKey):
+            artifacts.add(key)
+    rejected = indexer.reject(invalid_keys)
+    keys = SubdirKeys(artifacts=frozenset(artifacts), attestations=frozenset(artifacts), patches=True)
+    report = indexer.rebuild(subdir.id, keys)
+    return replace(
+        report, outcomes=(*rejected.outcomes, *report.outcomes), failures={**rejected.failures, **report.failures}
+    )
