@@ -15,7 +15,7 @@ from aws_cdk import aws_s3 as s3
 from infra.app import build
 from infra.monitoring import ACCESS_LOG_FIELDS
 from lambdas.channel.errors import UsageError
-from lambdas.key_refresher.handler import ISSUERS_UNAVAILABLE
+from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 from tests.infra.conftest import ABROAD, EVERYTHING
 from tests.infra.synthesis import ROOT, Synthesis, allows, as_list, find_values, synthesise
 
