@@ -25,8 +25,6 @@ MAX_RECEIVES = 5
 MARGIN_SECONDS = 30
 NAMESPACE = "Fairway"  # of metrics
 
-_TRACING = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
-
 
 class Indexing(Construct):
     """From a notification to an index."""
@@ -134,10 +132,6 @@ class Indexing(Construct):
         role.add_to_policy(
             iam.PolicyStatement(sid="Announce", actions=["events:PutEvents"], resources=[self.bus.event_bus_arn])
         )
-        role.add_to_policy(iam.PolicyStatement(sid="Trace", actions=list(_TRACING), resources=["*"]))
-        acknowledge_rules(
-            role, {"AwsSolutions-IAM5[Resource::*]": "X-Ray knows no resources: its actions take * alone"}
-        )
         return role
 
     def _describe_environment(self, distribution_id: str, channel_url: str) -> dict[str, str]:
@@ -158,7 +152,6 @@ class Indexing(Construct):
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
             environment["FAIRWAY_DEFERRAL_SECONDS"] = "5"  # people wait for it
-            environment["POWERTOOLS_TRACE_DISABLED"] = "true"  # no X-Ray listens there
         return environment
 
     def _make_function(self, name: str, handler: str, timeout: cdk.Duration, description: str) -> lambda_.Function:
@@ -178,7 +171,6 @@ class Indexing(Construct):
             memory_size=configuration.indexer_memory_mib,
             timeout=timeout,
             log_group=log_group,
-            tracing=lambda_.Tracing.DISABLED if configuration.is_emulated else lambda_.Tracing.ACTIVE,
             # The indexer reminds itself through its queue. Whoever is reminded of a subdir reminds nobody of
             # it, but may of others in the same batch: where Lambda saw 16 in a row, it would drop messages.
             # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
