@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
 from lambdas.channel.errors import UsageError
@@ -80,9 +80,9 @@ class Configuration:
     """Everything about one deployment that is not the same for all."""
 
     environment: str
-    name: str
     account: str
-    region: str
+    name: str = "conda"
+    region: str = EDGE_REGION
     endpoint_url: str | None = None  # an emulator's; None is AWS
     public_channels: tuple[str, ...] = ()  # globs
     mutable_channels: tuple[str, ...] = ()  # globs
@@ -173,32 +173,35 @@ def _parse_settings(environment: str, settings: Mapping[str, object], *, default
         account = EMULATOR_ACCOUNT
     if account is None and default_account:
         account = _take_account(default_account, "account")
+    given = {
+        "name": take.optional("name", _matching(_NAME, "2 to 20 of a-z, 0-9 and '-', starting with a letter")),
+        "region": take.optional("region", _take_region),
+        "public_channels": take.optional("public_channels", _tuple_of(_take_channel_glob)),
+        "mutable_channels": take.optional("mutable_channels", _tuple_of(_take_channel_glob)),
+        "domain": take.optional("domain", _matching(_DOMAIN, "a host name such as conda.example.com")),
+        "certificate_arn": take.optional("certificate_arn", _take_certificate),
+        "access_log": take.optional("access_log", _take_flag),
+        "alarm_email": take.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
+        "publishers": take.optional("publishers", _tuple_of(_take_publisher)),
+        "existing_oidc_providers": take.optional("existing_oidc_providers", _tuple_of(_take_issuer)),
+        "require_if_none_match": take.optional("require_if_none_match", _take_flag),
+        "optional_outputs": take.optional("optional_outputs", _tuple_of(_take_output)),
+        "shard_grace_days": take.optional("shard_grace_days", _between(1, 3650)),
+        "old_version_days": take.optional("old_version_days", _between(1, 3650)),
+        "rejected_days": take.optional("rejected_days", _between(1, 3650)),
+        "log_days": take.optional("log_days", _take_log_days),
+        "indexer_memory_mib": take.optional("indexer_memory_mib", _between(512, 10240)),
+        "indexer_timeout_seconds": take.optional("indexer_timeout_seconds", _between(10, 900)),
+        "indexer_max_concurrency": take.optional("indexer_max_concurrency", _between(2, 1000)),
+        "batch_artifacts": take.optional("batch_artifacts", _between(1, 10000)),
+        "batch_window_seconds": take.optional("batch_window_seconds", _between(0, 300)),
+    }
     configuration = Configuration(
         environment=environment,
-        name=take("name", _matching(_NAME, "2 to 20 of a-z, 0-9 and '-', starting with a letter"), default="conda"),
         account=account or UNKNOWN_ACCOUNT,
         is_account_known=account is not None,
-        region=take("region", _take_region, default=EDGE_REGION),
         endpoint_url=endpoint_url,
-        public_channels=take.many("public_channels", _take_channel_glob),
-        mutable_channels=take.many("mutable_channels", _take_channel_glob),
-        domain=take.optional("domain", _matching(_DOMAIN, "a host name such as conda.example.com")),
-        certificate_arn=take.optional("certificate_arn", _take_certificate),
-        access_log=take("access_log", _take_flag, default=False),
-        alarm_email=take.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
-        publishers=take.many("publishers", _take_publisher),
-        existing_oidc_providers=take.many("existing_oidc_providers", _take_issuer),
-        require_if_none_match=take("require_if_none_match", _take_flag, default=False),
-        optional_outputs=take.many("optional_outputs", _take_output),
-        shard_grace_days=take("shard_grace_days", _between(1, 3650), default=14),
-        old_version_days=take("old_version_days", _between(1, 3650), default=30),
-        rejected_days=take("rejected_days", _between(1, 3650), default=90),
-        log_days=take("log_days", _take_log_days, default=90),
-        indexer_memory_mib=take("indexer_memory_mib", _between(512, 10240), default=1769),
-        indexer_timeout_seconds=take("indexer_timeout_seconds", _between(10, 900), default=300),
-        indexer_max_concurrency=take("indexer_max_concurrency", _between(2, 1000), default=10),
-        batch_artifacts=take("batch_artifacts", _between(1, 10000), default=1000),
-        batch_window_seconds=take("batch_window_seconds", _between(0, 300), default=1),
+        **_without_absent(given),
     )
     take.finish()
     _check_together(configuration, take.path)
@@ -224,6 +227,11 @@ def _check_together(configuration: Configuration, path: str) -> None:
         raise UsageError(
             f"{path}.batch_artifacts: more than 10 need a window", hint="set batch_window_seconds to 1 or more"
         )
+
+
+def _without_absent(settings: Mapping[str, object]) -> dict[str, Any]:
+    """Return the settings that were given: the others have the defaults of their dataclass."""
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 class _Settings:
@@ -373,21 +381,24 @@ def _take_output(value: object, path: str) -> OptionalOutput:
 
 def _take_publisher(value: object, path: str) -> Publisher:
     take = _Settings(_take_mapping(value, path), path)
+    given = {
+        "subdirs": take.optional("subdirs", _tuple_of(_take_subdir_glob)),
+        "artifacts": take.optional("artifacts", _tuple_of(_take_artifact_glob)),
+        "may_read": take.optional("may_read", _take_flag),
+        "may_delete": take.optional("may_delete", _take_flag),
+        "may_attest": take.optional("may_attest", _take_flag),
+        "may_patch": take.optional("may_patch", _take_flag),
+    }
     publisher = Publisher(
         name=take("name", _matching(_PUBLISHER, "at most 32 of a-z, 0-9 and '-', starting with a letter")),
         channels=take.many("channels", _take_channel_glob),
-        subdirs=take("subdirs", _tuple_of(_take_subdir_glob), default=("*",)),
-        artifacts=take("artifacts", _tuple_of(_take_artifact_glob), default=("*",)),
         principals=take.many("principals", _take_principal),
         workloads=(
             *take.many("github", _take_github),
             *take.many("gitlab", _take_gitlab),
             *take.many("oidc", _take_workload),
         ),
-        may_read=take("may_read", _take_flag, default=True),
-        may_delete=take("may_delete", _take_flag, default=False),
-        may_attest=take("may_attest", _take_flag, default=False),
-        may_patch=take("may_patch", _take_flag, default=False),
+        **_without_absent(given),
     )
     take.finish()
     if not (publisher.channels and publisher.subdirs and publisher.artifacts):

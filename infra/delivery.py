@@ -16,14 +16,16 @@ from infra.acknowledging import acknowledge_rules
 from infra.config import Configuration
 from infra.edge_functions import make_edge_functions
 from infra.storage import Storage
+from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
+from lambdas.channel.names import EXTENSIONS
 
-ARTIFACT_PATTERNS = ("*.conda", "*.tar.bz2")
+ARTIFACT_PATTERNS = tuple(f"*{extension}" for extension in EXTENSIONS)
 SHARD_PATTERNS = ("*/shards/*",)
 ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # all that CloudFront would keep for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # enough to break a stampede, too short to hide what was just published
 
-METADATA_TTL = cdk.Duration.seconds(30)
-IMMUTABLE_TTL = cdk.Duration.days(365)
+METADATA_TTL = cdk.Duration.seconds(METADATA_SECONDS)
+IMMUTABLE_TTL = cdk.Duration.seconds(IMMUTABLE_SECONDS)
 
 # Pages are static: no script, no frame, nothing from elsewhere.
 PAGE_POLICY = (

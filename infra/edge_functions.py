@@ -6,6 +6,7 @@ When each runs is said in delivery.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -19,9 +20,7 @@ from infra import bundling
 from infra.acknowledging import acknowledge_patterns, acknowledge_rules, silence_redundant_dependencies
 from infra.config import EDGE_REGION, Configuration
 from infra.functions import find_architecture, find_runtime, make_log_group
-
-REFRESH_SECONDS = 30
-STALE_SECONDS = 900
+from lambdas.authorizer.settings import AuthorizerSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +41,7 @@ def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeF
     name = configuration.authorizer_log_name
     log_group = make_log_group(home, "AuthorizerLog", configuration, name=name)
     log = log_group if home is scope else make_log_group(scope, "AuthorizerLog", configuration, name=name)
-    code = lambda_.Code.from_asset(str(bundling.build_authorizer(_describe_settings(configuration))))
+    code = lambda_.Code.from_asset(str(bundling.build_authorizer(dataclasses.asdict(_make_settings(configuration)))))
     authorizer_role = _make_role(home, "AuthorizerRole", configuration, "Fairway: the authorizer")
     return EdgeFunctions(
         authorizer=_make_function(
@@ -90,16 +89,14 @@ def _find_stack_id(configuration: Configuration) -> str:
     return f"{configuration.global_name}-authorizer"
 
 
-def _describe_settings(configuration: Configuration) -> dict[str, object]:
-    return {
-        "bucket": configuration.bucket_name,
-        "endpoint_url": configuration.endpoint_url,
-        "origin_domain": configuration.bucket_domain,
-        "public_channels": list(configuration.public_channels),
-        "refresh_seconds": REFRESH_SECONDS,
-        "region": configuration.region,
-        "stale_seconds": STALE_SECONDS,
-    }
+def _make_settings(configuration: Configuration) -> AuthorizerSettings:
+    return AuthorizerSettings(
+        bucket=configuration.bucket_name,
+        region=configuration.region,
+        origin_domain=configuration.bucket_domain,
+        public_channels=configuration.public_channels,
+        endpoint_url=configuration.endpoint_url,
+    )
 
 
 def _make_role(home: Construct, construct_id: str, configuration: Configuration, description: str) -> iam.Role:

@@ -37,43 +37,14 @@ def find_architecture(configuration: Configuration) -> lambda_.Architecture:
 def make_log_group(
     scope: Construct, construct_id: str, configuration: Configuration, *, name: str | None = None
 ) -> logs.LogGroup:
-    """Declare a log group that forgets in time and goes when the stack goes."""
-    return logs.LogGroup(
-        scope,
-        construct_id,
-        log_group_name=name,
-        retention=find_retention(configuration.log_days),
-        removal_policy=cdk.RemovalPolicy.DESTROY,
-    )
-
-
-def find_retention(days: int) -> logs.RetentionDays:
-    """Return the CDK's name for a number of days that configuration has checked."""
-    names = {
-        1: logs.RetentionDays.ONE_DAY,
-        3: logs.RetentionDays.THREE_DAYS,
-        5: logs.RetentionDays.FIVE_DAYS,
-        7: logs.RetentionDays.ONE_WEEK,
-        14: logs.RetentionDays.TWO_WEEKS,
-        30: logs.RetentionDays.ONE_MONTH,
-        60: logs.RetentionDays.TWO_MONTHS,
-        90: logs.RetentionDays.THREE_MONTHS,
-        120: logs.RetentionDays.FOUR_MONTHS,
-        150: logs.RetentionDays.FIVE_MONTHS,
-        180: logs.RetentionDays.SIX_MONTHS,
-        365: logs.RetentionDays.ONE_YEAR,
-        400: logs.RetentionDays.THIRTEEN_MONTHS,
-        545: logs.RetentionDays.EIGHTEEN_MONTHS,
-        731: logs.RetentionDays.TWO_YEARS,
-        1096: logs.RetentionDays.THREE_YEARS,
-        1827: logs.RetentionDays.FIVE_YEARS,
-        2192: logs.RetentionDays.SIX_YEARS,
-        2557: logs.RetentionDays.SEVEN_YEARS,
-        2922: logs.RetentionDays.EIGHT_YEARS,
-        3288: logs.RetentionDays.NINE_YEARS,
-        3653: logs.RetentionDays.TEN_YEARS,
-    }
-    return names[days]
+    """Declare a log group with the configured retention, deleted with the stack."""
+    group = logs.LogGroup(scope, construct_id, log_group_name=name, removal_policy=cdk.RemovalPolicy.DESTROY)
+    resource = group.node.default_child
+    if not isinstance(resource, logs.CfnLogGroup):  # what the CDK makes of a LogGroup
+        raise TypeError(type(resource))
+    # The CDK's enumeration has a name for each number of days, and no way from the number to the name.
+    resource.retention_in_days = configuration.log_days
+    return group
 
 
 def grant_logging(role: iam.Role, log_group: logs.ILogGroup) -> None:

@@ -19,8 +19,7 @@ from infra.config import EDGE_REGION, Configuration
 from infra.functions import make_log_group
 from infra.indexing import NAMESPACE, Indexing
 from infra.key_refreshing import EVERY, KeyRefreshing
-
-ISSUERS_UNAVAILABLE = "issuers-unavailable"  # the code that the key refresher logs
+from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 
 # Of what CloudFront knows of a request, all but what could hold a token or says where it leads: no
 # cs-uri-stem (a token may be in the path), cs-uri-query, cs(Referer), cs(Cookie), x-host-header.

@@ -15,10 +15,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lambdas.authorizer.log import report
+from lambdas.channel.caching import IMMUTABLE, NO_STORE
 from lambdas.channel.names import find_extension
-
-IMMUTABLE: Final = "public, max-age=31536000, immutable"
-NO_STORE: Final = "no-store"
 
 _SERVED: Final = frozenset({"200", "206", "304"})
 _SHARDS: Final = "shards"

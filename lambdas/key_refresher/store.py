@@ -22,13 +22,14 @@ from lambdas.access.document import (
     parse_access,
     parse_history,
 )
+from lambdas.channel.caching import NO_STORE
 from lambdas.channel.errors import UsageError
 from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
-from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 
-_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
-_ARCHIVE_HEADERS: Final = ContentHeaders(content_type="application/jsonl", cache_control=CACHE_CONTROL_PRIVATE)
+_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=NO_STORE)
+_ARCHIVE_HEADERS: Final = ContentHeaders(content_type="application/jsonl", cache_control=NO_STORE)
 
 DocumentChange = Callable[[AccessDocument], AccessDocument]
 """Returns the changed document. May be called again, with a newer document."""

@@ -88,13 +88,9 @@ Examples:
 @click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
 @click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
 @click.option("--expires", default="never", show_default=True, metavar="WHEN", help="90d, 12h, 2026-12-31 or never.")
-@click.option("--read-only", is_flag=True, help="What every token is; publishing is by AWS roles.")
 @with_session
-def create(
-    session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str, *, read_only: bool
-) -> None:
+def create(session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str) -> None:
     """Create a token and print it, this once: only its SHA-256 is stored."""
-    del read_only
     now = session.now
     scope = parse_scope(channels, packages or None)
     secret, entry = make_token(

@@ -1,10 +1,13 @@
 import dataclasses
+import json
+import re
 from typing import Any
 
 import pytest
 
-from infra.config import Configuration, Workload, parse_configuration
+from infra.config import Configuration, Publisher, Workload, parse_configuration
 from lambdas.channel.errors import UsageError
+from tests.infra.synthesis import ROOT
 
 PUBLISHER = {"name": "ci", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:root"]}
 
@@ -19,6 +22,41 @@ def parse_publisher(**settings: object) -> Configuration:
 
 def test_parse_configuration__fills_in_defaults() -> None:
     assert parse() == Configuration(environment="production", name="conda", account="123456789012", region="us-east-1")
+
+
+def test_parse_configuration__production_in_cdk_json_has_the_defaults() -> None:
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    configuration = parse_configuration(context | {"account": "123456789012"})
+    assert configuration == Configuration(environment="production", account="123456789012")
+
+
+@pytest.mark.parametrize("described", [Configuration, Publisher])
+def test_configuration__defaults_are_those_of_the_page(described: type) -> None:
+    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.MULTILINE)
+    documented = {}
+    for names, values in rows:
+        defaults = values.split(", ")
+        for position, name in enumerate(names.split(", ")):
+            documented[name.strip("`")] = defaults[position % len(defaults)].strip("`")
+    fields = {field.name: field.default for field in dataclasses.fields(described)}
+    checked = {
+        name: format_default(default)
+        for name, default in fields.items()
+        if default is not dataclasses.MISSING and name not in ELSEWHERE
+    }
+    assert len(checked) > 5
+    assert checked.items() <= documented.items()
+
+
+# The domain is described in words, the sources of workloads each on their own, and nobody sets the rest.
+ELSEWHERE = {"certificate_arn", "domain", "endpoint_url", "is_account_known", "workloads"}
+
+
+def format_default(default: object) -> str:
+    if default in (None, ()):
+        return "none"
+    return json.dumps(list(default) if isinstance(default, tuple) else default).strip('"')
 
 
 def test_parse_configuration__is_frozen() -> None:
