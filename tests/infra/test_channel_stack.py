@@ -105,7 +105,7 @@ def test_bucket_policy__lets_this_distribution_alone_read_and_list(plain: Synthe
 
 
 def test_bucket_policy__never_serves_private_keys(full: Synthesis) -> None:
-    (denial,) = [each for each in bucket_statements(full) if each.get("Sid") == "NeverServePrivateKeys"]
+    (denial,) = [each for each in bucket_statements(full) if each.get("Sid") == "DenyServingPrivateKeys"]
     assert denial["Effect"] == "Deny"
     assert denial["Principal"] == {"Service": "cloudfront.amazonaws.com"}
     assert denial["Action"] == "s3:GetObject"
