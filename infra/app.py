@@ -1,4 +1,4 @@
-"""What ``cdk`` runs: one environment's stack, from the configuration in ``cdk.json``."""
+"""The CDK app: declares one environment's stacks from the configuration in ``cdk.json``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import aws_cdk as cdk
 from cdk_nag import AwsSolutionsChecks
 
 from infra.channel_stack import ChannelStack, EdgeStack
-from infra.config import EDGE_REGION, Configuration, parse_configuration
+from infra.config import EDGE_REGION, Configuration
+from infra.parse_config import parse_configuration
 from lambdas.channel.errors import FairwayError
 
 SETTINGS = ("account", "endpoint_url", "environment", "environments", "name", "region")
 
 
 def read_configuration(app: cdk.App) -> Configuration:
-    """Read the configuration of the environment that was asked for.
+    """Read the configuration of the selected environment.
 
     Raises:
-        UsageError: it is not well formed.
+        UsageError: a setting is invalid.
     """
     context = {name: app.node.try_get_context(name) for name in SETTINGS}
     given = {name: value for name, value in context.items() if value is not None}
@@ -27,10 +28,10 @@ def read_configuration(app: cdk.App) -> Configuration:
 
 
 def build(app: cdk.App) -> ChannelStack:
-    """Declare everything.
+    """Declare the stacks.
 
     Raises:
-        FairwayError: the configuration is not well formed, or a zip can't be built.
+        FairwayError: a setting is invalid, or a zip can't be built.
     """
     configuration = read_configuration(app)
     stack = ChannelStack(app, configuration=configuration)
@@ -39,15 +40,15 @@ def build(app: cdk.App) -> ChannelStack:
     if not configuration.is_account_known:
         cdk.Annotations.of(stack).add_warning_v2(
             "fairway:unknown-account",
-            f"no account is known: synthesised for {configuration.account}, fit for checking alone",
+            f"no AWS account known: synthesized for {configuration.account}, which can be checked but not deployed",
         )
-    if not configuration.is_emulated:  # the emulator's stack lacks TLS, and nag rightly minds
+    if not configuration.is_emulated:  # the emulator's stack has no TLS
         cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     return stack
 
 
 def run(app: cdk.App) -> int:
-    """Synthesise, and return an exit code; what is wrong is said in a line, and what to do in another."""
+    """Synthesize the stacks and return an exit code; print an error and its hint in a line each."""
     try:
         build(app)
     except FairwayError as error:

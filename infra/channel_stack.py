@@ -1,4 +1,4 @@
-"""The stacks: wire the roles of the architecture to each other; declare no resource themselves."""
+"""The stacks: connect the constructs with each other; declare no resource themselves."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import aws_cdk as cdk
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from infra.acknowledging import acknowledge_providers, silence_redundant_dependencies
 from infra.config import EDGE_REGION, Configuration
 from infra.delivery import Delivery
 from infra.indexing import Indexing
 from infra.key_refreshing import KeyRefreshing
 from infra.monitoring import AccessLog, Alarms, AuthorizerMonitoring, EdgeMonitoring, Monitoring
+from infra.nag_suppressions import suppress_cross_region_functions, suppress_redundant_dependencies
 from infra.publishing import Publishing
 from infra.storage import Storage
 
 
 class ChannelStack(cdk.Stack):
-    """One Fairway: a bucket, what indexes it, and what serves it."""
+    """One deployment: a bucket, the functions that index it, and the distribution that serves it."""
 
     def __init__(self, scope: Construct, *, configuration: Configuration) -> None:
         super().__init__(
@@ -26,7 +26,7 @@ class ChannelStack(cdk.Stack):
             description="Fairway: a serverless conda channel",
             env=cdk.Environment(account=configuration.account, region=configuration.region),
             cross_region_references=configuration.region != EDGE_REGION,
-            # The emulator refuses the roles that cdk bootstrap makes; there, the caller's own rights do.
+            # The emulator rejects the roles that cdk bootstrap creates, so the caller's credentials are used there.
             synthesizer=cdk.CliCredentialsStackSynthesizer() if configuration.is_emulated else None,
         )
         self.storage = Storage(self, "Storage", configuration=configuration)
@@ -40,18 +40,18 @@ class ChannelStack(cdk.Stack):
         )
         self.key_refreshing = KeyRefreshing(self, "KeyRefreshing", configuration=configuration)
         self.publishing = Publishing(self, "Publishing", configuration=configuration, storage=self.storage)
-        self.storage.allow_indexing(self.indexing.role)
-        self.storage.allow_key_refreshing(self.key_refreshing.role)
+        self.storage.grant_indexer(self.indexing.role)
+        self.storage.grant_key_refresher(self.key_refreshing.role)
         self.key_refreshing.run_at_deployment(self.storage)
         self.storage.notify(self.indexing.queue)
         if configuration.require_if_none_match:
-            self.storage.forbid_overwriting(but=self.indexing.role)
-        self._watch(configuration)
+            self.storage.require_if_none_match(except_role=self.indexing.role)
+        self._monitor(configuration)
         self._print_outputs(configuration)
-        silence_redundant_dependencies(self)
-        acknowledge_providers(self)
+        suppress_redundant_dependencies(self)
+        suppress_cross_region_functions(self)
 
-    def _watch(self, configuration: Configuration) -> None:
+    def _monitor(self, configuration: Configuration) -> None:
         distribution_id = self.delivery.distribution.distribution_id
         alarms = Alarms(self, "Alarms", configuration=configuration)
         AuthorizerMonitoring(
@@ -62,7 +62,7 @@ class ChannelStack(cdk.Stack):
             log_group=self.delivery.functions.log,
         )
         if configuration.region == EDGE_REGION:
-            watch_edge(self, configuration=configuration, alarms=alarms, distribution_id=distribution_id)
+            monitor_edge(self, configuration=configuration, alarms=alarms, distribution_id=distribution_id)
         Monitoring(
             self,
             "Monitoring",
@@ -76,23 +76,29 @@ class ChannelStack(cdk.Stack):
     def _print_outputs(self, configuration: Configuration) -> None:
         delivery, indexing, bucket = self.delivery, self.indexing, configuration.bucket_name
         publish = f"aws s3 cp PACKAGE.conda s3://{bucket}/CHANNEL/noarch/"
-        if configuration.require_if_none_match:  # not aws s3 cp --no-overwrite, which version 1 lacks
-            where = f"--bucket {bucket} --key CHANNEL/noarch/PACKAGE.conda"
-            publish = f"aws s3api put-object --if-none-match '*' {where} --body PACKAGE.conda"
+        if configuration.require_if_none_match:  # aws s3 cp --no-overwrite exists in version 2 of the AWS CLI only
+            destination = f"--bucket {bucket} --key CHANNEL/noarch/PACKAGE.conda"
+            publish = f"aws s3api put-object --if-none-match '*' {destination} --body PACKAGE.conda"
         outputs = {
-            "ChannelUrl": (delivery.channel_url, "channels are one level below"),
-            "BucketName": (bucket, "where artifacts are uploaded to"),
-            "DistributionId": (delivery.distribution.distribution_id, "CloudFront's"),
-            "DistributionDomainName": (delivery.distribution.distribution_domain_name, "what your domain points to"),
-            "EventBusName": (indexing.bus.event_bus_name, "where rejections are announced"),
-            "QueueUrl": (indexing.queue.queue_url, "what waits to be indexed"),
-            "DeadLetterQueueUrl": (indexing.dead_letters.queue_url, "what could not be indexed"),
-            "IndexerFunctionName": (indexing.indexer.function_name, "the indexer"),
-            "ReconcilerFunctionName": (indexing.reconciler.function_name, "the daily repair"),
-            "AuthorizerVersionArn": (delivery.functions.authorizer.edge_arn, "the authorizer that decides now"),
-            "CreateTokenCommand": (f"fairway token create me --channel '*' --bucket {bucket}", "a token to read with"),
-            "PublishCommand": (publish, "publish"),
-            "InstallCommand": (f"conda install -c {delivery.channel_url}/t/TOKEN/CHANNEL PACKAGE", "install"),
+            "ChannelUrl": (delivery.channel_url, "base URL of the channels"),
+            "BucketName": (bucket, "the bucket for uploads"),
+            "DistributionId": (delivery.distribution.distribution_id, "the CloudFront distribution"),
+            "DistributionDomainName": (
+                delivery.distribution.distribution_domain_name,
+                "the target for your domain's DNS record",
+            ),
+            "EventBusName": (indexing.bus.event_bus_name, "the event bus for rejections"),
+            "QueueUrl": (indexing.queue.queue_url, "the indexer's queue"),
+            "DeadLetterQueueUrl": (indexing.dead_letters.queue_url, "messages that failed repeatedly"),
+            "IndexerFunctionName": (indexing.indexer.function_name, "the function that indexes uploads"),
+            "ReconcilerFunctionName": (
+                indexing.reconciler.function_name,
+                "the function that reconciles all channels daily",
+            ),
+            "AuthorizerVersionArn": (delivery.functions.authorizer.edge_arn, "the version of the authorizer in use"),
+            "CreateTokenCommand": (f"fairway token create me --channel '*' --bucket {bucket}", "create a token"),
+            "PublishCommand": (publish, "publish an artifact"),
+            "InstallCommand": (f"conda install -c {delivery.channel_url}/t/TOKEN/CHANNEL PACKAGE", "install a package"),
         }
         for name, role in self.publishing.roles.items():
             outputs[f"PublisherRole{name.title().replace('-', '')}"] = (role.role_arn, f"the role of publisher {name}")
@@ -101,13 +107,13 @@ class ChannelStack(cdk.Stack):
 
 
 class EdgeStack(cdk.Stack):
-    """What can only be in CloudFront's own region, for a channel that is elsewhere; comes after it."""
+    """What must be in CloudFront's region, for a deployment in another region; deployed after that."""
 
     def __init__(self, scope: Construct, *, configuration: Configuration, distribution_id: str) -> None:
         super().__init__(
             scope,
             f"{configuration.global_name}-edge",
-            description="Fairway: what CloudFront measures and logs",
+            description="Fairway: metrics and logs of CloudFront",
             env=cdk.Environment(account=configuration.account, region=EDGE_REGION),
             cross_region_references=True,
         )
@@ -119,13 +125,13 @@ class EdgeStack(cdk.Stack):
             alarms=alarms,
             log_group=logs.LogGroup.from_log_group_name(self, "AuthorizerLog", configuration.authorizer_log_name),
         )
-        watch_edge(self, configuration=configuration, alarms=alarms, distribution_id=distribution_id)
-        silence_redundant_dependencies(self)
-        acknowledge_providers(self)
+        monitor_edge(self, configuration=configuration, alarms=alarms, distribution_id=distribution_id)
+        suppress_redundant_dependencies(self)
+        suppress_cross_region_functions(self)
 
 
-def watch_edge(scope: Construct, *, configuration: Configuration, alarms: Alarms, distribution_id: str) -> None:
-    """Watch CloudFront, from its own region."""
+def monitor_edge(scope: Construct, *, configuration: Configuration, alarms: Alarms, distribution_id: str) -> None:
+    """Monitor CloudFront, in its own region."""
     EdgeMonitoring(scope, "EdgeMonitoring", alarms=alarms, distribution_id=distribution_id)
     if configuration.access_log:
         AccessLog(scope, "AccessLog", configuration=configuration, distribution_id=distribution_id)

@@ -1,7 +1,7 @@
-"""Delivery: CloudFront in front of the bucket, what it keeps and for how long, and the authorizer before it.
+"""Delivery: the CloudFront distribution of the bucket, its caching, and when the edge functions run.
 
-Owns cache rules, response headers and which function runs when. Who may read what, and which
-answers are kept for ever, is decided in lambdas/authorizer.
+Owns cache policies, response headers, and which function runs on which requests. Who may read what,
+and which responses are immutable, is decided in lambdas/authorizer.
 """
 
 from __future__ import annotations
@@ -12,20 +12,22 @@ from aws_cdk import aws_cloudfront as cloudfront
 from aws_cdk import aws_cloudfront_origins as origins
 from constructs import Construct
 
-from infra.acknowledging import acknowledge_rules
 from infra.config import Configuration
 from infra.edge_functions import make_edge_functions
+from infra.nag_suppressions import suppress_rules
 from infra.storage import Storage
+from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
+from lambdas.channel.names import EXTENSIONS
 
-ARTIFACT_PATTERNS = ("*.conda", "*.tar.bz2")
+ARTIFACT_PATTERNS = tuple(f"*{extension}" for extension in EXTENSIONS)
 SHARD_PATTERNS = ("*/shards/*",)
-ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # all that CloudFront would keep for 10 s
-ERROR_TTL = cdk.Duration.seconds(1)  # enough to break a stampede, too short to hide what was just published
+ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # CloudFront would cache each for 10 s
+ERROR_TTL = cdk.Duration.seconds(1)  # long enough against a stampede, too short to hide a new upload
 
-METADATA_TTL = cdk.Duration.seconds(30)
-IMMUTABLE_TTL = cdk.Duration.days(365)
+METADATA_TTL = cdk.Duration.seconds(METADATA_SECONDS)
+IMMUTABLE_TTL = cdk.Duration.seconds(IMMUTABLE_SECONDS)
 
-# Pages are static: no script, no frame, nothing from elsewhere.
+# Pages are static: no scripts, no frames, nothing from other origins.
 PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -39,7 +41,7 @@ class Delivery(Construct):
         super().__init__(scope, construct_id)
         self._configuration = configuration
         self.functions = make_edge_functions(self, configuration)
-        storage.allow_authorizing(self.functions.authorizer_role)
+        storage.grant_authorizer(self.functions.authorizer_role)
         self._origin = origins.S3BucketOrigin.with_origin_access_control(
             storage.bucket,
             origin_access_control=cloudfront.S3OriginAccessControl(
@@ -48,36 +50,39 @@ class Delivery(Construct):
                 origin_access_control_name=configuration.global_name,
                 signing=cloudfront.Signing.SIGV4_ALWAYS,
             ),
-            # LIST, so that S3 says 404 of a missing key; nothing lists, since the authorizer drops query
-            # strings and never passes "/".
+            # With LIST, S3 answers 404 for a missing key. No reader can list: the authorizer drops query strings
+            # and never forwards "/".
             origin_access_levels=[cloudfront.AccessLevel.READ, cloudfront.AccessLevel.LIST],
         )
-        asking = cloudfront.EdgeLambda(
+        authorizer = cloudfront.EdgeLambda(
             event_type=cloudfront.LambdaEdgeEventType.VIEWER_REQUEST,
             function_version=self.functions.authorizer.current_version,
         )
-        marking = cloudfront.EdgeLambda(
+        cache_control = cloudfront.EdgeLambda(
             event_type=cloudfront.LambdaEdgeEventType.ORIGIN_RESPONSE,
             function_version=self.functions.origin_response.current_version,
         )
         headers = self._make_headers()
-        metadata = self._describe_behaviour(
-            self._make_caching("Metadata", METADATA_TTL, compress=True), headers, [asking], compress=True
+        metadata = self._make_behaviour(
+            self._make_cache_policy("Metadata", METADATA_TTL, compress=True), headers, [authorizer], compress=True
         )
-        immutable = self._describe_behaviour(
-            self._make_caching("Immutable", IMMUTABLE_TTL, compress=False), headers, [asking, marking], compress=False
+        immutable = self._make_behaviour(
+            self._make_cache_policy("Immutable", IMMUTABLE_TTL, compress=False),
+            headers,
+            [authorizer, cache_control],
+            compress=False,
         )
         domain = configuration.domain
         self.distribution = cloudfront.Distribution(
             self,
             "Distribution",
             comment=f"Fairway: {configuration.name}",
-            default_root_object="index.html",  # "/" itself would ask the bucket for its listing
+            default_root_object="index.html",  # "/" would list the bucket
             default_behavior=metadata,
             additional_behaviors=dict.fromkeys((*ARTIFACT_PATTERNS, *SHARD_PATTERNS), immutable),
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
-            # With CloudFront's own certificate AWS sets this, and takes no word of ours.
+            # With CloudFront's own certificate, AWS sets this and ignores the setting.
             minimum_protocol_version=cloudfront.SecurityPolicyProtocol.TLS_V1_2_2021 if domain else None,
             domain_names=[domain] if domain else None,
             certificate=(
@@ -88,12 +93,12 @@ class Delivery(Construct):
         )
         storage.deny_serving_private_keys()
         self.channel_url = f"https://{domain or self.distribution.distribution_domain_name}"
-        self._acknowledge()
+        self._suppress_findings()
 
-    def _make_caching(self, name: str, ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
-        """Declare how long answers are kept where S3 says nothing, and under which key.
+    def _make_cache_policy(self, name: str, ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
+        """Declare a cache policy: its TTL applies to responses without Cache-Control.
 
-        The key is the path alone, as the authorizer leaves it: no credential, no cookie, no query string.
+        The cache key is the path as rewritten by the authorizer: no credential, no cookie, no query string.
         """
         return cloudfront.CachePolicy(
             self,
@@ -109,7 +114,7 @@ class Delivery(Construct):
             enable_accept_encoding_gzip=compress,
         )
 
-    def _describe_behaviour(
+    def _make_behaviour(
         self,
         caching: cloudfront.CachePolicy,
         headers: cloudfront.ResponseHeadersPolicy,
@@ -117,10 +122,10 @@ class Delivery(Construct):
         *,
         compress: bool,
     ) -> cloudfront.BehaviorOptions:
-        """Describe one way of serving.
+        """Return the options of a cache behaviour.
 
-        ``compress`` is for text. CloudFront goes by content type, and neither application/zstd nor
-        application/octet-stream is on its list.
+        ``compress`` applies to text. CloudFront decides by content type, and its list has neither
+        application/zstd nor application/octet-stream.
         """
         return cloudfront.BehaviorOptions(
             origin=self._origin,
@@ -130,27 +135,27 @@ class Delivery(Construct):
             compress=compress,
             edge_lambdas=functions,
             response_headers_policy=headers,
-            # Not a redirect: the credential would have crossed the wire in the clear by then.
+            # Not a redirect to https: the first request would have sent the credential in clear text.
             viewer_protocol_policy=cloudfront.ViewerProtocolPolicy.HTTPS_ONLY,
         )
 
     def _make_headers(self) -> cloudfront.ResponseHeadersPolicy:
-        """Declare headers for all that is served, whatever its status.
+        """Declare the headers of all responses, whatever their status.
 
-        Cache-Control is not among them: a policy can't tell a file from an error. Index files have one
-        of their own, the origin-response function sets that of artifacts and shards, and S3's errors
-        about index files have none: the edge keeps them for ``ERROR_TTL``, and clients ask again.
+        Cache-Control is not among them, because a policy can't tell files from errors. Outputs carry their
+        own, the origin-response function sets that of artifacts and shards, and S3's errors for outputs
+        have none: CloudFront caches those for ``ERROR_TTL``.
         """
         return cloudfront.ResponseHeadersPolicy(
             self,
             "Headers",
             response_headers_policy_name=self._configuration.global_name,
-            comment="Fairway: all that is served",
-            security_headers_behavior=self._describe_security(),
+            comment="Fairway: all responses",
+            security_headers_behavior=self._make_security_headers(),
         )
 
     @staticmethod
-    def _describe_security() -> cloudfront.ResponseSecurityHeadersBehavior:
+    def _make_security_headers() -> cloudfront.ResponseSecurityHeadersBehavior:
         return cloudfront.ResponseSecurityHeadersBehavior(
             content_security_policy=cloudfront.ResponseHeadersContentSecurityPolicy(
                 content_security_policy=PAGE_POLICY, override=True
@@ -159,7 +164,7 @@ class Delivery(Construct):
             frame_options=cloudfront.ResponseHeadersFrameOptions(
                 frame_option=cloudfront.HeadersFrameOption.DENY, override=True
             ),
-            # A page under /t/TOKEN/ must not tell the token to where its links lead.
+            # A page under /t/TOKEN/ must not send the token to the pages that it links to.
             referrer_policy=cloudfront.ResponseHeadersReferrerPolicy(
                 referrer_policy=cloudfront.HeadersReferrerPolicy.NO_REFERRER, override=True
             ),
@@ -168,19 +173,19 @@ class Delivery(Construct):
             ),
         )
 
-    def _acknowledge(self) -> None:
+    def _suppress_findings(self) -> None:
         reasons = {
             "Annotation::@aws-cdk/aws-cloudfront-origins:listBucketSecurityRisk": (
-                "the root object is set, and query strings reach the bucket from no behaviour"
+                "the root object is set, and no behaviour forwards query strings to the bucket"
             ),
-            "AwsSolutions-CFR1": "packages are for readers anywhere; where they are is no part of who they are",
-            "AwsSolutions-CFR2": "a firewall costs by the hour even when idle; the authorizer denies by default",
+            "AwsSolutions-CFR1": "access depends on credentials, not on the reader's country",
+            "AwsSolutions-CFR2": "a firewall costs money when idle; the authorizer denies by default",
             "AwsSolutions-CFR3": (
-                "the old log has the path, and with it tokens; access_log turns on the new one, without the path"
+                "the standard log contains paths, and with them tokens; the setting access_log has a log without paths"
             ),
         }
         if not self._configuration.domain:
             reasons["AwsSolutions-CFR4"] = (
-                "without a domain of one's own CloudFront's certificate is served, and AWS sets its TLS versions"
+                "without a custom domain, CloudFront's certificate is used, and AWS decides its TLS versions"
             )
-        acknowledge_rules(self.distribution, reasons)
+        suppress_rules(self.distribution, reasons)

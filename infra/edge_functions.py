@@ -1,11 +1,12 @@
-"""The functions that CloudFront runs: the authorizer, and what says how long answers may be kept.
+"""The functions that CloudFront runs: the authorizer, and the function that sets Cache-Control.
 
-Owns their roles, their log, and where they are: CloudFront takes functions from one region alone.
-When each runs is said in delivery.
+Owns their roles, their log, and their region: CloudFront accepts functions from us-east-1 only. Which
+function runs on which requests is in delivery.py.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -16,17 +17,15 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from infra import bundling
-from infra.acknowledging import acknowledge_patterns, acknowledge_rules, silence_redundant_dependencies
 from infra.config import EDGE_REGION, Configuration
-from infra.functions import find_architecture, find_runtime, make_log_group
-
-REFRESH_SECONDS = 30
-STALE_SECONDS = 900
+from infra.functions import function_architecture, function_runtime, make_log_group
+from infra.nag_suppressions import suppress_redundant_dependencies, suppress_rules, suppress_wildcards
+from lambdas.authorizer.settings import AuthorizerSettings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EdgeFunctions:
-    """Both functions, and what others need of them."""
+    """Both functions, the authorizer's role, and their log."""
 
     authorizer: cloudfront.experimental.EdgeFunction
     authorizer_role: iam.Role
@@ -36,20 +35,20 @@ class EdgeFunctions:
 
 def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeFunctions:
     """Declare both functions, from one zip."""
-    home = _find_home(scope, configuration)
-    # A function at the edge logs in the region it happens to run in, to a group of this name. It may
-    # not create groups: those would keep everything for ever. So its log is kept where a group is declared.
+    home = _home_stack(scope, configuration)
+    # A function at the edge writes to a log group of this name in the region where it runs. It may not
+    # create groups, whose retention would be unlimited: only regions with a declared group keep its log.
     name = configuration.authorizer_log_name
     log_group = make_log_group(home, "AuthorizerLog", configuration, name=name)
     log = log_group if home is scope else make_log_group(scope, "AuthorizerLog", configuration, name=name)
-    code = lambda_.Code.from_asset(str(bundling.build_authorizer(_describe_settings(configuration))))
+    code = lambda_.Code.from_asset(str(bundling.build_authorizer(dataclasses.asdict(_make_settings(configuration)))))
     authorizer_role = _make_role(home, "AuthorizerRole", configuration, "Fairway: the authorizer")
     return EdgeFunctions(
         authorizer=_make_function(
             scope,
             "Authorizer",
             configuration,
-            description="Fairway: decides who may read what",
+            description="Fairway: decides who may read which channels",
             handler="lambdas.authorizer.handler.handle_viewer_request",
             code=code,
             role=authorizer_role,
@@ -60,10 +59,10 @@ def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeF
             scope,
             "OriginResponse",
             configuration,
-            description="Fairway: says how long artifacts and shards may be kept",
+            description="Fairway: sets Cache-Control of artifacts and shards",
             handler="lambdas.authorizer.origin_response.handle_origin_response",
             code=code,
-            # Of its own: it may log, and that is all.
+            # A role of its own, which may only log.
             role=_make_role(home, "OriginResponseRole", configuration, "Fairway: sets Cache-Control"),
             log_group=log_group,
         ),
@@ -71,39 +70,37 @@ def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeF
     )
 
 
-def _find_home(scope: Construct, configuration: Configuration) -> Construct:
-    """Return where the functions' own things go: here, or a stack in the edge's region."""
+def _home_stack(scope: Construct, configuration: Configuration) -> Construct:
+    """Return the scope of roles and log group: this one, or a stack in the edge's region."""
     if configuration.region == EDGE_REGION:
         return scope
-    # EdgeFunction finds the stack by this name and puts the functions into it.
+    # EdgeFunction looks this stack up by its id and puts the functions into it.
     stack = cdk.Stack(
         cdk.Stage.of(scope),
-        _find_stack_id(configuration),
-        description="Fairway: the functions that CloudFront takes from this region alone",
+        _home_stack_id(configuration),
+        description="Fairway: the functions at the edge, which must be in this region",
         env=cdk.Environment(account=configuration.account, region=EDGE_REGION),
     )
-    silence_redundant_dependencies(stack)
+    suppress_redundant_dependencies(stack)
     return stack
 
 
-def _find_stack_id(configuration: Configuration) -> str:
+def _home_stack_id(configuration: Configuration) -> str:
     return f"{configuration.global_name}-authorizer"
 
 
-def _describe_settings(configuration: Configuration) -> dict[str, object]:
-    return {
-        "bucket": configuration.bucket_name,
-        "endpoint_url": configuration.endpoint_url,
-        "origin_domain": configuration.bucket_domain,
-        "public_channels": list(configuration.public_channels),
-        "refresh_seconds": REFRESH_SECONDS,
-        "region": configuration.region,
-        "stale_seconds": STALE_SECONDS,
-    }
+def _make_settings(configuration: Configuration) -> AuthorizerSettings:
+    return AuthorizerSettings(
+        bucket=configuration.bucket_name,
+        region=configuration.region,
+        origin_domain=configuration.bucket_domain,
+        public_channels=configuration.public_channels,
+        endpoint_url=configuration.endpoint_url,
+    )
 
 
 def _make_role(home: Construct, construct_id: str, configuration: Configuration, description: str) -> iam.Role:
-    """Declare the role of a function at the edge: so far it may write to the log."""
+    """Declare the role of a function at the edge, with permission to write to its log."""
     role = iam.Role(
         home,
         construct_id,
@@ -116,7 +113,7 @@ def _make_role(home: Construct, construct_id: str, configuration: Configuration,
     role.add_to_policy(
         iam.PolicyStatement(sid="Log", actions=["logs:CreateLogStream", "logs:PutLogEvents"], resources=[streams])
     )
-    acknowledge_patterns(role, [streams], "runs, and logs, in whichever region is near the reader")
+    suppress_wildcards(role, [streams], "the function runs, and logs, in the regions near its readers")
     return role
 
 
@@ -134,25 +131,25 @@ def _make_function(
     function = cloudfront.experimental.EdgeFunction(
         scope,
         construct_id,
-        stack_id=_find_stack_id(configuration),
+        stack_id=_home_stack_id(configuration),
         description=description,
         code=code,
         handler=handler,
-        runtime=find_runtime(configuration),
-        # Lambda@Edge has no arm64; an emulator runs it here.
-        architecture=find_architecture(configuration) if configuration.is_emulated else lambda_.Architecture.X86_64,
+        runtime=function_runtime(configuration),
+        # Lambda@Edge has no arm64; an emulator runs the function on this machine.
+        architecture=function_architecture(configuration) if configuration.is_emulated else lambda_.Architecture.X86_64,
         role=role,
         memory_size=128,
         timeout=cdk.Duration.seconds(5),
         log_group=log_group,
         logging_format=lambda_.LoggingFormat.JSON,
-        system_log_level_v2=lambda_.SystemLogLevel.WARN,  # not three lines for each request
-        # A version can't be deleted while CloudFront still has copies of it, which is for hours.
+        system_log_level_v2=lambda_.SystemLogLevel.WARN,  # at INFO, Lambda logs three lines for each request
+        # A version can't be deleted while CloudFront has replicas of it, which takes hours to end.
         current_version_options=lambda_.VersionOptions(
             removal_policy=cdk.RemovalPolicy.DESTROY if configuration.is_emulated else cdk.RemovalPolicy.RETAIN
         ),
     )
-    acknowledge_rules(
-        function.lambda_, {"AwsSolutions-L1": "the same Python as the indexer's: one version of the shared code"}
+    suppress_rules(
+        function.lambda_, {"AwsSolutions-L1": "the same Python version as the indexer, because they share code"}
     )
     return function

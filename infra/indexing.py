@@ -1,7 +1,7 @@
-"""Indexing: the queue, its dead letters, the indexer and the reconciler, and the bus that announces.
+"""Indexing: the queue and its dead-letter queue, the indexer and the reconciler, and the event bus.
 
-Owns how events reach the functions and what the functions are given. What they may do in the bucket
-is said in storage.py; what they do, in lambdas/indexer.
+Owns how events reach the functions, and the functions' environment. Their permissions on the bucket
+are in storage.py, their code is in lambdas/indexer.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra import bundling
-from infra.acknowledging import acknowledge_rules
 from infra.config import Configuration
-from infra.functions import find_architecture, find_runtime, find_target, grant_logging, make_log_group
+from infra.functions import function_architecture, function_runtime, grant_logging, make_log_group, zip_target
+from infra.nag_suppressions import suppress_rules
 
-RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # the most that Lambda gives
+RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # Lambda's maximum
 MAX_RECEIVES = 5
 MARGIN_SECONDS = 30
 NAMESPACE = "Fairway"  # of metrics
 
-_TRACING = ("xray:PutTelemetryRecords", "xray:PutTraceSegments")
-
 
 class Indexing(Construct):
-    """From a notification to an index."""
+    """The path from a notification to an index."""
 
     def __init__(
         self,
@@ -42,19 +40,33 @@ class Indexing(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._configuration = configuration
-        self.dead_letters = sqs.Queue(
+        self.dead_letters = self._make_dead_letters()
+        self.queue = self._make_queue()
+        self.bus = events.EventBus(self, "Events", description="Fairway: indexed and rejected uploads")
+        self.role = self._make_role(distribution_id)
+        self._environment = self._make_environment(distribution_id, channel_url)
+        self._code = lambda_.Code.from_asset(str(bundling.build_indexer(zip_target(configuration))))
+        self.indexer = self._make_indexer()
+        self.reconciler = self._make_reconciler()
+
+    def _make_dead_letters(self) -> sqs.Queue:
+        return sqs.Queue(
             self,
             "DeadLetters",
             retention_period=cdk.Duration.days(14),
             encryption=sqs.QueueEncryption.SQS_MANAGED,
-            enforce_ssl=not configuration.is_emulated,
+            enforce_ssl=not self._configuration.is_emulated,
         )
-        self.queue = sqs.Queue(
+
+    def _make_queue(self) -> sqs.Queue:
+        """Declare the queue, which accepts messages from the bucket alone."""
+        configuration = self._configuration
+        queue = sqs.Queue(
             self,
             "Queue",
-            # Hardly more than the function's time: what a function that died had in hand comes again soon.
-            # AWS advises six times as much, against messages that run out while the function is throttled;
-            # the event source's bound on concurrency keeps it from that, and running twice does no harm.
+            # Little more than the function's timeout, so that the messages of a crashed run are redelivered soon.
+            # AWS advises six times the timeout, because messages may expire while the function is throttled.
+            # The event source's maximum concurrency prevents that, and indexing twice is harmless.
             visibility_timeout=cdk.Duration.seconds(
                 configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
             ),
@@ -63,29 +75,30 @@ class Indexing(Construct):
             enforce_ssl=not configuration.is_emulated,
             dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=MAX_RECEIVES),
         )
-        self.queue.add_to_resource_policy(
+        queue.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="TheBucketNotifies",
+                sid="AllowBucketNotifications",
                 principals=[iam.ServicePrincipal("s3.amazonaws.com")],
                 actions=["sqs:SendMessage"],
-                resources=[self.queue.queue_arn],
+                resources=[queue.queue_arn],
                 conditions={
                     "ArnEquals": {"aws:SourceArn": f"arn:aws:s3:::{configuration.bucket_name}"},
                     "StringEquals": {"aws:SourceAccount": configuration.account},
                 },
             )
         )
-        self.bus = events.EventBus(self, "Announcements", description="Fairway tells what was indexed and refused")
-        self.role = self._make_role(distribution_id)
-        self._environment = self._describe_environment(distribution_id, channel_url)
-        self._code = lambda_.Code.from_asset(str(bundling.build_indexer(find_target(configuration))))
-        self.indexer = self._make_function(
+        return queue
+
+    def _make_indexer(self) -> lambda_.Function:
+        """Declare the function that runs for batches of messages."""
+        configuration = self._configuration
+        indexer = self._make_function(
             "Indexer",
             "handle_queue",
             cdk.Duration.seconds(configuration.indexer_timeout_seconds),
-            "Fairway: indexes what is uploaded to the bucket",
+            "Fairway: indexes uploads",
         )
-        self.indexer.add_event_source(
+        indexer.add_event_source(
             event_sources.SqsEventSource(
                 self.queue,
                 batch_size=configuration.batch_artifacts,
@@ -94,27 +107,27 @@ class Indexing(Construct):
                 report_batch_item_failures=True,
             )
         )
-        self.reconciler = self._make_function(
+        return indexer
+
+    def _make_reconciler(self) -> lambda_.Function:
+        """Declare the function that runs daily."""
+        reconciler = self._make_function(
             "Reconciler",
             "handle_schedule",
             RECONCILER_TIMEOUT,
-            "Fairway: once a day, makes the index say what is there",
+            "Fairway: reconciles every channel with the bucket once a day",
         )
+        all_channels = events.RuleTargetInput.from_object({})
         events.Rule(
             self,
             "Daily",
             schedule=events.Schedule.rate(cdk.Duration.days(1)),
-            targets=[
-                targets.LambdaFunction(
-                    self.reconciler,
-                    event=events.RuleTargetInput.from_object({}),  # all channels
-                    retry_attempts=2,
-                )
-            ],
+            targets=[targets.LambdaFunction(reconciler, event=all_channels, retry_attempts=2)],
         )
+        return reconciler
 
     def _make_role(self, distribution_id: str) -> iam.Role:
-        """One role for both functions: they run the same code over the same keys."""
+        """Declare one role for both functions: they run the same code on the same keys."""
         role = iam.Role(
             self,
             "IndexerRole",
@@ -123,24 +136,20 @@ class Indexing(Construct):
         )
         role.add_to_policy(
             iam.PolicyStatement(
-                sid="DropWhatIsOutdated",
+                sid="Invalidate",
                 actions=["cloudfront:CreateInvalidation"],
                 resources=[f"arn:aws:cloudfront::{self._configuration.account}:distribution/{distribution_id}"],
             )
         )
         role.add_to_policy(
-            iam.PolicyStatement(sid="Remind", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
+            iam.PolicyStatement(sid="Requeue", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
         )
         role.add_to_policy(
-            iam.PolicyStatement(sid="Announce", actions=["events:PutEvents"], resources=[self.bus.event_bus_arn])
-        )
-        role.add_to_policy(iam.PolicyStatement(sid="Trace", actions=list(_TRACING), resources=["*"]))
-        acknowledge_rules(
-            role, {"AwsSolutions-IAM5[Resource::*]": "X-Ray knows no resources: its actions take * alone"}
+            iam.PolicyStatement(sid="PutEvents", actions=["events:PutEvents"], resources=[self.bus.event_bus_arn])
         )
         return role
 
-    def _describe_environment(self, distribution_id: str, channel_url: str) -> dict[str, str]:
+    def _make_environment(self, distribution_id: str, channel_url: str) -> dict[str, str]:
         configuration = self._configuration
         environment = {
             "FAIRWAY_BUCKET": configuration.bucket_name,
@@ -157,8 +166,7 @@ class Indexing(Construct):
         }
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
-            environment["FAIRWAY_DEFERRAL_SECONDS"] = "5"  # people wait for it
-            environment["POWERTOOLS_TRACE_DISABLED"] = "true"  # no X-Ray listens there
+            environment["FAIRWAY_DEFERRAL_SECONDS"] = "5"  # a person waits for it
         return environment
 
     def _make_function(self, name: str, handler: str, timeout: cdk.Duration, description: str) -> lambda_.Function:
@@ -171,21 +179,21 @@ class Indexing(Construct):
             description=description,
             code=self._code,
             handler=f"lambdas.indexer.handler.{handler}",
-            runtime=find_runtime(configuration),
-            architecture=find_architecture(configuration),
+            runtime=function_runtime(configuration),
+            architecture=function_architecture(configuration),
             role=self.role,
             environment=self._environment,
             memory_size=configuration.indexer_memory_mib,
             timeout=timeout,
             log_group=log_group,
-            tracing=lambda_.Tracing.DISABLED if configuration.is_emulated else lambda_.Tracing.ACTIVE,
-            # The indexer reminds itself through its queue. Whoever is reminded of a subdir reminds nobody of
-            # it, but may of others in the same batch: where Lambda saw 16 in a row, it would drop messages.
+            # The indexer requeues deferred outputs in its own queue. Lambda would take 16 such messages in a row
+            # for an endless loop and drop them. There is no loop: a run that writes a subdir's deferred outputs
+            # requeues only other subdirs of its batch.
             # https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
             recursive_loop=lambda_.RecursiveLoop.ALLOW,
         )
-        acknowledge_rules(
+        suppress_rules(
             function,
-            {"AwsSolutions-L1": "the zip carries wheels for one Python; a newer one comes with a new lock"},
+            {"AwsSolutions-L1": "the zip contains wheels for this Python version; another needs a new lock"},
         )
         return function

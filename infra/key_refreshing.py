@@ -1,8 +1,7 @@
 """KeyRefreshing: the scheduled function that refreshes issuers' public keys in the access document.
 
-Owns its schedule, its log and what it is given. What it may do in the bucket is said in storage.py.
-The first deployment runs it once, to write an empty access document where there is none: without
-one, the authorizer answers 503.
+Owns its schedule, log and environment; its permissions on the bucket are in storage.py. The first
+deployment runs it once, to create an empty access document: without one, the authorizer answers 503.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from aws_cdk import aws_lambda as lambda_
 from constructs import Construct, IConstruct
 
 from infra import bundling
-from infra.acknowledging import acknowledge_rules
 from infra.config import Configuration
-from infra.functions import find_architecture, find_runtime, grant_logging, make_log_group
+from infra.functions import function_architecture, function_runtime, grant_logging, make_log_group
+from infra.nag_suppressions import suppress_rules
 
-EVERY = cdk.Duration.hours(1)
+REFRESH_INTERVAL = cdk.Duration.hours(1)
 
 
 class KeyRefreshing(Construct):
@@ -38,34 +37,34 @@ class KeyRefreshing(Construct):
         environment = {"FAIRWAY_BUCKET": configuration.bucket_name}
         if configuration.endpoint_url is not None:
             environment["AWS_ENDPOINT_URL"] = configuration.endpoint_url
-        # AWS's runtime has boto3; the interpreter that an emulator runs functions in need not.
-        carried = bundling.find_host() if configuration.is_emulated else None
+        # AWS's runtime has boto3; the interpreter in which an emulator runs functions may not.
+        boto3_target = bundling.host_target() if configuration.is_emulated else None
         self.key_refresher = lambda_.Function(
             self,
             "KeyRefresher",
-            description="Fairway: checks the access document, and refreshes the keys of issuers in it",
-            code=lambda_.Code.from_asset(str(bundling.build_key_refresher(carried))),
+            description="Fairway: checks the access document and refreshes issuers' keys in it",
+            code=lambda_.Code.from_asset(str(bundling.build_key_refresher(boto3_target))),
             handler="lambdas.key_refresher.handler.handle_event",
-            runtime=find_runtime(configuration),
-            architecture=find_architecture(configuration),
+            runtime=function_runtime(configuration),
+            architecture=function_architecture(configuration),
             role=self.role,
             environment=environment,
             memory_size=256,
             timeout=cdk.Duration.minutes(2),
             log_group=self.log,
         )
-        acknowledge_rules(
-            self.key_refresher, {"AwsSolutions-L1": "the same Python as the indexer's: one version of the shared code"}
+        suppress_rules(
+            self.key_refresher, {"AwsSolutions-L1": "the same Python version as the indexer, because they share code"}
         )
         events.Rule(
             self,
             "Hourly",
-            schedule=events.Schedule.rate(EVERY),
+            schedule=events.Schedule.rate(REFRESH_INTERVAL),
             targets=[targets.LambdaFunction(self.key_refresher, retry_attempts=0)],  # the next hour tries again
         )
 
     def run_at_deployment(self, *after: IConstruct) -> None:
-        """Have CloudFormation call the key refresher once all of these are there."""
+        """Have CloudFormation call the key refresher once, after these constructs were created."""
         first_run = cdk.CustomResource(
             self,
             "AccessDocument",

@@ -1,7 +1,6 @@
-"""Monitoring: what a person should be told of, and where to look first.
+"""Monitoring: alarms, the dashboard, alarm mail, and CloudFront's access log.
 
-Owns alarms, the dashboard, the mail, and CloudFront's access log. An alarm here is something that
-needs a person; what heals by itself is on the dashboard alone.
+An alarm means that a person has to act. What recovers by itself is on the dashboard only.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ from constructs import Construct
 from infra.config import EDGE_REGION, Configuration
 from infra.functions import make_log_group
 from infra.indexing import NAMESPACE, Indexing
-from infra.key_refreshing import EVERY, KeyRefreshing
+from infra.key_refreshing import REFRESH_INTERVAL, KeyRefreshing
+from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 
-ISSUERS_UNAVAILABLE = "issuers-unavailable"  # the code that the key refresher logs
-
-# Of what CloudFront knows of a request, all but what could hold a token or says where it leads: no
-# cs-uri-stem (a token may be in the path), cs-uri-query, cs(Referer), cs(Cookie), x-host-header.
+# All fields that CloudFront offers, except those that may contain a token (cs-uri-stem, cs-uri-query,
+# cs(Referer), cs(Cookie)) or a host name (x-host-header).
 ACCESS_LOG_FIELDS = (
     "date",
     "time",
@@ -54,20 +52,20 @@ _FIVE_MINUTES = cdk.Duration.minutes(5)
 
 
 class Alarms(Construct):
-    """Alarms of one region, and whom they mail."""
+    """The alarms of one region, and their mail topic."""
 
     def __init__(self, scope: Construct, construct_id: str, *, configuration: Configuration) -> None:
         super().__init__(scope, construct_id)
         self.alarms: list[cloudwatch.Alarm] = []
         self._topic = self._make_topic(configuration) if configuration.alarm_email else None
 
-    def add(self, name: str, metric: cloudwatch.IMetric, *, above: float, what: str, periods: int = 1) -> None:
-        """Alarm when a metric is above a number for so many periods; silence is good news."""
+    def add(self, name: str, metric: cloudwatch.IMetric, *, above: float, message: str, periods: int = 1) -> None:
+        """Add an alarm for a metric above a threshold for a number of periods; missing data is no alarm."""
         alarm = cloudwatch.Alarm(
             self,
             name,
             metric=metric,
-            alarm_description=f"Fairway: {what}",
+            alarm_description=f"Fairway: {message}",
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             threshold=above,
             evaluation_periods=periods,
@@ -81,10 +79,10 @@ class Alarms(Construct):
     def _make_topic(self, configuration: Configuration) -> sns.Topic:
         topic = sns.Topic(self, "Mail", display_name=f"Fairway {configuration.name}", enforce_ssl=True)
         topic.add_subscription(subscriptions.EmailSubscription(str(configuration.alarm_email)))
-        # With a policy of its own (for TLS), a topic no longer trusts its account's alarms by default.
+        # The policy that enforces TLS replaces the default one, which would allow the account's alarms.
         topic.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="AlarmsMail",
+                sid="AllowAlarms",
                 principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
                 actions=["sns:Publish"],
                 resources=[topic.topic_arn],
@@ -95,7 +93,7 @@ class Alarms(Construct):
 
 
 class Monitoring(Construct):
-    """What indexing does, in the region of the bucket."""
+    """Alarms and the dashboard, in the bucket's region."""
 
     def __init__(
         self,
@@ -109,63 +107,101 @@ class Monitoring(Construct):
         distribution_id: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        waiting = indexing.queue.metric_approximate_number_of_messages_visible(
-            period=_FIVE_MINUTES, statistic="Maximum"
+        queue, dead_letters = indexing.queue, indexing.dead_letters
+        waiting = queue.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES, statistic="Maximum")
+        oldest = queue.metric_approximate_age_of_oldest_message(period=_FIVE_MINUTES, statistic="Maximum")
+        dead = dead_letters.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES, statistic="Maximum")
+        errors = [
+            indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum"),
+            indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum"),
+            key_refreshing.key_refresher.metric_errors(period=REFRESH_INTERVAL, statistic="Sum"),
+        ]
+        self._configuration = configuration
+        self._add_alarms(
+            alarms,
+            dead=dead,
+            oldest=oldest,
+            errors=errors,
+            unreachable=self._count_unreachable_issuers(key_refreshing.log),
         )
-        oldest = indexing.queue.metric_approximate_age_of_oldest_message(period=_FIVE_MINUTES, statistic="Maximum")
-        dead = indexing.dead_letters.metric_approximate_number_of_messages_visible(
-            period=_FIVE_MINUTES, statistic="Maximum"
-        )
-        errors = indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
-        misses = indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum")
-        unfit = key_refreshing.key_refresher.metric_errors(period=EVERY, statistic="Sum")
-        stale = self._count_unreachable_issuers(configuration, key_refreshing.log)
-        refused = _count_of_ours("RejectedUploads", configuration)
-        alarms.add("DeadLetters", dead, above=0, what="uploads could not be indexed; redrive them once mended")
-        alarms.add("IndexerErrors", errors, above=0, what="the indexer crashed or ran out of time")
-        alarms.add("ReconcilerErrors", misses, above=0, what="the daily repair did not finish")
-        # Longer than one retry takes, or else each retry would alarm.
-        alarms.add("OldestMessage", oldest, above=3600, what="an upload has waited for more than an hour")
-        # The authorizer tells too, but in the region near its reader: here it is seen wherever readers are.
-        alarms.add("KeyRefresherErrors", unfit, above=0, what="the access document is missing, or can't be understood")
-        # Keys are believed for a week; an issuer that does not answer for an hour is nothing yet.
-        alarms.add("IssuersUnavailable", stale, above=3, what="an issuer's keys could not be refreshed for hours")
-        alarms.add("RejectedUploads", refused, above=0, what="an upload was refused: fairway rejected list")
-
-        dashboard = cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            dashboard_name=configuration.global_name,
-            default_interval=cdk.Duration.days(1),
-        )
-        artifacts = ("IndexedArtifacts", "RemovedArtifacts", "RejectedUploads")
-        counts = [_count_of_ours(name, configuration) for name in artifacts]
-        swaps = [_count_of_ours(name, configuration) for name in ("Commits", "CommitConflicts")]
         durations = [
             indexing.indexer.metric_duration(period=_FIVE_MINUTES, statistic=statistic, label=statistic)
             for statistic in ("p50", "p99", "Maximum")
         ]
-        dashboard.add_widgets(
-            cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms.alarms), width=24, height=2)
-        )
-        dashboard.add_widgets(
+        self._add_dashboard(
+            alarms,
             _graph("Queue", [waiting, dead], right=[oldest]),
-            _graph("Artifacts", counts),
-            _graph("Commits", swaps),
-        )
-        dashboard.add_widgets(
+            _graph("Artifacts", self._count("IndexedArtifacts", "RemovedArtifacts", "RejectedUploads")),
+            _graph("Commits", self._count("Commits", "CommitConflicts")),
             _graph("Indexer (ms)", durations),
-            _graph("Errors", [errors, misses, unfit]),
+            _graph("Errors", errors),
             _graph(
                 "Edge",
-                [_count_of_edge("Requests", distribution_id, "Sum")],
-                right=[_count_of_edge(f"{kind}ErrorRate", distribution_id, "Average") for kind in ("4xx", "5xx")],
+                [_cloudfront_metric("Requests", distribution_id, "Sum")],
+                right=[_cloudfront_metric(f"{kind}ErrorRate", distribution_id, "Average") for kind in ("4xx", "5xx")],
             ),
         )
 
-    def _count_unreachable_issuers(self, configuration: Configuration, log_group: logs.ILogGroup) -> cloudwatch.Metric:
-        """Count the runs in which some issuer did not answer."""
-        name = f"IssuersUnavailable-{configuration.global_name}"
+    def _add_alarms(
+        self,
+        alarms: Alarms,
+        *,
+        dead: cloudwatch.Metric,
+        oldest: cloudwatch.Metric,
+        errors: list[cloudwatch.Metric],
+        unreachable: cloudwatch.Metric,
+    ) -> None:
+        """Add the alarms; ``errors`` are those of the indexer, the reconciler and the key refresher."""
+        indexer, reconciler, key_refresher = errors
+        (rejected,) = self._count("RejectedUploads")
+        alarms.add(
+            "DeadLetters",
+            dead,
+            above=0,
+            message="uploads could not be indexed; fix the cause, then redrive the dead-letter queue",
+        )
+        alarms.add("IndexerErrors", indexer, above=0, message="the indexer crashed or timed out")
+        alarms.add("ReconcilerErrors", reconciler, above=0, message="the daily reconciliation failed")
+        # Longer than a retry takes, so that a single retry raises no alarm.
+        alarms.add("OldestMessage", oldest, above=3600, message="an upload has been waiting for more than an hour")
+        # The authorizer logs these failures in the regions of its readers; this alarm sees them for all readers.
+        alarms.add("KeyRefresherErrors", key_refresher, above=0, message="the access document is missing or malformed")
+        # Keys are trusted for a week, so an issuer that does not answer for an hour is no problem yet.
+        alarms.add(
+            "IssuersUnavailable", unreachable, above=3, message="an issuer's keys could not be refreshed for hours"
+        )
+        alarms.add("RejectedUploads", rejected, above=0, message="an upload was rejected; see 'fairway rejected list'")
+
+    def _add_dashboard(self, alarms: Alarms, *graphs: cloudwatch.GraphWidget) -> None:
+        """Add a dashboard: the state of the alarms, then three graphs a row."""
+        dashboard = cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            dashboard_name=self._configuration.global_name,
+            default_interval=cdk.Duration.days(1),
+        )
+        dashboard.add_widgets(
+            cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms.alarms), width=24, height=2)
+        )
+        for start in range(0, len(graphs), 3):
+            dashboard.add_widgets(*graphs[start : start + 3])
+
+    def _count(self, *names: str) -> list[cloudwatch.Metric]:
+        """Return metrics that the indexer emits."""
+        return [
+            cloudwatch.Metric(
+                namespace=NAMESPACE,
+                metric_name=name,
+                dimensions_map={"service": self._configuration.service},
+                period=_FIVE_MINUTES,
+                statistic="Sum",
+            )
+            for name in names
+        ]
+
+    def _count_unreachable_issuers(self, log_group: logs.ILogGroup) -> cloudwatch.Metric:
+        """Count the runs in which an issuer did not answer."""
+        name = f"IssuersUnavailable-{self._configuration.global_name}"
         logs.MetricFilter(
             self,
             "IssuersUnavailable",
@@ -179,24 +215,24 @@ class Monitoring(Construct):
 
 
 class EdgeMonitoring(Construct):
-    """What CloudFront does; its numbers are kept in one region alone."""
+    """The alarm on CloudFront's metrics, which exist in us-east-1 only."""
 
     def __init__(self, scope: Construct, construct_id: str, *, alarms: Alarms, distribution_id: str) -> None:
         super().__init__(scope, construct_id)
         alarms.add(
             "ServerErrors",
-            _count_of_edge("5xxErrorRate", distribution_id, "Average", region=None),
+            _cloudfront_metric("5xxErrorRate", distribution_id, "Average", region=None),
             above=1,  # percent
             periods=2,
-            what="the authorizer or the bucket does not answer readers",
+            message="the authorizer or the bucket does not answer readers",
         )
 
 
 class AuthorizerMonitoring(Construct):
-    """What the edge's functions say of themselves in one region: a failure, or an unreadable access document.
+    """The alarm on failures that the edge functions log in one region.
 
-    They log where they run, near their readers, and two regions at most are watched so: what the access
-    document is like, the key refresher looks at every hour too.
+    They log in the regions of their readers, and at most two regions have an alarm. Therefore the key
+    refresher checks the access document every hour, too.
     """
 
     def __init__(
@@ -223,12 +259,12 @@ class AuthorizerMonitoring(Construct):
             "AuthorizerFailures",
             cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=_FIVE_MINUTES, statistic="Sum"),
             above=0,
-            what="a function at the edge failed, or can't read or understand the access document",
+            message="an edge function failed, or the access document is unreadable or malformed",
         )
 
 
 class AccessLog(Construct):
-    """Who read how much, and with what answer: without the path, since a token may be in it."""
+    """CloudFront's access log, without paths, because a path may contain a token."""
 
     def __init__(
         self, scope: Construct, construct_id: str, *, configuration: Configuration, distribution_id: str
@@ -257,20 +293,10 @@ class AccessLog(Construct):
             delivery_destination_arn=destination.attr_arn,
             record_fields=list(ACCESS_LOG_FIELDS),
         )
-        delivery.add_resource_dependency(source)  # named, not referred to
+        delivery.add_resource_dependency(source)  # the delivery names the source without a reference
 
 
-def _count_of_ours(name: str, configuration: Configuration) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace=NAMESPACE,
-        metric_name=name,
-        dimensions_map={"service": configuration.service},
-        period=_FIVE_MINUTES,
-        statistic="Sum",
-    )
-
-
-def _count_of_edge(
+def _cloudfront_metric(
     name: str, distribution_id: str, statistic: str, *, region: str | None = EDGE_REGION
 ) -> cloudwatch.Metric:
     return cloudwatch.Metric(

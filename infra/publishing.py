@@ -1,6 +1,6 @@
-"""Publishing: a role for each publisher, taken by people, machines, or CI jobs that prove who they are.
+"""Publishing: a role for each publisher, assumed by AWS principals or by CI jobs with identity tokens.
 
-Owns who may take a role. What a role may do in the bucket is said in storage.py.
+Owns who may assume a role; its permissions on the bucket are in storage.py.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Publishing(Construct):
         self._configuration = configuration
         workloads = [workload for publisher in configuration.publishers for workload in publisher.workloads]
         self._providers = {
-            issuer: self._find_provider(issuer, workloads) for issuer in sorted({each.issuer for each in workloads})
+            issuer: self._provider_arn(issuer, workloads) for issuer in sorted({each.issuer for each in workloads})
         }
         self.roles = {publisher.name: self._make_role(publisher) for publisher in configuration.publishers}
         for publisher in configuration.publishers:
-            storage.allow_publishing(self.roles[publisher.name], publisher)
+            storage.grant_publisher(self.roles[publisher.name], publisher)
 
-    def _find_provider(self, issuer: str, workloads: list[Workload]) -> str:
-        """Return the ARN of the issuer's provider; an account has one for each issuer, whoever made it."""
+    def _provider_arn(self, issuer: str, workloads: list[Workload]) -> str:
+        """Return the ARN of the issuer's provider; an account can have only one for each issuer."""
         if issuer in self._configuration.existing_oidc_providers:
             provider = issuer.removeprefix("https://")
             return f"arn:aws:iam::{self._configuration.account}:oidc-provider/{provider}"
@@ -40,17 +40,17 @@ class Publishing(Construct):
         ).oidc_provider_arn
 
     def _make_role(self, publisher: Publisher) -> iam.Role:
-        takers: list[iam.PrincipalBase] = [iam.ArnPrincipal(arn) for arn in publisher.principals]
-        takers += [self._describe_workload(workload) for workload in publisher.workloads]
+        principals: list[iam.PrincipalBase] = [iam.ArnPrincipal(arn) for arn in publisher.principals]
+        principals += [self._make_principal(workload) for workload in publisher.workloads]
         return iam.Role(
             self,
             f"Publisher-{publisher.name}",
-            assumed_by=iam.CompositePrincipal(*takers),
+            assumed_by=iam.CompositePrincipal(*principals),
             description=f"Fairway: publishes to {', '.join(publisher.channels)}"[:1000],
             max_session_duration=cdk.Duration.hours(1),
         )
 
-    def _describe_workload(self, workload: Workload) -> iam.WebIdentityPrincipal:
+    def _make_principal(self, workload: Workload) -> iam.WebIdentityPrincipal:
         return iam.WebIdentityPrincipal(
             self._providers[workload.issuer],
             {

@@ -1,11 +1,11 @@
-"""Storage: the bucket that is the database, and every right that anybody has in it.
+"""Storage: the bucket, and every permission on it.
 
-Owns versions, encryption, lifecycle, notifications, and the bucket's and its users' policies, so
-that one page answers who may touch which key. Knows nothing of functions or of CloudFront but their
-names.
+Owns versioning, encryption, lifecycle, notifications, the bucket policy, and the roles' policies on
+the bucket, so that this module answers which role may touch which key. Knows of functions and of
+CloudFront only their names.
 
-In S3's policies ``*`` matches ``/`` too, and a channel's pattern could reach below ``.fairway/``:
-hence the denials, which win over any grant.
+In S3 policies ``*`` also matches ``/``, so that a channel's pattern could match keys below
+``.fairway/``. Therefore the denials: a denial overrides any grant.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.acknowledging import acknowledge_patterns, acknowledge_rules
 from infra.config import Configuration, Publisher
 from lambdas.channel.artifact_kinds import extensions
+from infra.nag_suppressions import suppress_rules, suppress_wildcards
 from lambdas.channel.errors import UsageError
 from lambdas.channel.layout import (
     ACCESS_KEY,
@@ -32,15 +32,15 @@ from lambdas.channel.layout import (
     REJECTED_PREFIX,
 )
 
-NOTIFIED_SUFFIXES = (*extensions, ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
+NOTIFIED_SUFFIXES = (*extensions(), ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
 NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 
 _READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
 _WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 
-# What the indexer makes; it never writes an artifact, nor who may read what.
-_INDEX_KEYS = (
+# The indexer writes its outputs and its private documents, but no artifact and no access document.
+_WRITTEN_BY_INDEXER = (
     "*/*/repodata*.json*",
     "*/*/current_repodata.json*",
     "*/*/repodata_shards.msgpack.zst",
@@ -59,22 +59,22 @@ _INDEX_KEYS = (
     f"{PRIVATE_PREFIX}tables/*",
     f"{REJECTED_PREFIX}*",
 )
-# What it sets aside, with all versions: the earlier upload under the same name is current again.
-# At any depth, and in capitals: what is named like an artifact is set aside wherever it was uploaded to.
-_UPLOADED_KEYS = tuple(f"*{suffix}" for each in NOTIFIED_SUFFIXES for suffix in (each, each.upper()))
-_PERISHABLE_KEYS = (
+# Rejected uploads are moved to the quarantine version by version, so that the previous upload of the same
+# name is current again. Uploads are rejected at any depth, and with extensions in upper case, too.
+_UPLOADS = tuple(f"*{suffix}" for each in NOTIFIED_SUFFIXES for suffix in (each, each.upper()))
+_DELETED_BY_INDEXER = (
     "*/*/shards/*",
     "*/*/repodata_from_packages.json*",
     f"{PRIVATE_PREFIX}cards/*",
     f"{REJECTED_PREFIX}*",
 )
 
-# What publishers may read of what is kept about their channels: ``fairway status`` does.
-_LEGIBLE = {"LookAtCards": f"{PRIVATE_PREFIX}cards/", "LookAtRefusals": REJECTED_PREFIX}
-_FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's name; what is private begins otherwise
+# The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.
+_READABLE_BY_PUBLISHERS = {"ReadCards": f"{PRIVATE_PREFIX}cards/", "ReadRejections": REJECTED_PREFIX}
+_FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's name; private keys begin with another
 
-# A role's own policies may have 10,240 characters. The CDK moves what is beyond into managed ones, of
-# 6,144 each, statement by statement: the first is the role's own, and each of the others must fit there.
+# A role's inline policies may have 10,240 characters. The CDK moves statements that don't fit into managed
+# policies of 6,144 characters each. The first statement stays inline, and each of the others must fit there.
 _MAX_UPLOAD_CHARS = 7000
 _MAX_STATEMENT_CHARS = 5500
 
@@ -91,11 +91,11 @@ class Storage(Construct):
             "Bucket",
             bucket_name=configuration.bucket_name,
             versioned=True,
-            # Not KMS: only so is the ETag of a simple upload its md5, which saves reading the artifact.
+            # Not KMS: with SSE-S3, the ETag of a simple upload is its MD5, which saves reading the artifact.
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=not emulated,  # the emulator speaks plain HTTP, and the policy rightly refuses that
+            enforce_ssl=not emulated,  # the emulator speaks plain HTTP
             minimum_tls_version=None if emulated else 1.2,
             removal_policy=cdk.RemovalPolicy.DESTROY if emulated else cdk.RemovalPolicy.RETAIN,
             lifecycle_rules=[
@@ -110,17 +110,16 @@ class Storage(Construct):
                 ),
             ],
         )
-        acknowledge_rules(
-            self.bucket,
-            {"AwsSolutions-S1": "readers come through CloudFront, and its log is a setting"},
+        suppress_rules(
+            self.bucket, {"AwsSolutions-S1": "readers use CloudFront, whose access log is the setting access_log"}
         )
 
     def notify(self, queue: sqs.IQueue) -> None:
-        """Send the queue a message for each artifact, attestation or patch that comes or goes."""
+        """Send the queue a message for each artifact, attestations file or patch file that is uploaded or deleted."""
         bucket = self.bucket.node.default_child
-        if not isinstance(bucket, s3.CfnBucket):  # what the CDK makes of a Bucket
+        if not isinstance(bucket, s3.CfnBucket):  # a Bucket has no other default child
             raise TypeError(type(bucket))
-        # Declared on the bucket itself: the CDK's own way takes a function with rights on every bucket.
+        # Declared on the bucket resource: the CDK would deploy a function with permissions on every bucket.
         bucket.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
             queue_configurations=[
                 s3.CfnBucket.QueueConfigurationProperty(
@@ -136,49 +135,52 @@ class Storage(Construct):
                 for event in NOTIFIED_EVENTS
             ]
         )
-        # S3 tries the queue when it is told of it, so the queue's policy must stand by then.
+        # S3 sends a test message when notifications are configured, so the queue's policy must exist by then.
         self.bucket.node.add_dependency(queue.node.find_child("Policy"))
 
-    def allow_indexing(self, role: iam.Role) -> None:
-        """Let the indexer read everything but the access rules and their history, and write and delete its own."""
+    def grant_indexer(self, role: iam.Role) -> None:
+        """Allow the indexer to read everything but the access document, and to write and delete its own keys.
+
+        It may also delete uploads, because it moves rejected ones to the quarantine.
+        """
         reading = [self._arn("*")]
-        deleting = [self._arn(key) for key in (*_UPLOADED_KEYS, *_PERISHABLE_KEYS)]
-        writing = [self._arn(key) for key in _INDEX_KEYS]
-        uploaded = [self._arn(key) for key in _UPLOADED_KEYS]
-        self._allow(role, "Look", _READING, reading)
+        deleting = [self._arn(key) for key in (*_UPLOADS, *_DELETED_BY_INDEXER)]
+        writing = [self._arn(key) for key in _WRITTEN_BY_INDEXER]
+        uploads = [self._arn(key) for key in _UPLOADS]
+        self._allow(role, "Read", _READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
-        self._allow(role, "WriteIndex", _WRITING, writing)
+        self._allow(role, "Write", _WRITING, writing)
         self._allow(role, "Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], deleting)
-        # What is set aside is copied, and a copy takes the upload's tags along.
-        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploaded)
+        # A rejected upload is copied to the quarantine, and S3 copies its tags, too.
+        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploads)
         self._allow(role, "CopyTags", ["s3:PutObjectTagging"], [self._arn(f"{REJECTED_PREFIX}*")])
         self._deny(
             role,
-            "NeverTouchAccessRules",
+            "DenyAccessDocument",
             [*_READING, *_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
             [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")],
         )
-        acknowledge_patterns(
-            role, {*reading, *writing, *deleting}, "keys contain channel, subdir and filename, which nobody knows yet"
+        suppress_wildcards(
+            role, {*reading, *writing, *deleting}, "channels, subdirs and filenames are not known at deployment"
         )
 
-    def allow_authorizing(self, role: iam.Role) -> None:
-        """Let the authorizer read one object."""
-        self._allow(role, "ReadAccessRules", ["s3:GetObject"], [self._arn(ACCESS_KEY)])
+    def grant_authorizer(self, role: iam.Role) -> None:
+        """Allow the authorizer to read the access document, and nothing else."""
+        self._allow(role, "ReadAccessDocument", ["s3:GetObject"], [self._arn(ACCESS_KEY)])
 
-    def allow_key_refreshing(self, role: iam.Role) -> None:
-        """Let the key refresher read and replace one object."""
-        self._allow(role, "ReplaceAccessRules", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
+    def grant_key_refresher(self, role: iam.Role) -> None:
+        """Allow the key refresher to read and replace the access document, and nothing else."""
+        self._allow(role, "ReplaceAccessDocument", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
 
-    def allow_publishing(self, role: iam.Role, publisher: Publisher) -> None:
-        """Let a publisher upload artifacts, and what else is granted, to its channels alone.
+    def grant_publisher(self, role: iam.Role, publisher: Publisher) -> None:
+        """Allow a publisher to upload artifacts to its channels, and whatever else its settings grant.
 
         Raises:
-            UsageError: its patterns are too many for one role.
+            UsageError: it has more patterns than a role can hold.
         """
-        suffixes: list[str] = list(extensions)
+        suffixes: list[str] = list(extensions())
         if publisher.may_attest:
-            suffixes += [extension + ATTESTATIONS_SUFFIX for extension in extensions]
+            suffixes += [extension + ATTESTATIONS_SUFFIX for extension in extensions()]
         subdirs = [f"{channel}/{subdir}" for channel in publisher.channels for subdir in publisher.subdirs]
         artifacts = [f"{subdir}/{artifact}" for subdir in subdirs for artifact in publisher.artifacts]
         uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
@@ -188,56 +190,56 @@ class Storage(Construct):
         self._allow(role, "Upload", [*_WRITING, *(["s3:DeleteObject"] if publisher.may_delete else [])], uploads)
         patterns = set(uploads)
         if publisher.may_read:
-            patterns |= self._allow_looking(role, publisher)
+            patterns |= self._grant_reading(role, publisher)
         self._deny(
             role,
-            "NothingPrivate",
+            "DenyWritingPrivateKeys",
             [*_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
             [self._arn(f"{PRIVATE_PREFIX}*")],
         )
-        self._deny(role, "NoAccessRules", _READING, [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")])
-        acknowledge_patterns(
-            role, patterns, "the publisher's own channels; filenames are not known beforehand, and .fairway is denied"
+        self._deny(role, "DenyAccessDocument", _READING, [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")])
+        suppress_wildcards(
+            role, patterns, "filenames in the publisher's channels are not known at deployment; .fairway/ is denied"
         )
 
-    def _allow_looking(self, role: iam.Role, publisher: Publisher) -> set[str]:
-        """Let a publisher read and list its channels, and of what is kept about them what its command asks for.
-
-        Returns the patterns.
-        """
-        looks = {"Look": [f"{channel}/*" for channel in publisher.channels]}
-        looks |= {sid: [f"{prefix}{look}" for look in looks["Look"]] for sid, prefix in _LEGIBLE.items()}
+    def _grant_reading(self, role: iam.Role, publisher: Publisher) -> set[str]:
+        """Allow a publisher to read and list its channels, their cards and their rejections; return the patterns."""
+        channels = [f"{channel}/*" for channel in publisher.channels]
+        private = {
+            sid: [f"{prefix}{channel}" for channel in channels] for sid, prefix in _READABLE_BY_PUBLISHERS.items()
+        }
+        readable = {"Read": channels, **private}
         patterns: set[str] = set()
-        for sid, keys in looks.items():
+        for sid, keys in readable.items():
             reading = [self._arn(key) for key in keys]
             _require_room(publisher, reading, _MAX_STATEMENT_CHARS)
             self._allow(role, sid, ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"], reading)
             patterns.update(reading)
-        prefixes = [key for keys in looks.values() for key in keys]
+        prefixes = [key for keys in readable.values() for key in keys]
         _require_room(publisher, prefixes, _MAX_STATEMENT_CHARS)
         self._allow(role, "List", ["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": prefixes}})
-        legible = [key for sid in _LEGIBLE for key in looks[sid]]
+        private_keys = [key for keys in private.values() for key in keys]
         self._deny(
             role,
-            "ListNothingPrivate",
+            "DenyListingPrivateKeys",
             ["s3:ListBucket"],
             [self._arn()],
-            {"StringLike": {"s3:prefix": [f"{PRIVATE_PREFIX}*"]}, "StringNotLike": {"s3:prefix": legible}},
+            {"StringLike": {"s3:prefix": [f"{PRIVATE_PREFIX}*"]}, "StringNotLike": {"s3:prefix": private_keys}},
         )
         if any(channel.startswith(("*", "?")) for channel in publisher.channels):
-            # Such a glob reaches below .fairway/ too. What is not denied is said by how it begins: a
-            # denial can't leave anything out of what it names.
-            public = [self._arn(f"{first}*") for first in _FIRST_CHARS]
-            undenied = [*public, *map(self._arn, legible)]
-            _require_room(publisher, undenied, _MAX_STATEMENT_CHARS)
-            self._deny(role, "ReadNothingPrivate", _READING, but=undenied)
+            # Such a glob also matches keys below .fairway/. A denial can leave keys out only by NotResource,
+            # so this one denies all but public keys, by their first character, and the readable private keys.
+            public_keys = [self._arn(f"{first}*") for first in _FIRST_CHARS]
+            readable_arns = [*public_keys, *map(self._arn, private_keys)]
+            _require_room(publisher, readable_arns, _MAX_STATEMENT_CHARS)
+            self._deny(role, "DenyReadingPrivateKeys", _READING, except_resources=readable_arns)
         return patterns
 
     def deny_serving_private_keys(self) -> None:
-        """Keep CloudFront out of what is nobody's to read, whatever the authorizer lets through."""
+        """Deny CloudFront access to ``.fairway/``, even if the authorizer has a bug."""
         self.bucket.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="NeverServePrivateKeys",
+                sid="DenyServingPrivateKeys",
                 effect=iam.Effect.DENY,
                 principals=[iam.ServicePrincipal("cloudfront.amazonaws.com")],
                 actions=["s3:GetObject"],
@@ -245,30 +247,30 @@ class Storage(Construct):
             )
         )
 
-    def forbid_overwriting(self, *, but: iam.IRole) -> None:
-        """Refuse any upload of an artifact that does not say ``If-None-Match: *``, but the indexer's.
+    def require_if_none_match(self, *, except_role: iam.IRole) -> None:
+        """Deny uploads of artifacts without ``If-None-Match: *``, except by the indexer's role.
 
-        The indexer writes no artifact to where readers look, but sets them aside under names that end
-        the same way, by copies that carry no such header: it stands outside.
+        The indexer copies rejected uploads to quarantine keys with the same extensions, and those copies
+        carry no such header. It has no permission to write an artifact.
         """
         self.bucket.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="NeverOverwriteArtifacts",
+                sid="DenyOverwritingArtifacts",
                 effect=iam.Effect.DENY,
                 principals=[iam.AnyPrincipal()],
                 actions=["s3:PutObject"],
-                resources=[self._arn(f"*{extension}") for extension in extensions],
+                resources=[self._arn(f"*{extension}") for extension in extensions()],
                 conditions={
                     "Null": {"s3:if-none-match": "true"},
-                    # The parts of a multipart upload can't carry the header; its completion does.
+                    # Parts of a multipart upload can't carry the header; the completion request does.
                     "Bool": {"s3:ObjectCreationOperation": "true"},
-                    "ArnNotEquals": {"aws:PrincipalArn": but.role_arn},
+                    "ArnNotEquals": {"aws:PrincipalArn": except_role.role_arn},
                 },
             )
         )
 
     def _arn(self, key: str | None = None) -> str:
-        """Return the ARN of the bucket or of keys; the name is known, so templates show it plainly."""
+        """Return the ARN of keys, or of the bucket if no key is given."""
         bucket = f"arn:aws:s3:::{self._configuration.bucket_name}"
         return bucket if key is None else f"{bucket}/{key}"
 
@@ -292,29 +294,29 @@ class Storage(Construct):
         resources: Sequence[str] | None = None,
         conditions: dict[str, dict[str, list[str]]] | None = None,
         *,
-        but: Sequence[str] | None = None,
+        except_resources: Sequence[str] | None = None,
     ) -> None:
-        """Deny some resources, or all ``but`` these."""
+        """Deny actions on some resources, or on all except some."""
         role.add_to_policy(
             iam.PolicyStatement(
                 sid=sid,
                 effect=iam.Effect.DENY,
                 actions=list(actions),
                 resources=resources,
-                not_resources=but,
+                not_resources=except_resources,
                 conditions=conditions,
             )
         )
 
 
 def _require_room(publisher: Publisher, patterns: Iterable[str], max_chars: int) -> None:
-    """Find patterns that would fail a deployment half-way.
+    """Check that patterns fit into one policy statement, before a deployment fails half-way.
 
     Raises:
-        UsageError: they are too many for one statement of a policy.
+        UsageError: they don't fit.
     """
     if sum(len(pattern) + len('"",') for pattern in patterns) > max_chars:
         raise UsageError(
             f"publisher {publisher.name!r} has more patterns than a role can hold",
-            hint="make it two publishers, or let fewer channels, subdirs and artifacts be named by wider globs",
+            hint="split it into two publishers, or use fewer and wider globs for channels, subdirs and artifacts",
         )

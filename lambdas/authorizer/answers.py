@@ -19,6 +19,7 @@ from lambdas.authorizer.request import (
     format_uri,
     parse_request,
 )
+from lambdas.channel.caching import NO_STORE
 
 METHODS: Final = ("GET", "HEAD")
 RETRY_AFTER_SECONDS: Final = 5
@@ -83,7 +84,7 @@ def respond(status: HTTPStatus, *, headers: dict[str, str] | None = None) -> dic
     Source: Lambda@Edge, generated responses.
     """
     fields = {
-        "Cache-Control": "no-store",
+        "Cache-Control": NO_STORE,
         "Content-Type": "text/plain; charset=utf-8",
         "X-Content-Type-Options": "nosniff",
         **(headers or {}),

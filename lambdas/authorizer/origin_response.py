@@ -16,9 +16,7 @@ from typing import Any, Final
 
 from lambdas.authorizer.log import report
 from lambdas.channel.artifact_kinds import kind_of
-
-IMMUTABLE: Final = "public, max-age=31536000, immutable"
-NO_STORE: Final = "no-store"
+from lambdas.channel.caching import IMMUTABLE, NO_STORE
 
 _SERVED: Final = frozenset({"200", "206", "304"})
 _SHARDS: Final = "shards"

@@ -1,4 +1,4 @@
-"""The authorizer's settings: baked into the zip, since Lambda@Edge knows no environment variables."""
+"""The authorizer's settings: stored in the zip, because Lambda@Edge has no environment variables."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 from lambdas.channel.errors import InvalidDocumentError
 
-DEFAULT_REFRESH_SECONDS = 30
-DEFAULT_STALE_SECONDS = 900
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuthorizerSettings:
-    """Where the access document is, and how long it is believed."""
+    """Where the access document is, and how long it is trusted. ``settings.json`` has the same fields."""
 
     bucket: str
     region: str
@@ -23,26 +20,20 @@ class AuthorizerSettings:
     """Globs of channels that the deployment makes public."""
     endpoint_url: str | None = None
     """An emulator's, plain http; None for S3 itself."""
-    refresh_seconds: int = DEFAULT_REFRESH_SECONDS
-    stale_seconds: int = DEFAULT_STALE_SECONDS
+    refresh_seconds: int = 30
+    """How long the document is trusted without asking S3 again."""
+    stale_seconds: int = 900
+    """How long the document is trusted while S3 does not answer."""
 
 
 def parse_settings(body: bytes) -> AuthorizerSettings:
-    """Read ``settings.json``.
+    """Parse ``settings.json``.
 
     Raises:
-        InvalidDocumentError: it lacks something.
+        InvalidDocumentError: a setting is missing, unknown or malformed.
     """
     try:
         raw = json.loads(body)
-        return AuthorizerSettings(
-            bucket=raw["bucket"],
-            region=raw["region"],
-            origin_domain=raw["origin_domain"],
-            public_channels=tuple(raw.get("public_channels", ())),
-            endpoint_url=raw.get("endpoint_url"),
-            refresh_seconds=int(raw.get("refresh_seconds", DEFAULT_REFRESH_SECONDS)),
-            stale_seconds=int(raw.get("stale_seconds", DEFAULT_STALE_SECONDS)),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidDocumentError(f"settings.json can't be understood: {type(error).__name__} {error}") from error
+        return AuthorizerSettings(**{**raw, "public_channels": tuple(raw.get("public_channels", ()))})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidDocumentError(f"settings.json is malformed: {type(error).__name__} {error}") from error

@@ -1,8 +1,8 @@
-"""Answers CloudFormation, so that the access document is there when a stack is created, and only then.
+"""Answers CloudFormation: creates the access document when the stack is created, and only then.
 
-Without an access document the authorizer answers 503; a first deployment therefore ends with one in
-place. One that is missing later was lost: an empty one in its place would make channels public that
-were set private, so none is written then, neither by an update nor by the hourly run.
+Without an access document the authorizer answers 503, so the first deployment creates one. A document
+that is missing later was lost. An empty one in its place could make public what was set private, so
+neither an update nor the hourly run writes one.
 
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html
 """
@@ -24,20 +24,20 @@ Send = Callable[[str, bytes], None]
 
 
 def is_deployment(event: object) -> bool:
-    """Tell whether CloudFormation asks."""
+    """Tell whether the event is a request from CloudFormation."""
     return isinstance(event, Mapping) and "RequestType" in event and "ResponseURL" in event
 
 
-def settle_deployment(event: Mapping[str, Any], create: Callable[[], None], send: Send) -> dict[str, Any]:
-    """Create the document where there is none if the stack is being created, and answer.
+def answer_deployment(event: Mapping[str, Any], create: Callable[[], None], send: Send) -> dict[str, Any]:
+    """Create the document if the stack is being created and has none, and send the answer.
 
-    An update and a deletion leave it alone. Whatever happens is answered: CloudFormation would wait
-    for an hour otherwise.
+    An update and a deletion leave the document alone. A failure is answered, too: CloudFormation would
+    wait for an hour otherwise.
     """
     reason = ""
     if event["RequestType"] == "Create":
         try:
-            with contextlib.suppress(ConflictError):  # there is one
+            with contextlib.suppress(ConflictError):  # it exists
                 create()
         except FairwayError as error:
             reason = str(error)
@@ -54,15 +54,15 @@ def settle_deployment(event: Mapping[str, Any], create: Callable[[], None], send
 
 
 def send_answer(url: str, body: bytes) -> None:
-    """PUT the answer to the address that CloudFormation has signed.
+    """PUT the answer to CloudFormation's presigned URL.
 
     Raises:
-        UnavailableError: it did not take it.
+        UnavailableError: CloudFormation did not accept it.
     """
-    # An empty type: it is part of what was signed.
-    request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 - CloudFormation's own address
+    # The signature covers an empty content type.
+    request = urllib.request.Request(url, data=body, method="PUT", headers={"Content-Type": ""})  # noqa: S310 - CloudFormation's own URL
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310 - as above
             pass
     except OSError as error:
-        raise UnavailableError(f"CloudFormation did not take the answer: {error}") from error
+        raise UnavailableError(f"CloudFormation did not accept the answer: {error}") from error

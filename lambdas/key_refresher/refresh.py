@@ -1,4 +1,4 @@
-"""Asks every trusted issuer for its keys, and says what changes in the access document. No storage."""
+"""Fetches every trusted issuer's keys, and applies them to the access document. No storage."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from lambdas.access.document import AccessDocument, SigningKey
 from lambdas.channel.errors import FairwayError, UnavailableError
 
 CONFIRM_SECONDS: Final = 20 * 3600
-"""Unchanged keys are confirmed in the document so often; the edge believes them for a week."""
+"""How often unchanged keys are confirmed in the document. The authorizer trusts them for a week."""
+ISSUERS_UNAVAILABLE: Final = "issuers-unavailable"
+"""The ``code`` in the log that a metric filter counts."""
+
+FetchKeys = Callable[[str], tuple[SigningKey, ...]]
+"""Returns the keys that an issuer publishes now."""
 
 
 class IssuersUnavailableError(UnavailableError):
-    """Some issuers' keys could not be had; all else was done."""
-
-
-FetchKeys = Callable[[str], tuple[SigningKey, ...]]
+    """Some issuers' keys could not be fetched; everything else was done."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedKeys:
-    """What the issuers answered."""
+    """The issuers' answers, by issuer."""
 
     keys: Mapping[str, tuple[SigningKey, ...]]
     failures: Mapping[str, str]
 
 
 def fetch_all_keys(document: AccessDocument, fetch: FetchKeys) -> FetchedKeys:
-    """Ask all issuers; one that fails is noted, and hinders no other."""
+    """Ask all issuers. An issuer that fails is noted; the others are asked all the same."""
     keys: dict[str, tuple[SigningKey, ...]] = {}
     failures: dict[str, str] = {}
     for issuer in document.issuers:
@@ -42,7 +44,7 @@ def fetch_all_keys(document: AccessDocument, fetch: FetchKeys) -> FetchedKeys:
 
 
 def apply_fetched_keys(document: AccessDocument, fetched: FetchedKeys, *, now: int, by: str) -> AccessDocument:
-    """Replace keys that changed, confirm those that did not for long; keep those that could not be had."""
+    """Replace changed keys, confirm unchanged keys once a day, and keep the keys of issuers that failed."""
     for issuer in document.issuers:
         keys = fetched.keys.get(issuer.issuer)
         if keys is None:

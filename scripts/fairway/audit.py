@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from lambdas.access.document import Action, Change, format_time
+from lambdas.key_refresher.store import fetch_history
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.tokens import parse_duration
 
@@ -26,8 +27,6 @@ def audit(session: Session, since: str | None, subject: str | None) -> None:
     "Who" is what the command of that time found out about its caller. What AWS itself recorded of
     writes to the access document is in CloudTrail, where that is switched on for the bucket.
     """
-    from scripts.fairway.access_store import fetch_history  # noqa: PLC0415 - imports boto3's neighbours
-
     start = 0 if since is None else session.now - parse_duration(since)
     changes = [
         change for change in fetch_history(session.storage) if change.at >= start and subject in {None, change.subject}

@@ -8,6 +8,7 @@ from lambdas.access.changes import apply_visibility
 from lambdas.access.document import Visibility
 from lambdas.channel.errors import InvalidNameError
 from lambdas.channel.names import Channel, parse_channel
+from lambdas.key_refresher.store import change_access, fetch_access
 from scripts.fairway.session import Session, format_table, with_session
 
 AS_DEPLOYED = "as deployed"
@@ -33,8 +34,6 @@ Examples:
 @with_session
 def list_channels(session: Session) -> None:
     """List the channels and what is set for them."""
-    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - imports boto3's neighbours
-
     rules = fetch_access(session.storage).channels
     stored = {name for name in session.storage.list_folders("") if _is_channel(name)}
     channels = [
@@ -78,8 +77,6 @@ def set_private(session: Session, name: str) -> None:
 
 
 def _set(session: Session, name: Channel, visibility: Visibility) -> None:
-    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
-
     now, caller = session.now, session.caller
     change_access(
         session.storage,

@@ -19,6 +19,8 @@ from lambdas.access.document import (
 )
 from lambdas.access.identity import InvalidIdentityError, verify_identity
 from lambdas.channel.errors import UsageError
+from lambdas.key_refresher.jwks import fetch_keys, parse_jwks
+from lambdas.key_refresher.store import change_access, fetch_access
 from scripts.fairway.session import Session, format_table, with_session
 
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
@@ -60,8 +62,6 @@ def add(
     jwks: Path | None,
 ) -> None:
     """Trust an issuer, or give one that is trusted another rule."""
-    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - imports boto3's neighbours
-
     now, caller = session.now, session.caller
     rule = ClaimRule(claims=parse_claims(_parse_pairs(claims)), scope=parse_scope(channels, packages or None))
     name = parse_issuer_url(issuer_url)
@@ -81,8 +81,6 @@ Examples:
 @with_session
 def list_issuers(session: Session) -> None:
     """List trusted issuers and their rules."""
-    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
-
     issuers = fetch_access(session.storage).issuers
     rows = [
         (
@@ -110,8 +108,6 @@ Examples:
 @with_session
 def remove(session: Session, issuer_url: str) -> None:
     """Trust an issuer no longer, with all its rules."""
-    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
-
     now, caller = session.now, session.caller
     change_access(
         session.storage, lambda document: apply_issuer_removed(document, issuer_url, now=now, by=caller), now=now
@@ -132,8 +128,6 @@ Examples:
 @with_session
 def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None:
     """Fetch issuers' keys now; a scheduled function does it otherwise."""
-    from scripts.fairway.access_store import change_access, fetch_access  # noqa: PLC0415 - as above
-
     trusted = [entry.issuer for entry in fetch_access(session.storage).issuers]
     if issuer_url is not None and issuer_url not in trusted:
         raise UsageError(f"no issuer {issuer_url!r}", hint="see 'fairway issuer list'")
@@ -168,8 +162,6 @@ Exit code 0 if it is genuine, though no rule may match; 1 if not, 2 for wrong us
 @with_session
 def check(session: Session, file: Any) -> None:  # noqa: ANN401 - click's own type
     """Tell what an identity token would open, or why it opens nothing."""
-    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
-
     issuers = {entry.issuer: entry for entry in fetch_access(session.storage).issuers}
     try:
         identity = verify_identity(file.read().strip(), issuers, now=session.now)
@@ -213,6 +205,4 @@ def _parse_pairs(claims: tuple[str, ...]) -> dict[str, str]:
 
 
 def _read_keys(name: str, jwks: Path | None) -> tuple[SigningKey, ...]:
-    from lambdas.key_refresher.jwks import fetch_keys, parse_jwks  # noqa: PLC0415 - imports urllib
-
     return fetch_keys(name) if jwks is None else parse_jwks(jwks.read_bytes())

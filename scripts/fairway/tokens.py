@@ -20,6 +20,7 @@ from lambdas.access.changes import (
 from lambdas.access.document import Scope, Token, format_time, parse_scope, parse_token_name
 from lambdas.access.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from lambdas.channel.errors import UsageError
+from lambdas.key_refresher.store import change_access, fetch_access
 from scripts.fairway.session import Session, format_table, with_session
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
@@ -87,15 +88,9 @@ Examples:
 @click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
 @click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
 @click.option("--expires", default="never", show_default=True, metavar="WHEN", help="90d, 12h, 2026-12-31 or never.")
-@click.option("--read-only", is_flag=True, help="What every token is; publishing is by AWS roles.")
 @with_session
-def create(
-    session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str, *, read_only: bool
-) -> None:
+def create(session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str) -> None:
     """Create a token and print it, this once: only its SHA-256 is stored."""
-    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - imports boto3's neighbours
-
-    del read_only
     now = session.now
     scope = parse_scope(channels, packages or None)
     secret, entry = make_token(
@@ -120,8 +115,6 @@ Examples:
 @with_session
 def list_tokens(session: Session, *, with_ended: bool) -> None:
     """List tokens: id, name, scope, expiry, creator; never the token."""
-    from scripts.fairway.access_store import fetch_access  # noqa: PLC0415 - as above
-
     now = session.now
     tokens = [entry for entry in fetch_access(session.storage).tokens if with_ended or entry.is_valid(now)]
     descriptions = [describe_token(entry, now=now) for entry in tokens]
@@ -152,8 +145,6 @@ Examples:
 @with_session
 def revoke(session: Session, id_or_name: str) -> None:
     """Revoke a token by its id, or all tokens of a name."""
-    from scripts.fairway.access_store import change_access  # noqa: PLC0415 - as above
-
     now, caller = session.now, session.caller
     document = change_access(
         session.storage,
@@ -177,8 +168,6 @@ Examples:
 @with_session
 def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None) -> None:
     """Create a token with an old one's name and scope; both work during the overlap."""
-    from scripts.fairway.access_store import change_access, fetch_access  # noqa: PLC0415 - as above
-
     now = session.now
     overlap_seconds = parse_duration(overlap)
     valid = [entry for entry in find_tokens(fetch_access(session.storage), id_or_name) if entry.is_valid(now)]

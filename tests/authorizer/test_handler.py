@@ -85,7 +85,17 @@ def test_parse_settings__defaults() -> None:
     assert (settings.refresh_seconds, settings.stale_seconds) == (30, 900)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"bucket": "b"}', b"null"])
-def test_parse_settings__incomplete(body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"bucket": "b"}',
+        b"null",
+        b'{"bucket": "b", "region": "r", "origin_domain": "d", "stale_second": 9}',
+    ],
+)
+def test_parse_settings__malformed(body: bytes) -> None:
     with pytest.raises(InvalidDocumentError):
         parse_settings(body)

@@ -6,11 +6,11 @@ import pytest
 
 from infra.delivery import ARTIFACT_PATTERNS, SHARD_PATTERNS
 from lambdas.authorizer.origin_response import (
-    IMMUTABLE,
     apply_cache_control,
     decide_cache_control,
     handle_origin_response,
 )
+from lambdas.channel.caching import IMMUTABLE
 from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.emulated.cloudfront import OriginResponse, find_behaviour, parse_behaviours, parse_response_result
 from tests.access_documents import make_event, make_request

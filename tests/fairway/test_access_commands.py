@@ -13,10 +13,10 @@ from lambdas.access.document import AccessDocument, Visibility, encode_access
 from lambdas.access.tokens import is_token
 from lambdas.channel.layout import ACCESS_KEY
 from lambdas.key_refresher import jwks
+from lambdas.key_refresher.store import fetch_access
 from lambdas.storage.directory import DirectoryStorage
 from lambdas.storage.protocol import ContentHeaders
 from scripts.fairway import main as main_module
-from scripts.fairway.access_store import fetch_access
 from scripts.fairway.session import Session
 from scripts.fairway.tokens import parse_duration, parse_expiry
 from tests.access_documents import AUDIENCE, ISSUER, KEY, NOW, make_claims, make_identity

@@ -14,17 +14,17 @@ pytestmark = pytest.mark.xdist_group("synthesis")
     [
         (
             {"environment": "nowhere"},
-            "error: no such environment 'nowhere'\n",
-            "hint: cdk.json has local, production: choose with -c environment=NAME\n",
+            "error: unknown environment 'nowhere'\n",
+            "hint: cdk.json has local, production; choose one with -c environment=NAME\n",
         ),
         (
             {"environment": "local", "endpoint_url": "https://s3.amazonaws.com"},
             "error: environments.local.endpoint_url is not on this machine: 'https://s3.amazonaws.com'\n",
-            "hint: an emulator's: http://127.0.0.1:PORT\n",
+            "hint: give an emulator's URL, such as http://127.0.0.1:4566\n",
         ),
     ],
 )
-def test_run__says_what_is_wrong_and_what_to_do(
+def test_run__prints_an_error_and_a_hint(
     capsys: pytest.CaptureFixture[str],
     context: dict[str, str],
     error: str,

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from infra import bundling
-from infra.bundling import LAMBDA_ARM64, build_authorizer, build_indexer, build_key_refresher, find_host, find_needed
+from infra.bundling import (
+    LAMBDA_ARM64,
+    build_authorizer,
+    build_indexer,
+    build_key_refresher,
+    host_target,
+    select_needed,
+)
 from lambdas.channel.errors import UsageError
 
 pytestmark = pytest.mark.xdist_group("bundles")  # one worker installs what the others would too
@@ -24,7 +31,7 @@ def for_lambda(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def for_host(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_indexer(find_host(), bundles=tmp_path_factory.mktemp("host"))
+    return build_indexer(host_target(), bundles=tmp_path_factory.mktemp("host"))
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def test_build_indexer__refuses_what_the_lock_does_not_vouch_for(tree: Path) -> 
     (tree / "lambdas" / "indexer").mkdir()
     (tree / "requirements-indexer.txt").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(UsageError, match="can't be installed") as caught:
-        build_indexer(find_host(), root=tree, bundles=tree / "bundles")
+        build_indexer(host_target(), root=tree, bundles=tree / "bundles")
     assert caught.value.hint
     assert not (tree / "bundles").exists()
 
@@ -184,10 +191,10 @@ def test_build_keykeeper__leaves_boto3_to_the_runtime(tmp_path: Path) -> None:
 
 
 def test_build_keykeeper__carries_boto3_where_the_runtime_has_none(tmp_path: Path) -> None:
-    assert "boto3/__init__.py" in read_names(build_key_refresher(find_host(), bundles=tmp_path))
+    assert "boto3/__init__.py" in read_names(build_key_refresher(host_target(), bundles=tmp_path))
 
 
-def test_find_needed__keeps_the_newest_description_of_a_service() -> None:
+def test_select_needed__keeps_the_newest_description_of_a_service() -> None:
     names = [
         "botocore/data/s3/2006-03-01/service-2.json.gz",
         "botocore/data/cloudfront/2014-05-31/service-2.json.gz",
@@ -195,7 +202,7 @@ def test_find_needed__keeps_the_newest_description_of_a_service() -> None:
         "botocore/data/ec2/2016-11-15/service-2.json.gz",
         "botocore/data/endpoints.json",
     ]
-    assert find_needed(names) == [names[0], names[2], names[4]]
+    assert select_needed(names) == [names[0], names[2], names[4]]
 
 
 @pytest.mark.parametrize(
@@ -211,5 +218,5 @@ def test_find_needed__keeps_the_newest_description_of_a_service() -> None:
         ("six.py", True),
     ],
 )
-def test_find_needed__goes_by_what_a_function_reads(name: str, *, needed: bool) -> None:
-    assert find_needed([name]) == ([name] if needed else [])
+def test_select_needed__goes_by_what_a_function_reads(name: str, *, needed: bool) -> None:
+    assert select_needed([name]) == ([name] if needed else [])

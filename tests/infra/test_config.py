@@ -1,10 +1,14 @@
 import dataclasses
+import json
+import re
 from typing import Any
 
 import pytest
 
-from infra.config import Configuration, Workload, parse_configuration
+from infra.config import Configuration, Publisher, Workload
+from infra.parse_config import parse_configuration
 from lambdas.channel.errors import UsageError
+from tests.infra.synthesis import ROOT
 
 PUBLISHER = {"name": "ci", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:root"]}
 
@@ -21,12 +25,47 @@ def test_parse_configuration__fills_in_defaults() -> None:
     assert parse() == Configuration(environment="production", name="conda", account="123456789012", region="us-east-1")
 
 
+def test_parse_configuration__production_in_cdk_json_has_the_defaults() -> None:
+    context = json.loads((ROOT / "cdk.json").read_text())["context"]
+    configuration = parse_configuration(context | {"account": "123456789012"})
+    assert configuration == Configuration(environment="production", account="123456789012")
+
+
+@pytest.mark.parametrize("described", [Configuration, Publisher])
+def test_configuration__defaults_are_those_of_the_page(described: type) -> None:
+    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.MULTILINE)
+    documented = {}
+    for names, values in rows:
+        defaults = values.split(", ")
+        for position, name in enumerate(names.split(", ")):
+            documented[name.strip("`")] = defaults[position % len(defaults)].strip("`")
+    fields = {field.name: field.default for field in dataclasses.fields(described)}
+    checked = {
+        name: format_default(default)
+        for name, default in fields.items()
+        if default is not dataclasses.MISSING and name not in ELSEWHERE
+    }
+    assert len(checked) > 5
+    assert checked.items() <= documented.items()
+
+
+# The page describes the domain in words and workloads by their source; the others are no settings.
+ELSEWHERE = {"certificate_arn", "domain", "endpoint_url", "is_account_known", "workloads"}
+
+
+def format_default(default: object) -> str:
+    if default in (None, ()):
+        return "none"
+    return json.dumps(list(default) if isinstance(default, tuple) else default).strip('"')
+
+
 def test_parse_configuration__is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         parse().name = "other"  # type: ignore[misc]  # what is proven
 
 
-def test_parse_configuration__takes_what_stands_above_a_setting() -> None:
+def test_parse_configuration__overrides_settings() -> None:
     configuration = parse({"name": "below", "region": "us-east-1"}, name="above", region="eu-west-1")
     assert (configuration.name, configuration.region) == ("above", "eu-west-1")
 
@@ -37,7 +76,7 @@ def test_parse_configuration__chooses_the_environment() -> None:
     assert (configuration.environment, configuration.name) == ("staging", "small")
 
 
-def test_parse_configuration__names_follow_from_it() -> None:
+def test_parse_configuration__derives_names() -> None:
     configuration = parse({"name": "team", "region": "eu-central-1"})
     assert configuration.stack_name == "fairway-team"
     assert configuration.global_name == "fairway-team-eu-central-1"
@@ -68,7 +107,7 @@ def test_parse_configuration__finds_the_account(
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:4566", "http://localhost:4566/", "https://[::1]:4566"])
-def test_parse_configuration__an_endpoint_is_an_emulator(url: str) -> None:
+def test_parse_configuration__endpoint_of_an_emulator(url: str) -> None:
     configuration = parse(endpoint_url=url)
     assert configuration.is_emulated
     assert configuration.endpoint_url == url.rstrip("/")
@@ -85,7 +124,7 @@ def test_parse_configuration__an_endpoint_is_an_emulator(url: str) -> None:
         "localhost:4566",
     ],
 )
-def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None:
+def test_parse_configuration__endpoint_on_another_machine(url: str) -> None:
     with pytest.raises(UsageError, match="endpoint_url"):
         parse(endpoint_url=url)
 
@@ -93,12 +132,12 @@ def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "Team"}, r"production\.name is not well formed: 'Team'"),
+        ({"name": "Team"}, r"production\.name is invalid: 'Team'"),
         ({"name": "a" * 21}, r"production\.name"),
         ({"name": "-team"}, r"production\.name"),
-        ({"name": 7}, r"production\.name must be a text, not 7"),
+        ({"name": 7}, r"production\.name must be a string, not 7"),
         ({"account": "123"}, r"production\.account"),
-        ({"account": 123456789012}, r"production\.account must be a text"),
+        ({"account": 123456789012}, r"production\.account must be a string"),
         ({"region": "mars"}, r"production\.region"),
         ({"region": "cn-north-1"}, "Lambda@Edge"),
         ({"region": "us-gov-west-1"}, "Lambda@Edge"),
@@ -107,8 +146,8 @@ def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None
         ({"public_channels": ["ok", ".fairway"]}, r"public_channels\[1\]"),
         ({"public_channels": ["a/b"]}, r"public_channels\[0\]"),
         ({"mutable_channels": ["a,b"]}, r"mutable_channels\[0\]"),
-        ({"domain": "conda.example.com"}, "belong together"),
-        ({"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/x"}, "belong together"),
+        ({"domain": "conda.example.com"}, "must be given together"),
+        ({"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/x"}, "must be given together"),
         (
             {"domain": "conda.example.com", "certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/x"},
             "not a certificate of us-east-1",
@@ -116,47 +155,50 @@ def test_parse_configuration__an_endpoint_elsewhere_is_refused(url: str) -> None
         ({"domain": "https://conda.example.com"}, r"production\.domain"),
         ({"access_log": "yes"}, "access_log must be true or false, not 'yes'"),
         ({"alarm_email": "nobody"}, "alarm_email"),
-        ({"log_days": 31}, "keeps nothing for 31 days"),
-        ({"log_days": True}, "keeps nothing for True days"),
+        ({"log_days": 31}, "no retention of 31 days"),
+        ({"log_days": True}, "no retention of True days"),
         ({"optional_outputs": ["gz"]}, "unknown output 'gz'"),
         ({"shard_grace_days": 0}, "from 1 to 3650, not 0"),
         ({"old_version_days": True}, "old_version_days"),
         ({"indexer_max_concurrency": 1}, "from 2 to 1000, not 1"),
-        ({"require_if_none_match": True, "mutable_channels": ["nightly-*"]}, "refuses what mutable_channels allow"),
-        ({"batch_artifacts": 100, "batch_window_seconds": 0}, "need a window"),
-        ({"existing_oidc_providers": ["gitlab.com"]}, "not an issuer"),
-        ({"existing_oidc_providers": ["http://gitlab.com"]}, "not an issuer"),
+        (
+            {"require_if_none_match": True, "mutable_channels": ["nightly-*"]},
+            "require_if_none_match and mutable_channels exclude",
+        ),
+        ({"batch_artifacts": 100, "batch_window_seconds": 0}, "need a batch window"),
+        ({"existing_oidc_providers": ["gitlab.com"]}, "not an issuer's URL"),
+        ({"existing_oidc_providers": ["http://gitlab.com"]}, "not an issuer's URL"),
     ],
 )
-def test_parse_configuration__names_the_setting_that_is_wrong(settings: dict[str, Any], message: str) -> None:
+def test_parse_configuration__names_the_invalid_setting(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse(settings)
 
 
-def test_parse_configuration__suggests_what_was_meant() -> None:
+def test_parse_configuration__suggests_a_similar_setting() -> None:
     with pytest.raises(UsageError, match="unknown setting 'public_channel'") as caught:
         parse({"public_channel": ["team"]})
     assert caught.value.hint == "did you mean 'public_channels'?"
 
 
 @pytest.mark.parametrize("environments", [{}, {"staging": {}}])
-def test_parse_configuration__says_which_environments_there_are(environments: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="no such environment 'production'") as caught:
+def test_parse_configuration__lists_the_environments(environments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="unknown environment 'production'") as caught:
         parse_configuration({"environments": environments})
     assert caught.value.hint is not None
     assert ("staging" in caught.value.hint) == bool(environments)
 
 
 @pytest.mark.parametrize("environments", [[], {"production": []}, "production"])
-def test_parse_configuration__wants_objects(environments: object) -> None:
-    with pytest.raises(UsageError, match=r"environments|no such environment"):
+def test_parse_configuration__environments_are_objects(environments: object) -> None:
+    with pytest.raises(UsageError, match=r"environments|unknown environment"):
         parse_configuration({"environments": environments})
 
 
 # Publishers
 
 
-def test_parse_configuration__publisher_may_little_by_default() -> None:
+def test_parse_configuration__publisher_has_few_permissions_by_default() -> None:
     (publisher,) = parse_publisher().publishers
     assert publisher.may_read
     assert not publisher.may_delete
@@ -180,7 +222,7 @@ def test_parse_configuration__publisher_of_github() -> None:
     )
 
 
-def test_parse_configuration__publisher_of_a_gitlab_of_ones_own() -> None:
+def test_parse_configuration__publisher_of_another_gitlab() -> None:
     gitlab = [{"issuer": "https://gitlab.example.com", "project": "a/b/c", "tags": ["v*"]}]
     (publisher,) = parse_publisher(gitlab=gitlab).publishers
     assert publisher.workloads == (
@@ -202,10 +244,10 @@ def test_parse_configuration__publisher_of_any_issuer() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"principals": []}, "nobody could take this role"),
+        ({"principals": []}, "no principal may assume this role"),
         ({"principals": ["*"]}, r"principals\[0\]"),
         ({"principals": ["arn:aws:iam::123456789012:role/*"]}, r"principals\[0\]"),
-        ({"channels": []}, "need an entry each"),
+        ({"channels": []}, "must not be empty"),
         ({"channels": [".fairway"]}, r"channels\[0\]"),
         ({"channels": ["team/noarch"]}, r"channels\[0\]"),
         ({"channels": ["${aws:username}"]}, r"channels\[0\]"),
@@ -214,22 +256,25 @@ def test_parse_configuration__publisher_of_any_issuer() -> None:
         ({"name": "CI"}, r"publishers\[0\]\.name"),
         ({"may_delete": 1}, "may_delete must be true or false"),
         ({"mayDelete": True}, "unknown setting 'mayDelete'"),
-        ({"github": [{"repository": "example/tool"}]}, "anybody with a pull request"),
+        ({"github": [{"repository": "example/tool"}]}, "even that of a pull request"),
         ({"github": [{"repository": "example/*", "branches": ["main"]}]}, r"github\[0\]\.repository"),
         ({"github": [{"repository": "example", "branches": ["main"]}]}, r"github\[0\]\.repository"),
         ({"github": [{"branches": ["main"]}]}, "repository is missing"),
         ({"gitlab": [{"project": "group/tool"}]}, "any branch could publish"),
         ({"gitlab": [{"project": "group/*", "branches": ["main"]}]}, r"gitlab\[0\]\.project"),
-        ({"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": []}]}, "everybody at that issuer"),
-        ({"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": ["**"]}]}, "everybody at that issuer"),
-        ({"oidc": [{"issuer": "https://x.example/", "audience": "a", "subjects": ["x"]}]}, "not an issuer"),
+        ({"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": []}]}, "any workload of that issuer"),
+        (
+            {"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": ["**"]}]},
+            "any workload of that issuer",
+        ),
+        ({"oidc": [{"issuer": "https://x.example/", "audience": "a", "subjects": ["x"]}]}, "not an issuer's URL"),
     ],
 )
-def test_parse_configuration__refuses_a_publisher_that_is_too_wide(settings: dict[str, Any], message: str) -> None:
+def test_parse_configuration__publisher_too_permissive(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_publisher(**settings)
 
 
-def test_parse_configuration__refuses_two_publishers_of_one_name() -> None:
+def test_parse_configuration__publishers_of_one_name() -> None:
     with pytest.raises(UsageError, match="same name"):
         parse({"publishers": [PUBLISHER, PUBLISHER]})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lambdas.channel.errors import AccessDeniedError, ConflictError, UnavailableError
-from lambdas.key_refresher.deployment import is_deployment, send_answer, settle_deployment
+from lambdas.key_refresher.deployment import answer_deployment, is_deployment, send_answer
 
 EVENT = {
     "RequestType": "Create",
@@ -33,35 +33,35 @@ def _fail(error: Exception) -> Callable[[], None]:
     return create
 
 
-def test_settle_deployment__creates_and_answers() -> None:
+def test_answer_deployment__creates_and_answers() -> None:
     mailbox, created = Mailbox(), []
-    settle_deployment(EVENT, lambda: created.append(1), mailbox.send)
+    answer_deployment(EVENT, lambda: created.append(1), mailbox.send)
     ((url, answer),) = mailbox.letters
     assert (url, answer["Status"], created) == (EVENT["ResponseURL"], "SUCCESS", [1])
     assert {"StackId", "RequestId", "LogicalResourceId", "PhysicalResourceId"} <= answer.keys()
 
 
-def test_settle_deployment__there_is_one_already() -> None:
+def test_answer_deployment__document_exists_already() -> None:
     mailbox = Mailbox()
-    settle_deployment(EVENT, _fail(ConflictError("there is one")), mailbox.send)
+    answer_deployment(EVENT, _fail(ConflictError("it exists")), mailbox.send)
     assert mailbox.letters[0][1]["Status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("request_type", ["Update", "Delete"])
-def test_settle_deployment__attack_lost_document_is_not_replaced_by_an_empty_one(request_type: str) -> None:
+def test_answer_deployment__attack_lost_document_is_not_replaced_by_an_empty_one(request_type: str) -> None:
     mailbox = Mailbox()
-    settle_deployment({**EVENT, "RequestType": request_type}, _fail(AssertionError()), mailbox.send)
+    answer_deployment({**EVENT, "RequestType": request_type}, _fail(AssertionError()), mailbox.send)
     assert mailbox.letters[0][1]["Status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("error", [AccessDeniedError("no"), UnavailableError("no")])
-def test_settle_deployment__failure_is_answered(error: Exception) -> None:
+def test_answer_deployment__failure_is_answered(error: Exception) -> None:
     mailbox = Mailbox()
-    settle_deployment(EVENT, _fail(error), mailbox.send)
+    answer_deployment(EVENT, _fail(error), mailbox.send)
     assert (mailbox.letters[0][1]["Status"], mailbox.letters[0][1]["Reason"]) == ("FAILED", "no")
 
 
-def test_is_deployment__schedule_is_none() -> None:
+def test_is_deployment__schedule() -> None:
     assert is_deployment(EVENT)
     assert not is_deployment({"source": "aws.events"})
     assert not is_deployment(None)
@@ -89,6 +89,6 @@ def test_send_answer__puts_without_a_content_type() -> None:
     assert received == [("/answer?x=1", "", b"{}")]
 
 
-def test_send_answer__nobody_listens() -> None:
+def test_send_answer__unreachable() -> None:
     with pytest.raises(UnavailableError):
         send_answer("http://127.0.0.1:1/", b"{}")

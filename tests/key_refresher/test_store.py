@@ -1,23 +1,38 @@
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
+import boto3
 import pytest
+from botocore.config import Config
+from botocore.stub import Stubber
 
 from lambdas.access.changes import MAX_HISTORY, apply_token_created, apply_visibility
 from lambdas.access.document import AccessDocument, Change, Visibility, encode_access
-from lambdas.channel.errors import ConflictError, InvalidDocumentError, UnavailableError, UsageError
+from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    ConflictError,
+    InvalidDocumentError,
+    UnavailableError,
+    UsageError,
+)
 from lambdas.channel.layout import ACCESS_KEY, AUDIT_PREFIX
 from lambdas.channel.names import Channel
-from scripts.fairway.access_store import MAX_ATTEMPTS, change_access, fetch_access, fetch_history
+from lambdas.key_refresher.store import change_access, create_access, fetch_access, fetch_history, swap_access
+from lambdas.storage.protocol import ContentHeaders
+from lambdas.storage.retry import MAX_ATTEMPTS
+from lambdas.storage.s3 import S3Storage
 from tests.access_documents import NOW, make_secret, make_token
 from tests.memory import MemoryStorage
 
 TOKEN = make_token(make_secret(1), "team", created=NOW)
+BODY = encode_access(AccessDocument())
 
 
 def make_bucket() -> MemoryStorage:
     """A bucket as a deployment leaves it."""
     storage = MemoryStorage()
-    storage.upload(ACCESS_KEY, encode_access(AccessDocument()))
+    storage.upload(ACCESS_KEY, BODY)
     return storage
 
 
@@ -33,6 +48,62 @@ def change(storage: MemoryStorage, make: Callable[[AccessDocument], AccessDocume
     return change_access(storage, make, now=NOW, sleep=lambda _: None)
 
 
+@pytest.mark.parametrize(
+    ("body", "fit"),
+    [
+        (BODY, True),
+        (b'{"version": 1}', True),
+        (b"", False),
+        (b"[]", False),
+        (b'{"version": 2}', False),
+        (b'{"version": 1, "channels": {"team": {"visibility": "open"}}}', False),
+        (b'{"version": 1, "tokens": [{"name": "ci"}]}', False),
+    ],
+)
+def test_fetch_access__understands_what_the_authorizer_does_and_nothing_else(body: bytes, *, fit: bool) -> None:
+    class Source:
+        def fetch(self, etag: str | None) -> FetchedDocument:
+            return FetchedDocument(body=body, etag="1")
+
+    reports: list[str] = []
+    keeper = RulesKeeper(
+        Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=lambda code, _: reports.append(code)
+    )
+    assert (keeper.current(0) is not None) == fit == (not reports)
+
+    storage = make_bucket()
+    storage.upload(ACCESS_KEY, body)
+    with contextlib.nullcontext() if fit else pytest.raises(InvalidDocumentError):
+        assert fetch_access(storage) == AccessDocument()
+
+
+@pytest.mark.parametrize("error", [AccessDeniedError("denied"), UnavailableError("down")])
+def test_fetch_access__attack_error_is_no_missing_document(error: Exception) -> None:
+    storage = make_bucket()
+
+    def fail(request: str, key: str, when: str) -> None:
+        raise error
+
+    storage.fault = fail
+    with pytest.raises(type(error), match=str(error)):
+        fetch_access(storage)
+
+
+def test_create_access__writes_an_empty_document() -> None:
+    storage = MemoryStorage()
+    create_access(storage)
+    assert fetch_access(storage) == AccessDocument()
+    assert storage.headers(ACCESS_KEY) == ContentHeaders(content_type="application/json", cache_control="no-store")
+
+
+def test_create_access__attack_existing_document_is_not_replaced() -> None:
+    storage = make_bucket()
+    change(storage, create)
+    with pytest.raises(ConflictError):
+        create_access(storage)
+    assert fetch_access(storage).tokens == (TOKEN,)
+
+
 def test_change_access__returns_what_is_there_now() -> None:
     storage = make_bucket()
     assert change(storage, create) == fetch_access(storage) == create(AccessDocument())
@@ -41,7 +112,7 @@ def test_change_access__returns_what_is_there_now() -> None:
 def test_change_access__attack_lost_document_is_not_replaced_by_an_empty_one() -> None:
     storage = make_bucket()
     storage.remove(ACCESS_KEY)
-    with pytest.raises(UsageError, match="no access document"):
+    with pytest.raises(UsageError, match="is missing"):
         change(storage, create)
     assert storage.list_keys() == []
 
@@ -145,3 +216,52 @@ def test_fetch_history__crash_between_archive_and_swap_doubles_nothing() -> None
     assert fetch_history(storage) == history
     change(storage, create)
     assert fetch_history(storage) == (*history, *create(AccessDocument()).history)
+
+
+def test_swap_access__writes_nothing_but_the_document() -> None:
+    storage = make_bucket()
+    history = make_full(storage)
+    before = storage.list_keys()
+    after = swap_access(storage, create)
+    assert storage.list_keys() == before
+    assert after.history == (*history, *create(AccessDocument()).history)
+
+
+Stubbed = tuple[S3Storage, Stubber]
+
+
+@pytest.fixture
+def stubbed() -> Iterator[Stubbed]:
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="x",
+        aws_secret_access_key="x",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    with Stubber(client) as stubber:
+        yield S3Storage("bucket", client), stubber
+
+
+def test_create_access__asks_s3_for_creation_alone(stubbed: Stubbed) -> None:
+    storage, stubber = stubbed
+    request = {
+        "Bucket": "bucket",
+        "Key": ".fairway/access.json",
+        "Body": BODY,
+        "ContentType": "application/json",
+        "CacheControl": "no-store",
+        "Metadata": {},
+        "IfNoneMatch": "*",
+    }
+    stubber.add_response("put_object", {"ETag": '"1"'}, request)
+    create_access(storage)
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_change_access__attack_s3_error_writes_nothing(stubbed: Stubbed, status: int) -> None:
+    storage, stubber = stubbed
+    stubber.add_client_error("get_object", http_status_code=status)
+    with pytest.raises(AccessDeniedError if status == 403 else UnavailableError):
+        change_access(storage, create, now=NOW, sleep=lambda _: None)
+    stubber.assert_no_pending_responses()  # and a put would have failed: none was expected
