@@ -78,7 +78,7 @@ Exit codes:
 @click.group(
     cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(package_name="fairway")
+@click.version_option(package_name="fairway-channel")
 def fairway() -> None:
     """Run a serverless conda channel."""
 
@@ -86,7 +86,7 @@ def fairway() -> None:
 def main() -> None:
     """Run the command and leave with its exit code."""
     try:
-        sys.exit(fairway.main(standalone_mode=False) or 0)
+        sys.exit(fairway.main(prog_name="fairway", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(EXIT_USAGE)
@@ -118,7 +118,3 @@ def _print_error(message: str, hint: str | None) -> None:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-if __name__ == "__main__":
-    main()
