@@ -7,7 +7,13 @@ import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import Channel, parse_channel, parse_subdir
-from scripts.fairway.maintenance import show_reports
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
+from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir
+from lambdas.indexer.upkeep.reconcile import reconcile
+from lambdas.storage.directory import DirectoryStorage
+from scripts.fairway.indexing import show_reports
 from scripts.fairway.session import Session
 
 _PLATFORMS: Final = frozenset(
@@ -49,13 +55,6 @@ def index(
     as_json: bool,
 ) -> int:
     """Index a directory: the same outputs as a deployed channel, without AWS."""
-    from lambdas.indexer.indexer import Indexer  # noqa: PLC0415
-    from lambdas.indexer.model import Outputs, Policy  # noqa: PLC0415
-    from lambdas.indexer.upkeep.listing import list_channels, list_subdirs  # noqa: PLC0415
-    from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir  # noqa: PLC0415 - as above
-    from lambdas.indexer.upkeep.reconcile import reconcile  # noqa: PLC0415
-    from lambdas.storage.directory import DirectoryStorage  # noqa: PLC0415 - slow; see session.py
-
     session = Session(as_json=as_json)
     channel = parse_channel(name) if name else find_channel(directory)
     storage = DirectoryStorage(directory, channel=channel)

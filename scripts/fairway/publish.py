@@ -12,17 +12,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 import click
+from botocore.exceptions import ClientError
 
 from lambdas.channel.errors import InvalidNameError, PermanentError, RejectedError, UsageError, VanishedError
 from lambdas.channel.names import ArtifactKey, Channel, SubdirId, parse_channel, parse_filename, parse_subdir
+from lambdas.indexer.artifacts.info import ArtifactInfo
+from lambdas.indexer.artifacts.read import read_artifact
+from lambdas.indexer.artifacts.record import make_record
+from scripts.fairway.convert import convert_to_conda
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
-
-if TYPE_CHECKING:
-    from lambdas.indexer.artifacts.info import ArtifactInfo
 
 CHUNK_BYTES: Final = 1024 * 1024
 MAX_PUT_BYTES: Final = 5 * 1024**3
@@ -105,29 +107,17 @@ def publish(
     """Check packages, upload them, and wait until they can be installed."""
     name = parse_channel(channel)
     with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
-        ready = [convert(session, file, Path(folder)) for file in files] if as_conda else list(files)
-        return _publish(session, ready, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
+        if as_conda:
+            files = tuple(_convert(session, file, Path(folder)) for file in files)
+        return _publish(session, files, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
 
 
-def convert(session: Session, file: Path, folder: Path) -> Path:
-    """Turn a ``.tar.bz2`` into a ``.conda``; other files are left as they are.
-
-    Raises:
-        PermanentError: it can't be turned into one.
-    """
-    from conda_package_handling.api import transmute  # noqa: PLC0415 - slow; see session.py
-    from conda_package_handling.exceptions import InvalidArchiveError  # noqa: PLC0415 - as above
-
+def _convert(session: Session, file: Path, folder: Path) -> Path:
+    """Convert a ``.tar.bz2`` into a ``.conda``; return other files unchanged."""
     if not file.name.endswith(".tar.bz2"):
         return file
-    session.note(f"{file}: turning it into a .conda")
-    try:
-        error = transmute(str(file), ".conda", out_folder=str(folder))
-    except (InvalidArchiveError, OSError, ValueError) as failure:
-        error = str(failure)
-    if error:
-        raise PermanentError(f"{str(file)!r} can't be turned into a .conda: {error}", hint="publish it as it is")
-    return folder / (file.name.removesuffix(".tar.bz2") + ".conda")
+    session.note(f"{file}: converting to .conda")
+    return convert_to_conda(file, folder)
 
 
 def _publish(
@@ -179,9 +169,6 @@ def check_file(file: Path, channel: Channel) -> Candidate:
         RejectedError: the indexer would refuse it.
         InvalidNameError: its name, or its subdir's, is none.
     """
-    from lambdas.indexer.artifacts.read import read_artifact  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.artifacts.record import make_record  # noqa: PLC0415 - as above
-
     distribution = parse_filename(file.name)
     info = read_artifact(FileSource(file), distribution)
     subdir = info.index.get("subdir")
@@ -205,8 +192,6 @@ def _upload(session: Session, candidate: Candidate, *, replace: bool) -> None:
         UsageError: the file is too large for one PUT.
         PermanentError: the name is taken by other bytes, or the cloud says no.
     """
-    from botocore.exceptions import ClientError  # noqa: PLC0415 - slow; see session.py
-
     size = candidate.info.size
     if size > MAX_PUT_BYTES:
         raise UsageError(f"{str(candidate.file)!r} is larger than 5 GiB", hint="upload it with 'aws s3 cp'")

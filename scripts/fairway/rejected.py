@@ -1,17 +1,15 @@
 """``fairway rejected``: look at refused uploads, and let them in again."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from lambdas.channel.errors import ConflictError, PermanentError, UsageError
-from lambdas.indexer.quarantine import object_key, reason_key
+from lambdas.indexer.model import Rejection
+from lambdas.indexer.quarantine import fetch_rejections, list_rejections, object_key, reason_key
+from lambdas.storage.protocol import IfAbsent
 from scripts.fairway.session import Session, format_table, with_session
 from scripts.fairway.status import strip_bucket
-
-if TYPE_CHECKING:
-    from lambdas.indexer.model import Rejection
 
 
 @click.group()
@@ -36,8 +34,6 @@ Examples:
 @with_session
 def list_rejected(session: Session, prefix: str) -> None:
     """List refused uploads whose keys start with PREFIX, oldest first."""
-    from lambdas.indexer.quarantine import list_rejections  # noqa: PLC0415 - slow; see session.py
-
     found = sorted(
         list_rejections(session.storage, strip_bucket(session, prefix)), key=lambda one: (one.uploaded_at, one.key)
     )
@@ -86,8 +82,6 @@ def release(session: Session, key: str, identity: str | None) -> None:
     They are judged as any upload is: what made them refused must have changed (a clock that has moved
     on, an artifact that was removed). What lies under the key is never overwritten.
     """
-    from lambdas.storage.protocol import IfAbsent  # noqa: PLC0415 - slow; see session.py
-
     found = _find(session, key, identity)
     info = session.storage.head(object_key(found))
     if info is None:
@@ -109,7 +103,6 @@ def release(session: Session, key: str, identity: str | None) -> None:
 
 
 def _find(session: Session, key: str, identity: str | None) -> "Rejection":
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
 
     wanted = strip_bucket(session, key)
     found = [one for one in fetch_rejections(session.storage, wanted) if identity in {None, one.id}]

@@ -1,6 +1,6 @@
 """What every command shares: its options, where the channel is, who asks, and how answers are printed.
 
-boto3 and whatever needs it are imported when a command first talks to the cloud: ``--help`` is quick.
+boto3 is imported when a command first needs AWS.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import AccessDeniedError, UsageError
+from lambdas.storage.protocol import ObjectStorage
+from scripts.fairway.bucket import ListedStorage
 
 if TYPE_CHECKING:
     import boto3
-
-    from lambdas.storage.protocol import ObjectStorage
 
 _DEFAULT_REGION: Final = "us-east-1"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -42,7 +43,7 @@ class Session:
         Raises:
             AccessDeniedError: there are no credentials.
         """
-        import boto3  # noqa: PLC0415 - slow; see the module
+        import boto3  # noqa: PLC0415 - takes half a second, which 'fairway index' and '--help' do not need
 
         session = boto3.Session()
         if session.get_credentials() is None:
@@ -63,8 +64,6 @@ class Session:
         Raises:
             UsageError: it was not named.
         """
-        from scripts.fairway.bucket import ListedStorage  # noqa: PLC0415 - slow; see the module
-
         return ListedStorage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
 
     def require_bucket(self) -> str:
@@ -92,8 +91,6 @@ class Session:
     @functools.cached_property
     def caller(self) -> str:
         """Who runs the command: their AWS identity, or the machine's user where AWS does not say."""
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow; see the module
-
         try:
             return self.aws.client("sts", region_name=self.region).get_caller_identity()["Arn"]
         except (BotoCoreError, ClientError):

@@ -6,19 +6,21 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_key
+from lambdas.indexer.model import Rejection
+from lambdas.indexer.outputs.subdir import COMMIT, REPODATA
+from lambdas.indexer.quarantine import fetch_rejections
+from lambdas.indexer.spliced.files import is_large
+from lambdas.indexer.tree.cards import Card
+from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards
+from lambdas.indexer.tree.shards import Shard, iter_records
+from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 from scripts.fairway.session import Session, format_table, with_session
-
-if TYPE_CHECKING:
-    from lambdas.indexer.model import Rejection
-    from lambdas.indexer.tree.cards import Card
-    from lambdas.indexer.tree.shards import Shard
-    from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
 POLL_SECONDS: Final = 0.5
 RECENT_SECONDS: Final = 60 * 60
@@ -80,8 +82,6 @@ def decide_status(
 
     ``is_flat`` says that the flat files show what the shard says. ``rejection`` is the latest.
     """
-    from lambdas.indexer.tree.shards import iter_records  # noqa: PLC0415 - slow; see session.py
-
     record = None if shard is None else dict(iter_records(shard)).get(key.filename)
     is_read = info is not None and card is not None and card.etag == info.etag
     if rejection is not None and info is not None and _uploaded_ms(rejection) < info.last_modified_ms:
@@ -110,11 +110,6 @@ def fetch_status(
     storage: "ObjectStorage", key: ArtifactKey, *, since_ms: int, sha256: str | None = None
 ) -> UploadStatus:
     """Look into the bucket and tell what became of an upload, as ``decide_status`` does."""
-    from lambdas.indexer.outputs.subdir import COMMIT, REPODATA  # noqa: PLC0415 - as above
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - as above
-    from lambdas.indexer.spliced.files import is_large  # noqa: PLC0415 - as above
-    from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
-
     # The artifact first: what is found of it in the index afterwards is at least as new.
     info = storage.head(str(key))
     commit = fetch_commit(storage, key.path)
@@ -139,8 +134,6 @@ def fetch_status(
 
 def fetch_refused(storage: "ObjectStorage", key: str) -> UploadStatus:
     """Do the same for a key that is no artifact's: all that is known of it is whether it was refused."""
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
-
     info = storage.head(key)  # first: a rejection is written before the object goes
     rejections = fetch_rejections(storage, key)
     if rejections and (info is None or _uploaded_ms(rejections[-1]) >= info.last_modified_ms):

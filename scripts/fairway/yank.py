@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -21,11 +21,11 @@ from lambdas.channel.names import (
     parse_artifact_key,
     parse_filename,
 )
-from scripts.fairway.maintenance import find_subdirs
+from lambdas.indexer.upkeep.listing import list_artifacts
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from scripts.fairway.session import Session, format_table, with_session
-
-if TYPE_CHECKING:
-    from lambdas.storage.protocol import ObjectStorage
+from scripts.fairway.status import POLL_SECONDS, State, fetch_status
+from scripts.fairway.targets import resolve_target
 
 Instructions = dict[str, Any]
 
@@ -140,7 +140,6 @@ def remove_yanked(instructions: Instructions, filenames: Iterable[str]) -> Instr
 
 
 def _list_filenames(storage: "ObjectStorage", path: SubdirId) -> list[str]:
-    from lambdas.indexer.upkeep.listing import list_artifacts  # noqa: PLC0415
 
     filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, path))
     return [filename for filename in filenames if find_extension(filename) is not None]
@@ -156,7 +155,7 @@ def _change_all(
     gone: bool,
 ) -> int:
     changed: dict[SubdirId, list[str]] = {}
-    for path in find_subdirs(session.storage, target)[1]:
+    for path in resolve_target(session.storage, target)[1]:
         if filenames := _replace(session.storage, path, change):
             changed[path] = filenames
     if not changed:
@@ -176,8 +175,6 @@ def _replace(
     change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
 ) -> list[str]:
     """Change the instructions of a subdir; whoever loses the write reads them again."""
-    from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch  # noqa: PLC0415 - slow; see session.py
-
     key = path.key(PATCH_INSTRUCTIONS)
     headers = ContentHeaders(content_type="application/json", cache_control="public, max-age=30")
     for attempt in range(MAX_ATTEMPTS):
@@ -198,7 +195,6 @@ def _replace(
 
 
 def _wait(session: Session, path: SubdirId, filenames: list[str], *, gone: bool) -> None:
-    from scripts.fairway.status import POLL_SECONDS, State, fetch_status  # noqa: PLC0415 - slow; see session.py
 
     wanted = State.YANKED if gone else State.INDEXED
     for filename in filenames:

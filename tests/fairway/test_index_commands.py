@@ -19,7 +19,7 @@ from lambdas.indexer.events import make_invalid_key_rejection, plan_work
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Report
 from lambdas.indexer.tree.shards import Shard
-from scripts.fairway import maintenance
+from scripts.fairway import rebuild, reconcile
 from scripts.fairway.index import find_channel
 from scripts.fairway.session import Session
 from scripts.fairway.status import State, decide_status, fetch_status
@@ -86,7 +86,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     monkeypatch.setattr(Session, "aws", Uploader(bucket))
     monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
     monkeypatch.setattr(Session, "now", property(lambda _: storage.clock_ms // 1000))
-    monkeypatch.setattr(maintenance, "connect_indexer", lambda _: (bucket.indexer, _settings()))
+    for module in (rebuild, reconcile):
+        monkeypatch.setattr(module, "connect_indexer", lambda _: (bucket.indexer, _settings()))
     monkeypatch.setenv("FAIRWAY_BUCKET", "bucket")
     return bucket
 
@@ -430,7 +431,7 @@ class TestVerify:
     def test_verify__no_such_channel(self, bucket: Bucket, run: Run) -> None:
         result = run("verify", "nowhere")
         assert result.code == 2
-        assert "there is no channel 'nowhere'" in result.err
+        assert "channel 'nowhere' does not exist" in result.err
 
 
 class TestReconcile:
@@ -742,7 +743,7 @@ class TestIndex:
         assert run("index", "--json", str(tmp_path / "team"), *more).document["rejected"] == 0
         result = run("index", str(tmp_path / "again/team"), *more)
         assert result.code == 0
-        assert "refused team/noarch/bad\\udcff-1.0-0.conda: " in result.out
+        assert "rejected team/noarch/bad\\udcff-1.0-0.conda: " in result.out
 
     def test_index__folders_of_a_directory_are_their_owners(self, run: Run, tmp_path: Path) -> None:
         files = [tmp_path / "team" / name for name in ("noarch/old/foo-1.0-0.conda", "x/foo-1.0-0.conda")]
