@@ -1,4 +1,4 @@
-"""What every command shares: its options, where the channel is, who asks, and how answers are printed.
+"""What every command shares: common options, the bucket, the caller, and the printing of results.
 
 boto3 is imported when a command first needs AWS.
 """
@@ -54,7 +54,7 @@ class Session:
 
     @property
     def region(self) -> str:
-        """The region that requests go to where nothing else is said."""
+        """The region of requests: the configured one, or else us-east-1."""
         return self.aws.region_name or _DEFAULT_REGION
 
     @functools.cached_property
@@ -62,7 +62,7 @@ class Session:
         """The bucket.
 
         Raises:
-            UsageError: it was not named.
+            UsageError: no bucket was given.
         """
         return ListedStorage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
 
@@ -70,27 +70,29 @@ class Session:
         """Return the bucket's name.
 
         Raises:
-            UsageError: it was not given.
+            UsageError: no bucket was given.
         """
         if not self.bucket:
             raise UsageError(
-                "which bucket?", hint="give --bucket or set FAIRWAY_BUCKET; 'cdk deploy' printed it as BucketName"
+                "no bucket given", hint="use --bucket or set FAIRWAY_BUCKET to the output BucketName of 'cdk deploy'"
             )
         return self.bucket
 
     def require_url(self) -> str:
-        """Return the channel URL's beginning, without a slash at its end.
+        """Return the base URL of the channels, without a trailing slash.
 
         Raises:
-            UsageError: it was not given.
+            UsageError: no URL was given.
         """
         if not self.url:
-            raise UsageError("which URL?", hint="give --url or set FAIRWAY_URL; 'cdk deploy' printed it as ChannelUrl")
+            raise UsageError(
+                "no URL given", hint="use --url or set FAIRWAY_URL to the output ChannelUrl of 'cdk deploy'"
+            )
         return self.url.rstrip("/")
 
     @functools.cached_property
     def caller(self) -> str:
-        """Who runs the command: their AWS identity, or the machine's user where AWS does not say."""
+        """The AWS identity of the caller, or the local user name if AWS does not tell."""
         try:
             return self.aws.client("sts", region_name=self.region).get_caller_identity()["Arn"]
         except (BotoCoreError, ClientError):
@@ -102,25 +104,25 @@ class Session:
         return int(time.time())
 
     def show(self, document: object, text: str) -> None:
-        """Print the answer: one JSON document, or text for people.
+        """Print the result: one JSON document, or text for people.
 
-        Names of files need not be UTF-8: what a terminal can't show is shown by its number.
+        Filenames need not be UTF-8: bytes that are not are printed as escapes.
         """
         answer = json.dumps(document, indent=2) if self.as_json else text
         print(answer.encode(errors="backslashreplace").decode())
 
     def note(self, text: str) -> None:
-        """Print what is not the answer: to stderr, and only for people."""
+        """Print progress to stderr, unless the result is printed as JSON."""
         if not self.as_json:
             print(text, file=sys.stderr)
 
 
 def with_session(command: _Command) -> _Command:
-    """Give a command the common options, and their values as its first argument."""
+    """Add the common options to a command, and pass them to it as a ``Session``."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-    @click.option("--url", envvar="FAIRWAY_URL", show_envvar=True, help="The URL that clients use.")
-    @click.option("--bucket", envvar="FAIRWAY_BUCKET", show_envvar=True, help="The bucket's name.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.option("--url", envvar="FAIRWAY_URL", show_envvar=True, help="Base URL of the channels.")
+    @click.option("--bucket", envvar="FAIRWAY_BUCKET", show_envvar=True, help="Name of the bucket.")
     @functools.wraps(command)
     def wrapped(*, bucket: str | None, url: str | None, as_json: bool, **arguments: Any) -> Any:  # noqa: ANN401 - click's
         return command(Session(bucket=bucket, url=url, as_json=as_json), **arguments)
@@ -128,10 +130,10 @@ def with_session(command: _Command) -> _Command:
     return wrapped  # type: ignore[return-value]  # the decorated function takes fewer arguments
 
 
-def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns."""
-    lines = [heads, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
+def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text as aligned columns."""
+    lines = [headings, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

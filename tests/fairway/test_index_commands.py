@@ -20,10 +20,10 @@ from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Report
 from lambdas.indexer.tree.shards import Shard
 from scripts.fairway import rebuild, reconcile
-from scripts.fairway.index import find_channel
+from scripts.fairway.index import detect_channel
 from scripts.fairway.session import Session
 from scripts.fairway.status import State, decide_status, fetch_status
-from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked
+from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked_notes
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.conftest import Result, Run
 from tests.memory import MemoryStorage, RecordingNotifier
@@ -169,7 +169,7 @@ class TestStatus:
         assert result.document["rejection"]["code"] == "filename-taken"
         said = run("status", key).out
         assert "a later upload, 2026" in said
-        assert "was refused: " in said
+        assert "was rejected: " in said
 
     def test_status__refused_and_nothing_else_there(self, bucket: Bucket, run: Run) -> None:
         key = "team/noarch/broken-1.0-0.conda"
@@ -255,7 +255,7 @@ class TestRejected:
         assert run("rejected", "release", key).code == 0
         bucket.settle(key)
         assert run("status", "--json", key).document["record"]["depends"] == ["other"]
-        assert run("rejected", "list").out.strip() == "nothing was refused"
+        assert run("rejected", "list").out.strip() == "no rejected uploads"
 
     def test_rejected__release_overwrites_nothing(self, bucket: Bucket, run: Run) -> None:
         first = conda_package()
@@ -265,15 +265,15 @@ class TestRejected:
         bucket.settle(key)
         result = run("rejected", "release", key)
         assert result.code != 0
-        assert f"error: {key!r} is taken by another upload" in result.err
-        assert "hint: remove that one first: aws s3 rm s3://" in result.err
+        assert f"error: another object is stored under {key!r}" in result.err
+        assert "hint: remove it first: aws s3 rm s3://" in result.err
         assert bucket.storage.body(key) == first[1]
         assert len(run("rejected", "list", "--json").document) == 1
 
     def test_rejected__nothing_there(self, bucket: Bucket, run: Run) -> None:
         result = run("rejected", "show", "team/noarch/hello-1.0-0.conda")
         assert result.code == 2
-        assert "hint: fairway rejected list" in result.err
+        assert "hint: see 'fairway rejected list'" in result.err
 
     def test_rejected__misplaced_upload(self, bucket: Bucket, run: Run) -> None:
         bucket.storage.upload("hello-1.0-0.conda", b"")
@@ -646,13 +646,13 @@ class TestYank:
         bucket.publish("team", conda_package())
         result = run("yank", "team", "bar", "--reason", "it burns")
         assert result.code == 2
-        assert "nothing in team matches 'bar'" in result.err
+        assert "no artifact in team matches 'bar'" in result.err
 
     def test_unyank__leaves_what_others_removed(self) -> None:
         theirs = {"remove": ["a-1-0.conda"]}
         ours = add_yanked(theirs, ["b-1-0.conda"], {"reason": "x"})
         assert ours["remove"] == ["a-1-0.conda", "b-1-0.conda"]
-        assert list(yanked(ours)) == ["b-1-0.conda"]
+        assert list(yanked_notes(ours)) == ["b-1-0.conda"]
         assert remove_yanked(ours, ["b-1-0.conda"])["remove"] == ["a-1-0.conda"]
 
     @pytest.mark.parametrize(
@@ -765,7 +765,7 @@ class TestIndex:
         assert repodata["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["other"]
 
     def test_index__empty_directory_is_no_channel(self, run: Run, tmp_path: Path) -> None:
-        assert find_channel(tmp_path) is None
+        assert detect_channel(tmp_path) is None
         assert run("index", str(tmp_path / "missing")).code == 2
 
     def test_index__name_that_is_none(self, run: Run, tmp_path: Path) -> None:
