@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from lambdas.access.document import Action, Change, format_time
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 from scripts.fairway.tokens import parse_duration
 
 

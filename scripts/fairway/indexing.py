@@ -48,6 +48,6 @@ def show_reports(session: Session, reports: Sequence[Report], *, deleted_shards:
             "rejections": [{"key": one.key, "code": one.code, "message": one.message} for one in rejections],
             "failures": failures,
         },
-        "\n".join(lines),
+        lines,
     )
     return 1 if failures else 0

@@ -19,7 +19,8 @@ from lambdas.access.document import (
 )
 from lambdas.access.identity import InvalidIdentityError, verify_identity
 from lambdas.channel.errors import UsageError
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
 
@@ -151,7 +152,7 @@ def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None
         )
     session.show(
         {name: [key.kid for key in keys] for name, keys in fetched.items()},
-        "\n".join(f"{name}: {len(keys)} keys" for name, keys in fetched.items()) or "no issuers",
+        [f"{name}: {len(keys)} keys" for name, keys in fetched.items()] or "no issuers",
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import click
 
 from lambdas.channel.errors import FairwayError, InvalidNameError, UsageError
+from scripts.fairway.terminal import print_error
 
 COMMANDS: Final[dict[str, tuple[str, str]]] = {  # {name: (module:command, summary)}
     "publish": ("scripts.fairway.publish:publish", "Check packages, upload them, and wait for the indexer."),
@@ -92,28 +93,22 @@ def main() -> None:
         sys.exit(EXIT_USAGE)
     except click.UsageError as error:
         place = error.ctx.command_path if error.ctx else "fairway"
-        _print_error(_lower_first(error.format_message()).rstrip("."), f"see '{place} --help'")
+        print_error(_lower_first(error.format_message()).rstrip("."), f"see '{place} --help'")
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        _print_error(error.format_message(), None)
+        print_error(error.format_message())
         sys.exit(EXIT_FAILED)
     except (UsageError, InvalidNameError) as error:  # an invalid name is an invalid argument
-        _print_error(str(error), error.hint)
+        print_error(str(error), error.hint)
         sys.exit(EXIT_USAGE)
     except FairwayError as error:
-        _print_error(str(error), error.hint)
+        print_error(str(error), error.hint)
         sys.exit(EXIT_FAILED)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the pipe's reader (head, less) has exited
         sys.exit(EXIT_FAILED)
-
-
-def _print_error(message: str, hint: str | None) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
 
 
 def _lower_first(text: str) -> str:

@@ -7,7 +7,7 @@ SHA-256 with the bytes, so that the indexer does not have to compute it.
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,9 @@ from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import make_record
 from scripts.fairway.convert import convert_to_conda
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
+from scripts.fairway.terminal import format_table
 from scripts.fairway.upload import upload_artifact
 
 CHUNK_BYTES: Final = 1024 * 1024
@@ -137,7 +138,7 @@ def _publish(
         return 1
     if dry_run:
         checked = [{"key": str(one.key), "record": one.record, "state": "checked"} for one in candidates]
-        _show(session, checked, *(_format(one.record) for one in candidates))
+        _show(session, checked, *_format_records([one.record for one in candidates]))
         return 0
     for one in candidates:
         upload_artifact(session, one.file, one.key, one.info, replace=replace)
@@ -152,9 +153,7 @@ def _publish(
     )
     document = [one.to_json() for one in found]
     records = [one.record for one in found if one.record is not None]
-    session.show(
-        document[0] if len(document) == 1 else document, "\n".join([format_statuses(found), *map(_format, records)])
-    )
+    session.show(document[0] if len(document) == 1 else document, [*format_statuses(found), *_format_records(records)])
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 
@@ -184,29 +183,26 @@ def _show(session: Session, rows: list[dict[str, Any]], *more: str) -> None:
     table = format_table(
         ("UPLOAD", "STATE", "SHA-256"), [(row["key"], row["state"], row["record"]["sha256"]) for row in rows]
     )
-    session.show(rows[0] if len(rows) == 1 else rows, "\n".join([table, *more]))
+    session.show(rows[0] if len(rows) == 1 else rows, [*table, *more])
 
 
-def _format(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=2, sort_keys=True)
+def _format_records(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [line for record in records for line in json.dumps(record, indent=2, sort_keys=True).splitlines()]
 
 
 def _show_rejected(session: Session, rejected: list[tuple[Path, RejectedError | InvalidNameError]]) -> None:
-    session.show(
+    rows = [
         {
-            "rejected": [
-                {
-                    "file": str(file),
-                    "code": getattr(error, "code", "invalid-name"),
-                    "message": str(error),
-                    "hint": error.hint,
-                }
-                for file, error in rejected
-            ]
-        },
-        "\n".join(
-            f"{file}: {error} [{getattr(error, 'code', 'invalid-name')}]"
-            + (f"\n  hint: {error.hint}" if error.hint else "")
-            for file, error in rejected
-        ),
-    )
+            "file": str(file),
+            "code": error.code if isinstance(error, RejectedError) else "invalid-name",
+            "message": str(error),
+            "hint": error.hint,
+        }
+        for file, error in rejected
+    ]
+    lines = []
+    for row in rows:
+        lines.append(f"{row['file']}: {row['message']} [{row['code']}]")
+        if row["hint"]:
+            lines.append(f"  hint: {row['hint']}")
+    session.show({"rejected": rows}, lines)

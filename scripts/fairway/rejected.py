@@ -8,8 +8,9 @@ from lambdas.channel.errors import ConflictError, PermanentError, UsageError
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.quarantine import fetch_rejections, list_rejections, object_key, reason_key
 from lambdas.storage.protocol import IfAbsent
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket
+from scripts.fairway.terminal import format_table
 
 
 @click.group()
@@ -64,7 +65,7 @@ def show(session: Session, key: str, identity: str | None) -> None:
         f"  uploaded {found.uploaded_at}, {found.size} bytes",
         f"  bytes: s3://{session.require_bucket()}/{object_key(found)}",
     ]
-    session.show({**asdict(found), "object_key": object_key(found)}, "\n".join(lines))
+    session.show({**asdict(found), "object_key": object_key(found)}, lines)
 
 
 @rejected.command(

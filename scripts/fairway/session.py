@@ -10,7 +10,7 @@ import getpass
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambdas.channel.errors import AccessDeniedError, UsageError
 from lambdas.storage.protocol import ObjectStorage
 from scripts.fairway.bucket import ListedStorage
+from scripts.fairway.terminal import print_lines
 
 if TYPE_CHECKING:
     import boto3
@@ -103,18 +104,17 @@ class Session:
         """Seconds since 1970."""
         return int(time.time())
 
-    def show(self, document: object, text: str) -> None:
-        """Print the result: one JSON document, or text for people.
-
-        Filenames need not be UTF-8: bytes that are not are printed as escapes.
-        """
-        answer = json.dumps(document, indent=2) if self.as_json else text
-        print(answer.encode(errors="backslashreplace").decode())
+    def show(self, document: object, lines: str | Iterable[str]) -> None:
+        """Print the result: one JSON document, or lines of text for people."""
+        if self.as_json:
+            print(json.dumps(document, indent=2))
+        else:
+            print_lines(lines)
 
     def note(self, text: str) -> None:
         """Print progress to stderr, unless the result is printed as JSON."""
         if not self.as_json:
-            print(text, file=sys.stderr)
+            print_lines(text, file=sys.stderr)
 
 
 def with_session(command: _Command) -> _Command:
@@ -128,12 +128,3 @@ def with_session(command: _Command) -> _Command:
         return command(Session(bucket=bucket, url=url, as_json=as_json), **arguments)
 
     return wrapped  # type: ignore[return-value]  # the decorated function takes fewer arguments
-
-
-def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of text as aligned columns."""
-    lines = [headings, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

@@ -20,7 +20,8 @@ from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.shards import Shard, iter_records
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 POLL_SECONDS: Final = 0.5
 RECENT_SECONDS: Final = 60 * 60
@@ -169,9 +170,9 @@ def wait_for(
         time.sleep(POLL_SECONDS)
 
 
-def format_statuses(statuses: Sequence[UploadStatus]) -> str:
-    """Return the states as text for people."""
-    lines = [format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])]
+def format_statuses(statuses: Sequence[UploadStatus]) -> list[str]:
+    """Return the states as lines for people."""
+    lines = format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])
     for status in statuses:
         if status.rejection is not None:
             later = (
@@ -179,11 +180,11 @@ def format_statuses(statuses: Sequence[UploadStatus]) -> str:
                 if status.state == State.REJECTED
                 else f"a later upload, {status.rejection.uploaded_at}, was rejected: "
             )
-            lines.append(f"\n{status.key}: {later}{status.rejection.message} [{status.rejection.code}]")
+            lines += ["", f"{status.key}: {later}{status.rejection.message} [{status.rejection.code}]"]
             if status.rejection.hint:
                 lines.append(f"  hint: {status.rejection.hint}")
             lines.append(f"  details: fairway rejected show {status.key}")
-    return "\n".join(lines)
+    return lines
 
 
 @click.command(

@@ -12,6 +12,7 @@ from lambdas.channel.names import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.fairway.session import Session
+from scripts.fairway.terminal import escape
 
 MAX_PUT_BYTES: Final = 5 * 1024**3
 """PutObject's limit; only a single PUT carries a SHA-256 of the whole object."""
@@ -80,7 +81,7 @@ class _ProgressFile:
         chunk = self._file.read(amount)
         if self._is_shown:
             share = 100 * self._file.tell() // max(1, self._size)
-            print(f"\r{self._key}: {share} %", end="", file=sys.stderr, flush=True)
+            print(f"\r{escape(self._key)}: {share} %", end="", file=sys.stderr, flush=True)
         return chunk
 
     def seek(self, offset: int, whence: int = 0) -> int:

@@ -5,8 +5,9 @@ import click
 from lambdas.indexer.policy import fetch_settings
 from lambdas.indexer.upkeep.verify import ChannelView, Depth, Finding, verify_channel, verify_subdir
 from scripts.fairway.indexing import DAY_MS
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import is_channel, resolve_target
+from scripts.fairway.terminal import format_table
 
 
 @click.command(
@@ -57,6 +58,6 @@ def verify(session: Session, target: str, *, deep: bool) -> int:
                 for finding in findings
             ],
         },
-        f"{format_table(('PROBLEM', 'KEY', 'DESCRIPTION'), rows)}\n{summary}" if rows else summary,
+        [*format_table(("PROBLEM", "KEY", "DESCRIPTION"), rows), summary] if rows else summary,
     )
     return 1 if problems else 0

@@ -24,9 +24,10 @@ from lambdas.channel.names import (
 from lambdas.indexer.upkeep.listing import list_artifacts
 from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import POLL_SECONDS, State, fetch_status
 from scripts.fairway.targets import resolve_target
+from scripts.fairway.terminal import format_table
 
 Instructions = dict[str, Any]
 
