@@ -20,8 +20,8 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.config import Configuration, Publisher
-from lambdas.channel.artifact_kinds import extensions
 from infra.nag_suppressions import suppress_rules, suppress_wildcards
+from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.errors import UsageError
 from lambdas.channel.layout import (
     ACCESS_KEY,

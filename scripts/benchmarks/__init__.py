@@ -1,1 +1,1 @@
-"""What publishing costs: measured on the emulator, beside another indexer, and priced."""
+"""The cost of publishing: measured on the emulator, compared with rattler's index_s3, and priced."""

@@ -1,7 +1,6 @@
-"""``scripts/bench``: measures what publishing costs, and what another indexer takes for the same.
+"""``scripts/bench``: measures the cost of publishing, and compares it with rattler's ``index_s3``.
 
-Everything runs on an emulated S3 on this machine. The indexer runs in a process of its own, against the
-bucket, with its own code.
+Everything runs on an emulated S3 on this machine. Fairway's indexer runs in a separate process.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
 
 EXAMPLES: Final = """
 examples:
-  scripts/bench                       within 3 minutes
+  scripts/bench                       takes 3 minutes
   scripts/bench --full                up to 1,000,000 records and 100 publishers
-  scripts/bench --json | jq .publish  the figures alone
-  scripts/bench --records 50000       one size beside index_s3
+  scripts/bench --json | jq .publish  only the figures of publishing
+  scripts/bench --records 50000       only this size, with index_s3
 """
 QUICK: Final = {
     "records": (1_000, 10_000),
@@ -39,7 +38,7 @@ FULL: Final = {
     "records": (1_000, 10_000, 50_000, 100_000, 1_000_000),
     "rattler": 50_000,
     "publishers": (1, 8, 20, 100),
-    "rattler_publishers": (1, 8, 20),  # each lost run costs it a whole one: 100 take a quarter of an hour
+    "rattler_publishers": (1, 8, 20),  # a lost run is repeated as a whole: 100 take a quarter of an hour
     "burst": 2_000,
     "events": 10_000,
 }
@@ -54,16 +53,18 @@ def parse_arguments() -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--full", action="store_true", help="every size, and every crowd")
-    parser.add_argument("--records", type=int, nargs="+", metavar="N", help="these sizes alone, and no crowds")
-    parser.add_argument("--repeats", type=int, default=5, help="publishes of each size (5)")
-    parser.add_argument("--output", type=Path, default=ROOT / ".local" / "bench", help="where to (.local/bench)")
-    parser.add_argument("--json", action="store_true", help="print the JSON document instead of the table")
+    parser.add_argument("--full", action="store_true", help="all sizes and all numbers of publishers")
+    parser.add_argument("--records", type=int, nargs="+", metavar="N", help="only these sizes, with one publisher")
+    parser.add_argument("--repeats", type=int, default=5, help="number of publishes of each size (default: 5)")
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / ".local" / "bench", help="folder for the results (default: .local/bench)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON instead of tables")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Measure, report."""
+    """Measure, and write the report."""
     arguments = parse_arguments()
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
@@ -72,7 +73,7 @@ def main() -> int:
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
         bench = sections.connect(emulator, repeats=arguments.repeats)
-        for results in measure(bench, plan):  # whatever was measured is kept, should the next thing fail
+        for results in measure(bench, plan):  # so that a failure keeps the earlier results
             (arguments.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report = format_report(results)
     (arguments.output / "bench.txt").write_text(report, encoding="utf-8")
@@ -83,7 +84,7 @@ def main() -> int:
 
 
 def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Do all that was planned, ours and theirs in turn; yield the results after each step."""
+    """Run the plan, alternating Fairway and index_s3; yield the results after each step."""
     started = time.monotonic()
     results: dict[str, Any] = {
         "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()},
@@ -105,16 +106,16 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
             results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
             yield results
     for publishers in plan["publishers"]:
-        say(f"{publishers} publishers at once")
+        say(f"{publishers} concurrent publishers")
         results["crowd"].append(sections.measure_crowd(bench, publishers, records=CROWD_RECORDS))
         yield results
         if publishers in plan["rattler_publishers"]:
-            say(f"{publishers} times index_s3 at once")
+            say(f"{publishers} concurrent runs of index_s3")
             crowd = sections.measure_rattler_crowd(bench, publishers, records=CROWD_RECORDS)
             results["rattler_crowd"].append(crowd)
             yield results
     if plan["burst"]:
-        say(f"a burst of {plan['burst']:,}")
+        say(f"a burst of {plan['burst']:,} artifacts")
         results["burst"] = sections.measure_burst(bench, plan["burst"])
         yield results
         say(f"{plan['events']:,} duplicate events")
@@ -127,7 +128,7 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
 
 
 def say(text: str) -> None:
-    """Tell how far it is."""
+    """Print progress to stderr."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,9 @@
-"""Many artifacts at once, through batches as the queue makes them, in a process of its own.
+"""Concurrent publishers, with batches as the queue makes them, in a separate process.
 
 Reads ``{"bucket", "channel", "subdir", "uploads": [[filename, base64]…], "publishers", "workers", "batch",
-"window_s", "repeats"}`` from standard input, and writes one JSON document. Uploads are shared out among
-publishers, who upload at once; workers take batches from a queue and index them, as the function's
-instances do. An artifact is visible when the call that indexed it has returned: sharded and flat.
+"window_s", "repeats"}`` from standard input, and writes one JSON document. Concurrent publishers upload
+equal shares of the uploads; workers take batches from a queue and index them, as concurrent instances of
+the function do. An artifact counts as visible when the call that indexed it has returned.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lambdas.channel.names import Channel, SubdirId, SubdirName
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, SubdirKeys
 from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
-from scripts.benchmarks.publisher import Silence, find_peak_bytes
+from scripts.benchmarks.publisher import SilentNotifier, read_peak_bytes
 
 
 @dataclass(kw_only=True)
@@ -47,7 +47,7 @@ class Crowd:
         self._left = 0
 
     def run(self, uploads: list[tuple[str, bytes]], *, publishers: int, workers: int, repeats: int) -> None:
-        """Upload everything, and return when all of it is visible, however often its events come."""
+        """Upload everything; return when every event of every upload has been processed."""
         self._left = len(uploads) * repeats
         shares = [uploads[at::publishers] for at in range(publishers)]
         threads = [threading.Thread(target=self._publish, args=(share, repeats)) for share in shares if share]
@@ -67,7 +67,7 @@ class Crowd:
                 self.events.put(filename)
 
     def _work(self) -> None:
-        indexer = Indexer(MeteredStorage(self.bucket, self.meter), Silence(), Policy(outputs=Outputs()))
+        indexer = Indexer(MeteredStorage(self.bucket, self.meter), SilentNotifier(), Policy(outputs=Outputs()))
         while (batch := self._take_batch()) is not None:
             again: list[str] = []
             try:
@@ -93,7 +93,7 @@ class Crowd:
                 self.events.put(filename)
 
     def _take_batch(self) -> list[str] | None:
-        """Take what comes within the window of the first event, up to a full batch."""
+        """Take the events within the window after the first one, up to a full batch."""
         first = self.events.get()
         if first is None:
             return None
@@ -112,7 +112,7 @@ class Crowd:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the task that standard input describes."""
     task: dict[str, Any] = json.load(sys.stdin)
     crowd = Crowd(
         bucket=task["bucket"],
@@ -136,7 +136,7 @@ def main() -> None:
             "requests": dict(crowd.meter.requests),
             "read_bytes": crowd.meter.read_bytes,
             "written_bytes": crowd.meter.written_bytes,
-            "peak_bytes": find_peak_bytes(),
+            "peak_bytes": read_peak_bytes(),
         },
         sys.stdout,
     )

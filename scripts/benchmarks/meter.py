@@ -1,4 +1,4 @@
-"""An S3 storage that counts: requests by kind, bytes in either direction, and when each write was done."""
+"""An S3 storage that counts requests by operation and transferred bytes, and times its writes."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _COPIES: Final = ("UploadPartCopy", "CompleteMultipartUpload")
 
 @dataclass(kw_only=True)
 class Meter:
-    """What went over the wire."""
+    """Requests, transferred bytes and times."""
 
     requests: Counter[str] = field(default_factory=Counter)
     read_bytes: int = 0
     written_bytes: int = 0
     copying_s: float = 0.0
-    """How long S3 took to copy from one object to the next: while at least one such request was under way."""
+    """Seconds during which S3 was copying between objects: at least one such request was in progress."""
     written: dict[str, float] = field(default_factory=dict)
-    """``{key: when its last write was done}``"""
+    """``{key: time of its last write}``, of ``time.perf_counter``."""
 
     @property
     def writes(self) -> int:
@@ -51,7 +51,7 @@ class Meter:
         return sum(count for kind, count in self.requests.items() if kind in WRITES)
 
     def reset(self) -> None:
-        """Begin again."""
+        """Set all counts to zero."""
         self.requests.clear()
         self.written.clear()
         self.read_bytes = self.written_bytes = 0
@@ -59,13 +59,13 @@ class Meter:
 
 
 def make_client() -> S3Client:
-    """Return a client as the handler has it; where to is in the environment."""
+    """Return a client with the handler's configuration; the environment names the endpoint."""
     config = Config(max_pool_connections=2 * THREADS, retries={"mode": "standard", "max_attempts": 5})
     return boto3.client("s3", config=config)
 
 
 class MeteredStorage(S3Storage):
-    """The indexer's own storage, watched."""
+    """The indexer's storage with a meter."""
 
     def __init__(self, bucket: str, meter: Meter) -> None:
         client = make_client()
@@ -78,8 +78,8 @@ class MeteredStorage(S3Storage):
             client.meta.events.register_first(f"before-call.s3.{kind}", self._begin_copy)
             client.meta.events.register(f"after-call.s3.{kind}", self._end_copy)
             client.meta.events.register(f"after-call-error.s3.{kind}", self._end_copy)
-        client.meta.events.register("before-send.s3", self._note_request)
-        client.meta.events.register("response-received.s3", self._note_answer)
+        client.meta.events.register("before-send.s3", self._count_request)
+        client.meta.events.register("response-received.s3", self._count_response)
 
     def put(
         self,
@@ -90,7 +90,7 @@ class MeteredStorage(S3Storage):
         metadata: Mapping[str, str] | None = None,
         condition: Condition | None = None,
     ) -> ObjectInfo:
-        """Write, and note when it was done."""
+        """Write, and record the time."""
         info = super().put(key, body, headers=headers, metadata=metadata, condition=condition)
         self._meter.written[key] = time.perf_counter()
         return info
@@ -104,7 +104,7 @@ class MeteredStorage(S3Storage):
         headers: ContentHeaders,
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        """Splice, and note when it was done."""
+        """Splice, and record the time."""
         info = super().splice(key, parts, base=base, headers=headers, metadata=metadata)
         self._meter.written[key] = time.perf_counter()
         return info
@@ -121,11 +121,11 @@ class MeteredStorage(S3Storage):
             if not self._copies:
                 self._meter.copying_s += time.perf_counter() - self._copying_since
 
-    def _note_request(self, event_name: str, request: Any, **_: object) -> None:  # noqa: ANN401 - botocore's
+    def _count_request(self, event_name: str, request: Any, **_: object) -> None:  # noqa: ANN401 - botocore's
         self._meter.requests[event_name.rpartition(".")[2]] += 1
         if request.method in {"PUT", "POST"}:
             self._meter.written_bytes += int(request.headers.get("Content-Length") or 0)
 
-    def _note_answer(self, parsed_response: Mapping[str, Any] | None = None, **_: object) -> None:
+    def _count_response(self, parsed_response: Mapping[str, Any] | None = None, **_: object) -> None:
         if parsed_response and "Body" in parsed_response:
             self._meter.read_bytes += int(parsed_response.get("ContentLength") or 0)

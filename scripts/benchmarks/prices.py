@@ -1,7 +1,7 @@
-"""What AWS charges, and what a publish comes to.
+"""AWS prices, and the price of a publish.
 
 List prices of us-east-1, read on 2026-11-20 (https://aws.amazon.com/s3/pricing/,
-https://aws.amazon.com/lambda/pricing/): check them before relying on one.
+https://aws.amazon.com/lambda/pricing/): check them before you rely on them.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _FREE: Final = frozenset({"DeleteObject", "AbortMultipartUpload"})
 
 
 def price_publish(requests: Mapping[str, float], *, seconds: float) -> float:
-    """Return the dollars of one publish: its requests, and the function's time."""
+    """Return the price of one publish in US dollars: requests and Lambda time."""
     writes = sum(count for kind, count in requests.items() if kind in WRITES | _LISTS)
     reads = sum(count for kind, count in requests.items() if kind not in WRITES | _LISTS | _FREE)
     return writes * WRITE_DOLLARS + reads * READ_DOLLARS + seconds * FUNCTION_GB * LAMBDA_GB_SECOND_DOLLARS

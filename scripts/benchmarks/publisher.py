@@ -1,8 +1,8 @@
-"""Publishes artifacts one after the other, in a process of its own, and says what each cost.
+"""Publishes artifacts one after the other in a separate process, and measures each publish.
 
 Reads ``{"bucket", "channel", "subdir", "filenames"}`` from standard input, and writes one JSON list. The
-artifacts have been uploaded: what is measured is the indexer alone, warm. What a publish leaves for
-later is done before the next one, and measured apart, under ``later``.
+artifacts are already uploaded: only the indexer is measured, in a warm process. Deferred outputs are
+written before the next publish and measured separately, under ``deferred``.
 """
 
 from __future__ import annotations
@@ -19,42 +19,42 @@ from lambdas.indexer.model import Outputs, Policy, Rejection, SubdirKeys
 from scripts.benchmarks.meter import Meter, MeteredStorage
 
 
-class Silence:
-    """Announces nothing."""
+class SilentNotifier:
+    """A notifier that sends nothing, and fails on a rejection."""
 
     def publish_rejection(self, rejection: Rejection) -> None:
-        """Fail: nothing that a benchmark publishes is to be refused."""
+        """Fail: a benchmark publishes only valid artifacts."""
         raise AssertionError(rejection)
 
     def invalidate(self, keys: list[str]) -> None:
         """Do nothing."""
 
 
-def find_peak_bytes() -> int:
-    """Return the most memory that this process has had; getrusage would count its parent's, too."""
+def read_peak_bytes() -> int:
+    """Return the peak memory of this process; getrusage would include that of its parent."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def measure(meter: Meter, indexer: Indexer, path: SubdirId, touched: SubdirKeys) -> dict[str, object]:
-    """Run the indexer once."""
+def measure(meter: Meter, indexer: Indexer, path: SubdirId, keys: SubdirKeys) -> dict[str, object]:
+    """Run the indexer once, and return the measurements."""
 
-    def find_seconds(name: str) -> float | None:
+    def seconds_until(name: str) -> float | None:
         written = meter.written.get(path.key(name))
         return None if written is None else written - started
 
     meter.reset()
     cpu, started = time.process_time(), time.perf_counter()
-    report = indexer.index(path, touched)
+    report = indexer.index(path, keys)
     wall = time.perf_counter() - started
     return {
         "wall_s": wall,
         "copying_s": meter.copying_s,
         "cpu_s": time.process_time() - cpu,
-        "peak_bytes": find_peak_bytes(),
-        "sharded_s": find_seconds(SHARD_INDEX),
-        "packed_s": find_seconds("repodata.json.zst"),
-        "flat_s": find_seconds("repodata.json"),
+        "peak_bytes": read_peak_bytes(),
+        "sharded_s": seconds_until(SHARD_INDEX),
+        "packed_s": seconds_until("repodata.json.zst"),
+        "flat_s": seconds_until("repodata.json"),
         "requests": dict(meter.requests),
         "writes": meter.writes,
         "read_bytes": meter.read_bytes,
@@ -64,19 +64,19 @@ def measure(meter: Meter, indexer: Indexer, path: SubdirId, touched: SubdirKeys)
 
 
 def main() -> None:
-    """Publish what standard input names."""
+    """Publish the artifacts that standard input names."""
     task = json.load(sys.stdin)
     path = SubdirId(channel=Channel(task["channel"]), name=SubdirName(task["subdir"]))
     meter = Meter()
-    reminded: list[SubdirId] = []
+    requeued: list[SubdirId] = []
     storage = MeteredStorage(task["bucket"], meter)
-    indexer = Indexer(storage, Silence(), Policy(outputs=Outputs()), requeue=reminded.append)
+    indexer = Indexer(storage, SilentNotifier(), Policy(outputs=Outputs()), requeue=requeued.append)
     runs = []
     for filename in task["filenames"]:
         run = measure(meter, indexer, path, SubdirKeys(artifacts=frozenset({filename})))
-        later = measure(meter, indexer, path, SubdirKeys(deferred=True)) if reminded else None
-        runs.append(run | {"later": later})
-        reminded.clear()
+        deferred = measure(meter, indexer, path, SubdirKeys(deferred=True)) if requeued else None
+        runs.append(run | {"deferred": deferred})
+        requeued.clear()
     json.dump(runs, sys.stdout)
 
 

@@ -1,7 +1,7 @@
-"""Runs rattler's ``index_s3`` until what was uploaded is listed, in a process of its own.
+"""Runs rattler's ``index_s3`` in a separate process until the uploaded artifact is listed.
 
 Reads ``{"endpoint", "bucket", "channel", "subdir", "filename"}`` from standard input, and writes one JSON
-document. It leaves without the interpreter's exit, where py-rattler sometimes aborts.
+document. It ends with ``os._exit``, because py-rattler may abort while the interpreter exits.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from rattler.index import S3Credentials, index_s3
 from rattler.platform import Subdir
 
 from scripts.benchmarks.meter import make_client
-from scripts.benchmarks.publisher import find_peak_bytes
+from scripts.benchmarks.publisher import read_peak_bytes
 
-MOST_RUNS = 200
+MAX_RUNS = 200
 
 
 def is_listed(task: dict[str, Any]) -> bool:
-    """Tell whether the flat file has the artifact."""
+    """Tell whether ``repodata.json`` lists the artifact."""
     key = f"{task['channel']}/{task['subdir']}/repodata.json"
     body = make_client().get_object(Bucket=task["bucket"], Key=key)["Body"].read()
     return f'"{task["filename"]}"'.encode() in body
 
 
 def index(task: dict[str, Any]) -> None:
-    """Run it once."""
+    """Run ``index_s3`` once."""
     asyncio.run(
         index_s3(
             f"s3://{task['bucket']}/{task['channel']}",
@@ -47,14 +47,14 @@ def index(task: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the task that standard input describes."""
     task: dict[str, Any] = json.load(sys.stdin)
     started, cpu = time.perf_counter(), time.process_time()
     errors: list[str] = []
-    for _ in range(MOST_RUNS):
+    for _ in range(MAX_RUNS):
         try:
             index(task)
-        except Exception as error:  # noqa: BLE001 - a lost race comes as any error
+        except Exception as error:  # noqa: BLE001 - a conflict may raise any error
             errors.append(f"{type(error).__name__}: {error}"[:200])
             continue
         if is_listed(task):
@@ -63,7 +63,7 @@ def main() -> None:
         {
             "wall_s": time.perf_counter() - started,
             "cpu_s": time.process_time() - cpu,
-            "peak_bytes": find_peak_bytes(),
+            "peak_bytes": read_peak_bytes(),
             "runs_lost": len(errors),
             "errors": errors[:3],
         },

@@ -1,4 +1,4 @@
-"""Turns measurements into a table for people and a plot."""
+"""Formats measurements as tables and a plot."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.benchmarks.prices import DATED, price_publish
-from scripts.benchmarks.sections import find_median
+from scripts.benchmarks.sections import median_of
 
 _MIB: Final = 1024 * 1024
 
 
 def format_report(results: Mapping[str, Any]) -> str:
-    """Return every figure as text: the median, and the lowest and highest where there are several."""
+    """Return all figures as tables: medians, with the lowest and highest value of several runs."""
     theirs = {one["records"]: one for one in results["rattler_publish"]}
     blocks = [
-        f"PUBLISH ONE ARTIFACT: median [lowest, highest] of {results['repeats']}; 'copying' is the emulator's own time",
+        f"ONE PUBLISH: median [lowest, highest] of {results['repeats']}; 'S3 copies' is time spent in the emulator",
         _table(
-            ["records", "wall s", "copying s", "CPU s", "sharded s", "flat .zst s", "flat .json s",
-             "peak MiB", "writes", "reads", "moved MiB", "index_s3 s", "its MiB", "its PUTs", "faster"],
+            ["records", "wall s", "S3 copies s", "CPU s", "shard index s", ".json.zst s", ".json s",
+             "peak MiB", "writes", "reads", "transfer MiB",
+             "index_s3: wall s", "peak MiB", "PUTs", "Fairway is faster by"],
             [_publish_row(one, theirs.get(one["records"])) for one in results["publish"]],
         ),
-        _format_later(results["publish"]),
-        "S3 REQUESTS BY KIND, of one publish (median)",
+        _format_deferred(results["publish"]),
+        "S3 REQUESTS OF ONE PUBLISH, by operation (median)",
         _table(
             ["records", *(kinds := _list_kinds(results["publish"]))],
             [
@@ -32,28 +33,28 @@ def format_report(results: Mapping[str, Any]) -> str:
                 for one in results["publish"]
             ],
         ),
-        "PUBLISHERS AT ONCE, one artifact each, into 1,000 records: seconds from upload to visible, sharded and flat",
+        "CONCURRENT PUBLISHERS, one artifact each, 1,000 records: seconds from upload until every client can install",
         _table(
-            ["publishers", "median s", "slowest s", "commits", "lost swaps", "retries", "writes", "wrong records",
-             "index_s3 median s", "slowest s", "its lost runs", "wrong", "faster"],
+            ["publishers", "median s", "slowest s", "commits", "conflicts", "retries", "writes", "wrong records",
+             "index_s3: median s", "slowest s", "failed runs", "wrong records", "Fairway is faster by"],
             [_crowd_row(one, results["rattler_crowd"]) for one in results["crowd"]],
         ),
         _format_burst(results["burst"]),
         _format_duplicates(results["duplicates"]),
         _format_authorizer(results.get("authorizer")),
-        f"COSTS in dollars, at list prices of {DATED}: requests and the function's time; what is left for later is in",
+        f"COST in US dollars at list prices of {DATED}: requests and Lambda time, deferred outputs included",
         _table(
-            ["records", "per publish", "per 1,000", "index_s3 per publish", "per 1,000"],
+            ["records", "per publish", "per 1,000", "index_s3: per publish", "per 1,000"],
             [_cost_row(one, theirs.get(one["records"])) for one in results["publish"]],
         ),
-        "index_s3: one conditional PUT for each name, most of which S3 answers with 412 and bills; reads left out.",
+        "index_s3 sends one conditional PUT per package name; S3 bills them although it answers most with 412.",
     ]  # fmt: skip
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Draw wall time, bytes, memory and requests against the size of the subdir."""
-    import matplotlib as mpl  # noqa: PLC0415 - slow, and wanted at the end alone
+    """Plot wall time, memory, transfer and requests over the number of records in the subdir."""
+    import matplotlib as mpl  # noqa: PLC0415 - slow, and used only after the measurements
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - as above
@@ -61,9 +62,9 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(12, 9))
     ours, theirs = results["publish"], results["rattler_publish"]
     panels = (
-        ("seconds", "wall_s", 1.0, (("later_s", "left for later"), ("sharded_s", "to the sharded index"))),
+        ("seconds", "wall_s", 1.0, (("deferred_s", "deferred outputs"), ("sharded_s", "until the shard index"))),
         ("peak memory, MiB", "peak_bytes", 1 / _MIB, ()),
-        ("MiB moved", "moved_bytes", 1 / _MIB, ()),
+        ("transfer, MiB", "moved_bytes", 1 / _MIB, ()),
         ("S3 write requests", "writes", 1.0, ()),
     )
     for axis, (title, field, scale, more) in zip(axes.flat, panels, strict=True):
@@ -78,7 +79,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         axis.set_ylim(bottom=0)
         axis.grid(visible=True, alpha=0.3)
         axis.legend()
-    figure.suptitle("What one publish costs, on the emulator")
+    figure.suptitle("Cost of one publish, on the emulator")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -96,8 +97,8 @@ def _plot(axis: Any, rows: Sequence[Any], field: str, *, scale: float, label: st
 def _value(run: Mapping[str, Any], field: str) -> float:
     if field == "moved_bytes":
         return float(run["read_bytes"] + run["written_bytes"])
-    if field == "later_s":
-        return float(run["later"]["wall_s"] if run["later"] else 0)
+    if field == "deferred_s":
+        return float(run["deferred"]["wall_s"] if run["deferred"] else 0)
     return float(run[field])
 
 
@@ -108,38 +109,40 @@ def _publish_row(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> lis
         f"{one['records']:,}",
         *(_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "sharded_s", "packed_s", "flat_s")),
         f"{max(run['peak_bytes'] for run in runs) / _MIB:.0f}",
-        f"{find_median(runs, 'writes'):.0f}",
+        f"{median_of(runs, 'writes'):.0f}",
         f"{statistics.median(reads):.0f}",
         f"{statistics.median(_value(run, 'moved_bytes') for run in runs) / _MIB:.1f}",
     ]
     if other is None:
         return [*row, "-", "-", "-", "-"]
-    whole = statistics.median(run["wall_s"] + _value(run, "later_s") for run in runs)
-    factor = find_median(other["runs"], "wall_s") / whole
+    whole = statistics.median(run["wall_s"] + _value(run, "deferred_s") for run in runs)
+    factor = median_of(other["runs"], "wall_s") / whole
     return [
         *row,
         _spread(other["runs"], "wall_s"),
         f"{max(run['peak_bytes'] for run in other['runs']) / _MIB:.0f}",
-        f"{other['names'] + find_median(other['runs'], 'puts'):.0f}",
+        f"{other['names'] + median_of(other['runs'], 'puts'):.0f}",
         f"{factor:.1f}x",
     ]
 
 
-def _format_later(rows: Sequence[Mapping[str, Any]]) -> str:
-    later = [(one["records"], runs) for one in rows if (runs := [run["later"] for run in one["runs"] if run["later"]])]
-    if not later:
+def _format_deferred(rows: Sequence[Mapping[str, Any]]) -> str:
+    deferred = [
+        (one["records"], runs) for one in rows if (runs := [run["deferred"] for run in one["runs"] if run["deferred"]])
+    ]
+    if not deferred:
         return ""
-    head = ["records", "wall s", "copying s", "CPU s", "flat .json s", "writes", "moved MiB"]
+    head = ["records", "wall s", "S3 copies s", "CPU s", ".json s", "writes", "transfer MiB"]
     table = [
         [
             f"{records:,}",
             *(_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "flat_s")),
-            f"{find_median(runs, 'writes'):.0f}",
+            f"{median_of(runs, 'writes'):.0f}",
             f"{statistics.median(_value(run, 'moved_bytes') for run in runs) / _MIB:.1f}",
         ]
-        for records, runs in later
+        for records, runs in deferred
     ]
-    title = "LEFT FOR LATER, and done once for all publishes of a minute"
+    title = "DEFERRED OUTPUTS, written once a minute for all publishes of that minute"
     return f"{title}\n\n{_table(head, table)}"
 
 
@@ -166,12 +169,12 @@ def _crowd_row(one: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> l
 
 
 def _cost_row(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[str]:
-    ours = statistics.median(_price(run) + (_price(run["later"]) if run["later"] else 0) for run in one["runs"])
+    ours = statistics.median(_price(run) + (_price(run["deferred"]) if run["deferred"] else 0) for run in one["runs"])
     row = [f"{one['records']:,}", f"{ours:.6f}", f"{1000 * ours:.3f}"]
     if other is None:
         return [*row, "-", "-"]
-    puts = other["names"] + find_median(other["runs"], "puts")
-    theirs = price_publish({"PutObject": puts}, seconds=find_median(other["runs"], "wall_s"))
+    puts = other["names"] + median_of(other["runs"], "puts")
+    theirs = price_publish({"PutObject": puts}, seconds=median_of(other["runs"], "wall_s"))
     return [*row, f"{theirs:.6f}", f"{1000 * theirs:.3f}"]
 
 
@@ -184,8 +187,8 @@ def _format_burst(burst: Mapping[str, Any] | None) -> str:
         return ""
     rate = burst["artifacts"] / burst["wall_s"]
     return (
-        f"BURST of {burst['artifacts']:,}: {rate:.0f} artifacts a second from upload to visible, "
-        f"{burst['commits']} commits in {burst['batches']} batches, {burst['conflicts']} lost swaps, "
+        f"BURST of {burst['artifacts']:,} artifacts: {rate:.0f} per second from upload until every client can install, "
+        f"{burst['commits']} commits in {burst['batches']} batches, {burst['conflicts']} conflicts, "
         f"{burst['wrong_records']} wrong records, peak {burst['peak_bytes'] / _MIB:.0f} MiB"
     )
 
@@ -195,7 +198,7 @@ def _format_duplicates(duplicates: Mapping[str, Any] | None) -> str:
         return ""
     requests = sum(duplicates["requests"].values())
     return (
-        f"DUPLICATES: {duplicates['events']:,} events of artifacts that are indexed already: "
+        f"DUPLICATES: {duplicates['events']:,} events of artifacts that are already indexed: "
         f"{duplicates['writes']} writes, {requests:,} requests, {duplicates['wall_s']:.1f} s"
     )
 

@@ -1,4 +1,4 @@
-"""The measurements, each on a fresh emulated S3 bucket, with the measured code in a process of its own."""
+"""The measurements, each on a new emulated S3 bucket, with the measured code in a separate process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS: Final = SubdirId(channel=ChannelName("ours"), name=SubdirName("linux-64"))
 THEIRS: Final = SubdirId(channel=ChannelName("theirs"), name=SubdirName("linux-64"))
 RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
-BATCH: Final = 1000  # what the stack is configured with
+BATCH: Final = 1000  # as the stack is configured
 WINDOW_S: Final = 1.0
 
 _THREADS: Final = 16
@@ -39,30 +39,30 @@ _PROCESS_SECONDS: Final = 1800
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bench:
-    """An emulated S3, and what to ask of it."""
+    """An emulated S3, and the number of repeats."""
 
     emulator: Emulator
     client: S3Client
     repeats: int
 
     def make_bucket(self, name: str) -> str:
-        """Return a fresh versioned bucket."""
+        """Create a versioned bucket; return its name."""
         bucket = f"bench-{name}"
         self.client.create_bucket(Bucket=bucket)
         self.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         return bucket
 
     def empty_bucket(self, bucket: str) -> None:
-        """Empty a bucket: the emulator holds all of it in memory."""
+        """Empty a bucket: the emulator keeps its contents in memory."""
         pages = list(self.client.get_paginator("list_object_versions").paginate(Bucket=bucket))
-        for page in pages:  # not while listing: the pages would shift
+        for page in pages:  # list everything first: deletions would shift the pages
             found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
             objects: Any = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
             if objects:
                 self.client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
     def run(self, module: str, task: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON is anything
-        """Run a module with a task, and return what it says."""
+        """Run a module with a task; return its result."""
         with self.start(module, task) as process:
             return finish(process)
 
@@ -75,15 +75,15 @@ class Bench:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert process.stdin is not None  # noqa: S101 - because it is PIPE
         process.stdin.write(json.dumps(task).encode())
         process.stdin.close()
         return process
 
 
 def finish(process: subprocess.Popen[bytes]) -> Any:  # noqa: ANN401 - JSON is anything
-    """Wait for a process, and return what it says."""
-    assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+    """Wait for a process; return its result."""
+    assert process.stdout is not None  # noqa: S101 - because it is PIPE
     output = process.stdout.read()
     if process.wait(timeout=_PROCESS_SECONDS) or not output:
         raise RuntimeError(f"{process.args!r} failed")
@@ -91,21 +91,21 @@ def finish(process: subprocess.Popen[bytes]) -> Any:  # noqa: ANN401 - JSON is a
 
 
 def measure_publish(bench: Bench, records: int) -> dict[str, Any]:
-    """Publish one artifact after the other into a subdir of so many records."""
+    """Publish artifacts one after the other into a subdir with this number of records."""
     bucket = bench.make_bucket(f"publish-{records}")
     channel = Channel(records=records)
     names = _pick(channel.list_names(), bench.repeats + 1)
-    seed(S3Storage(bucket, bench.client), OURS, channel, touched=names)
+    seed(S3Storage(bucket, bench.client), OURS, channel, names=names)
     files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(OURS.key("r"))}
     filenames = [_upload(bench, bucket, OURS, _build(name, "99.0")) for name in names]
     runs = bench.run("publisher", _task(bucket, OURS) | {"filenames": filenames})
     bench.empty_bucket(bucket)
-    # The first one makes the connections, and the noarch subdir.
+    # The first publish also opens connections and creates noarch.
     return {"records": records, "names": channel.names, "files": files, "first": runs[0], "runs": runs[1:]}
 
 
 def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
-    """Do the same with rattler's ``index_s3``, which lists what is there: each artifact stands for itself."""
+    """Publish in the same way with rattler's ``index_s3``, which lists the whole subdir in each run."""
     bucket = bench.make_bucket(f"rattler-{records}")
     channel = Channel(records=records)
     names = _pick(channel.list_names(), min(bench.repeats, RATTLER_REPEATS) + 1)
@@ -122,8 +122,8 @@ def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
 
 
 def seed_rattler(bench: Bench, bucket: str, channel: Channel) -> None:
-    """Put every artifact's name, and the flat file that lists them: rattler reads new ones alone."""
-    seed(S3Storage(bucket, bench.client), OURS, channel, touched=[])
+    """Store a placeholder for each artifact, and a ``repodata.json`` that lists them: rattler reads only new ones."""
+    seed(S3Storage(bucket, bench.client), OURS, channel, names=[])
     bench.client.copy_object(
         Bucket=bucket, Key=THEIRS.key("repodata.json"), CopySource=f"{bucket}/{OURS.key('repodata.json')}"
     )
@@ -137,12 +137,12 @@ def seed_rattler(bench: Bench, bucket: str, channel: Channel) -> None:
 
 
 def measure_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, Any]:
-    """Let publishers upload one artifact each, at once; look for what is lost or doubled."""
+    """Upload one artifact per concurrent publisher; count lost and duplicate records."""
     bucket = bench.make_bucket(f"crowd-{publishers}")
     channel = Channel(records=records)
     names = _pick(channel.list_names(), publishers)
     storage = S3Storage(bucket, bench.client)
-    seed(storage, OURS, channel, touched=channel.list_names())
+    seed(storage, OURS, channel, names=channel.list_names())
     uploads = [_build(name, f"99.{number}") for number, name in enumerate(names)]
     outcome: dict[str, Any] = bench.run(
         "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=publishers, repeats=1)
@@ -153,18 +153,18 @@ def measure_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, A
 
 
 def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, Any]:
-    """Let as many processes run ``index_s3`` at once, each until its artifact is listed."""
+    """Run ``index_s3`` in concurrent processes, each until its artifact is listed."""
     bucket = bench.make_bucket(f"rattler-crowd-{publishers}")
     channel = Channel(records=records)
     seed_rattler(bench, bucket, channel)
     names = _pick(channel.list_names(), publishers + 1)
     filename = _upload(bench, bucket, THEIRS, _build(names.pop(), "98.0"))
-    bench.run("rattler_index", _rattler_task(bench, bucket, filename))  # the first one writes every shard
+    bench.run("rattler_index", _rattler_task(bench, bucket, filename))  # the first run writes every shard
     filenames = [_upload(bench, bucket, THEIRS, _build(name, f"99.{number}")) for number, name in enumerate(names)]
     processes = [bench.start("rattler_index", _rattler_task(bench, bucket, filename)) for filename in filenames]
     outcomes = [finish(process) for process in processes]
     for process in processes:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+        assert process.stdout is not None  # noqa: S101 - because it is PIPE
         process.stdout.close()
     body = bench.client.get_object(Bucket=bucket, Key=THEIRS.key("repodata.json"))["Body"].read()
     lost = sum(f'"{filename}"'.encode() not in body for filename in filenames)
@@ -179,7 +179,7 @@ def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dic
 
 
 def measure_burst(bench: Bench, artifacts: int) -> dict[str, Any]:
-    """Upload many artifacts at once into an empty subdir."""
+    """Upload many artifacts concurrently into an empty subdir."""
     bucket = bench.make_bucket("burst")
     names = Channel(records=artifacts * 5).list_names()
     uploads = [_build(names[number % len(names)], f"1.{number}") for number in range(artifacts)]
@@ -192,7 +192,7 @@ def measure_burst(bench: Bench, artifacts: int) -> dict[str, Any]:
 
 
 def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
-    """Send events of artifacts that are indexed already."""
+    """Send events of artifacts that are already indexed."""
     bucket = bench.make_bucket("duplicates")
     names = Channel(records=1000).list_names()
     uploads = [_build(name, "1.0") for name in names]
@@ -205,20 +205,20 @@ def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
 
 
 def measure_authorizer() -> dict[str, Any] | None:
-    """Run the authorizer's own benchmark."""
+    """Run the authorizer's benchmark."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.bench_authorizer"], cwd=ROOT, capture_output=True, check=False
     )
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
-def find_median(runs: Iterable[dict[str, Any]], field: str) -> float:
-    """Return the median of a figure."""
+def median_of(runs: Iterable[dict[str, Any]], field: str) -> float:
+    """Return the median of a field."""
     return float(statistics.median(run[field] for run in runs))
 
 
 def _pick(names: Sequence[PackageName], count: int) -> list[PackageName]:
-    """Return names from all over the list."""
+    """Return names spread evenly over the list."""
     return [names[(2 * at + 1) * len(names) // (2 * count)] for at in range(count)]
 
 
@@ -259,7 +259,7 @@ def _describe_crowd(uploads: Sequence[tuple[str, bytes]], *, publishers: int, re
 
 
 def _count_versions(bench: Bench, bucket: str) -> tuple[int, int]:
-    """Return how many versions there are of what rattler writes, and their bytes: it can't be watched."""
+    """Return the number and size of the object versions that rattler wrote: its requests cannot be counted."""
     sizes = [
         version["Size"]
         for prefix in ("theirs/linux-64/repodata", "theirs/linux-64/shards/")
@@ -270,7 +270,7 @@ def _count_versions(bench: Bench, bucket: str) -> tuple[int, int]:
 
 
 def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[str]) -> int:
-    """Return how many records are lost or too many, in the tree and in the flat file."""
+    """Return the number of missing or extra records in the tree and in ``repodata.json``."""
     storage = S3Storage(bucket, bench.client)
     commit = fetch_commit(storage, OURS)
     shards = fetch_shards(storage, OURS, commit.index, commit.index.shards)
@@ -283,5 +283,5 @@ def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[st
 
 
 def connect(emulator: Emulator, *, repeats: int) -> Bench:
-    """Return a bench on a running emulator, whose environment this process has."""
+    """Return a bench on a running emulator; this process has its environment."""
     return Bench(emulator=emulator, client=make_client(), repeats=repeats)

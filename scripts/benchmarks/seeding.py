@@ -1,7 +1,7 @@
-"""Fills a bucket with a made-up subdir, as if it had been published long ago.
+"""Fills a bucket with a synthetic subdir, as if it had been published earlier.
 
-Everything is written by the indexer's own code, but for the shards and cards of names that nothing will
-be published to: nobody reads them.
+The indexer's code writes everything. Shards and cards are written only for the names that a benchmark
+publishes to: no other shard or card is read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from lambdas.storage.protocol import ObjectStorage
 from scripts.benchmarks.synthetic import Channel
 
 
-def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, touched: Iterable[PackageName]) -> Commit:
-    """Write the tree, the flat files and the channel's files of a subdir."""
+def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, names: Iterable[PackageName]) -> Commit:
+    """Write the tree, the subdir outputs and the channel outputs; shards and cards only of ``names``."""
     base = fetch_commit(storage, path)
-    wanted = set(touched)
+    stored = set(names)
     hashes: dict[PackageName, ShardHash | None] = {}
     newest = 0
     for name in channel.list_names():
-        if name not in wanted:
+        if name not in stored:
             hashes[name] = ShardHash(hashlib.sha256(name.encode()).hexdigest())
             continue
         cards = channel.make_cards(name)
@@ -48,23 +48,23 @@ def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, touched: I
 
 @dataclass(kw_only=True)
 class _Projector(SubdirProjector):
-    """Takes shards from where they are made up."""
+    """Makes the synthetic shards instead of fetching them."""
 
     channel: Channel
 
-    def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:  # noqa: ARG002 - none are kept
+    def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:  # noqa: ARG002 - signature of the base class
         return {name: make_shard(self.channel.make_cards(name)) for name in names}
 
 
 @dataclass(kw_only=True)
 class _ChannelProjector(project_channel.ChannelProjector):
     subdir: SubdirId
-    made_up: Channel
+    synthetic: Channel
 
     def _merge(self, names: Sequence[PackageName]) -> dict[str, dict[str, Any]]:
         entries = {}
         for name in names:
-            cards = self.made_up.make_cards(name)
+            cards = self.synthetic.make_cards(name)
             entries[name] = make_entry(self.subdir.subdir, make_shard(cards), cards)
         merged: dict[str, dict[str, Any]] = merge_parts([{"subdir": self.subdir.subdir, "packages": entries}])[
             "packages"
@@ -75,5 +75,5 @@ class _ChannelProjector(project_channel.ChannelProjector):
 def _project_channel(storage: ObjectStorage, path: SubdirId, channel: Channel) -> None:
     found: Mapping[str, Any] = {name: storage.head(f"{path.channel}/{name}") for name in project_channel.FILES}
     _ChannelProjector(
-        storage=storage, channel=ChannelName(path.channel), url="", found=found, subdir=path, made_up=channel
+        storage=storage, channel=ChannelName(path.channel), url="", found=found, subdir=path, synthetic=channel
     ).project([path])

@@ -1,7 +1,7 @@
-"""Records of a made-up channel, of realistic shape: the same ones each time.
+"""Records of a synthetic channel of realistic shape, the same in every run.
 
-Names, versions, builds, dependencies and hashes are drawn so that they compress as real ones do:
-a tenth of the names is needed by most others, a name's builds differ in little, hashes in all.
+Names, versions, builds, dependencies and hashes are chosen so that they compress as real ones do:
+most packages depend on a tenth of the names, builds of a name differ little, hashes differ entirely.
 """
 
 import functools
@@ -14,7 +14,7 @@ from typing import Any, Final
 from lambdas.channel.names import PackageName
 from lambdas.indexer.tree.cards import Card, Cards
 
-MOST_NAMES: Final = 30_000  # of a subdir as large as conda-forge's largest
+MAX_NAMES: Final = 30_000  # as in the largest subdir of conda-forge
 START_MS: Final = 1_600_000_000_000
 
 _RECORDS_PER_NAME: Final = 10
@@ -65,14 +65,14 @@ _SYLLABLES: Final = [
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """A made-up subdir of so many records."""
+    """A synthetic subdir with this number of records."""
 
     records: int
 
     @property
     def names(self) -> int:
-        """How many names the records have."""
-        return max(1, min(MOST_NAMES, self.records // _RECORDS_PER_NAME))
+        """The number of package names."""
+        return max(1, min(MAX_NAMES, self.records // _RECORDS_PER_NAME))
 
     def list_names(self) -> list[PackageName]:
         """Return every name, sorted."""
@@ -83,23 +83,23 @@ class Channel:
         return {make_name(number): number for number in range(self.names)}
 
     def make_cards(self, name: PackageName) -> Cards:
-        """Return what the index knows of one name: its artifacts."""
+        """Return the cards of one name."""
         number = self._numbers[name]
         share, more = divmod(self.records, self.names)
         return dict(iter_cards(name, share + (number < more)))
 
 
-@functools.lru_cache(maxsize=MOST_NAMES)
+@functools.lru_cache(maxsize=MAX_NAMES)
 def make_name(number: int) -> PackageName:
-    """Return the name of a number: different for each."""
-    chance = random.Random(f"name {number}")  # noqa: S311 - made up, not secret
+    """Return the package name of a number; names are unique."""
+    chance = random.Random(f"name {number}")  # noqa: S311 - synthetic data, not a secret
     words = chance.sample(_SYLLABLES, chance.choice([1, 2, 2, 3]))
     return PackageName(f"{'-'.join(words)}{number:x}")
 
 
 def iter_cards(name: PackageName, count: int) -> Iterator[tuple[str, Card]]:
-    """Yield a name's artifacts, oldest first."""
-    chance = random.Random(f"cards {name}")  # noqa: S311 - made up, not secret
+    """Yield the cards of a name, oldest artifact first."""
+    chance = random.Random(f"cards {name}")  # noqa: S311 - synthetic data, not a secret
     needs = [make_name(int(chance.paretovariate(0.6)) % 3000) for _ in range(chance.randrange(9))]
     license_name = chance.choice(_LICENSES)
     is_pure = chance.random() < _PURE_SHARE

@@ -1,1 +1,1 @@
-"""The same stack on a laptop: the emulator, the real deploy, the development edge, the demo."""
+"""The stack on a laptop: an emulated AWS, the real deployment, the development edge, the demo."""

@@ -29,47 +29,47 @@ from scripts.emulated.transcript import Transcript
 _REGISTRY = Registry(folder=Path(os.environ.get("FAIRWAY_LOCAL_FOLDER", ROOT / ".local")))
 _STOP_SECONDS = 60.0
 _WATCH_SECONDS = 0.5
-_INTERRUPTED = 130  # what shells say of a command that Ctrl-C ended
+_INTERRUPTED = 130  # the exit code of a command that Ctrl-C interrupted
 
 _EPILOG = """\b
 Examples:
-  ./scripts/local demo                  the whole way, once, with a transcript
-  ./scripts/local up                    keep it running; prints what to type
-  ./scripts/local up --keep .local/mine keep what is published between runs
-  ./scripts/local status --json         what runs, for programs
+  ./scripts/local demo                  deploy, publish and install once, with a transcript
+  ./scripts/local up                    keep the stack running; prints commands to copy
+  ./scripts/local up --keep .local/mine keep the published packages between runs
+  ./scripts/local status --json         describe the running stack, for programs
   ./scripts/local down                  stop it from another terminal
 """
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
-    """Run Fairway on this machine: the real deploy on an emulated AWS, no account and no Docker needed.
+    """Run Fairway on this machine: the real deployment on an emulated AWS, without an account or Docker.
 
-    Only loopback is ever talked to. Credentials and profiles of real accounts are kept away from
-    all that is started here.
+    All connections stay on loopback. No process started here sees credentials or profiles of real
+    accounts.
     """
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the transcript as one JSON document.")
 def demo(*, as_json: bool) -> None:
-    """Deploy, publish, install, and stop: exits with 0 only if all of it worked.
+    """Deploy, publish, install, and stop. The exit code is 0 only if every step worked.
 
     \b
     Example:
       ./scripts/local demo
-    """  # noqa: D301 - click's mark for text that it shall not wrap
-    with _spoken_errors():
+    """  # noqa: D301 - click's mark for text that it does not wrap
+    with _reported_errors():
         require_loopback_environment(os.environ)
-        run_demo(Transcript(as_json=as_json, before_seconds=_find_setup_seconds()))
+        run_demo(Transcript(as_json=as_json, before_seconds=_setup_seconds()))
 
 
 @main.command()
-@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep state in this folder.")
-@click.option("--port", type=click.IntRange(1, 65535), help="Where the emulated AWS listens. [default: a free port]")
-@click.option("--edge-port", type=click.IntRange(1, 65535), help="Where the edge listens. [default: a free port]")
+@click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the state in this folder.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the emulated AWS. [default: a free port]")
+@click.option("--edge-port", type=click.IntRange(1, 65535), help="Port of the edge. [default: a free port]")
 def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
-    """Keep the stack running in the foreground, and print what to type.
+    """Keep the stack running in the foreground, and print commands to copy.
 
     Ctrl-C or ./scripts/local down stops it.
 
@@ -77,15 +77,15 @@ def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
     Examples:
       ./scripts/local up
       ./scripts/local up --keep .local/mine --port 4566 --edge-port 8080
-    """  # noqa: D301 - click's mark for text that it shall not wrap
-    with _spoken_errors(), _REGISTRY.held(), _state_folder(keep) as state:
+    """  # noqa: D301 - click's mark for text that it does not wrap
+    with _reported_errors(), _REGISTRY.held(), _state_folder(keep) as state:
         require_loopback_environment(os.environ)
         _REGISTRY.write(Registration(pid=os.getpid(), phase="starting", state=str(state)))
         try:
             with running_stack(
-                state, keep=keep is not None, port=port, edge_port=edge_port, announce=_announce
+                state, keep=keep is not None, port=port, edge_port=edge_port, announce=_print_step
             ) as stack:
-                running = _describe(stack, token=_find_token(stack))
+                running = _describe(stack, token=_load_token(stack))
                 _REGISTRY.write(running)
                 click.echo("\n" + format_instructions(running))
                 click.echo("Running. Ctrl-C stops it.")
@@ -96,27 +96,27 @@ def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
 
 @main.command()
 def down() -> None:
-    """Stop the stack that another terminal keeps running.
+    """Stop the stack that runs in another terminal.
 
     \b
     Example:
       ./scripts/local down
-    """  # noqa: D301 - click's mark for text that it shall not wrap
-    with _spoken_errors():
+    """  # noqa: D301 - click's mark for text that it does not wrap
+    with _reported_errors():
         stopped = _REGISTRY.stop(timeout_seconds=_STOP_SECONDS)
         click.echo("stopped" if stopped else "nothing is running")
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the description as JSON.")
 def status(*, as_json: bool) -> None:
-    """Tell whether the stack runs: exits with 0 if it is ready, else with 1.
+    """Show whether the stack is running. The exit code is 0 if it is ready, else 1.
 
     \b
     Examples:
       ./scripts/local status
       ./scripts/local status --json
-    """  # noqa: D301 - click's mark for text that it shall not wrap
+    """  # noqa: D301 - click's mark for text that it does not wrap
     running = _REGISTRY.read()
     phase = running.phase if running else "stopped"
     if as_json:
@@ -129,12 +129,12 @@ def status(*, as_json: bool) -> None:
 
 
 @contextmanager
-def _spoken_errors() -> Iterator[None]:
-    """Turn errors into words and exit statuses, and signals into an orderly end."""
+def _reported_errors() -> Iterator[None]:
+    """Print errors and exit with their exit codes; stop in order on a signal."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(stop, signal.SIG_IGN)  # once is enough: the end isn't to be interrupted
+            signal.signal(stop, signal.SIG_IGN)  # a second signal does not interrupt the cleanup
         raise KeyboardInterrupt
 
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -152,7 +152,7 @@ def _spoken_errors() -> Iterator[None]:
 
 @contextmanager
 def _state_folder(keep: Path | None) -> Iterator[Path]:
-    """Give the folder for the state: the user's, held against a second stack, or one that goes away."""
+    """Yield the folder for the state: the given one, locked against a second stack, or a temporary one."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="fairway-") as name:
             yield Path(name)
@@ -162,17 +162,17 @@ def _state_folder(keep: Path | None) -> Iterator[Path]:
             yield folder
 
 
-def _find_setup_seconds() -> float:
+def _setup_seconds() -> float:
     """Return how long scripts/setup took, as scripts/local measured it."""
     return max(0.0, time.time() - float(os.environ.get("FAIRWAY_LOCAL_STARTED", time.time())))
 
 
-def _announce(step: str, what: str, seconds: float) -> None:
-    click.echo(f"{seconds:8.2f} s  {step}: {what}")
+def _print_step(step: str, fact: str, seconds: float) -> None:
+    click.echo(f"{seconds:8.2f} s  {step}: {fact}")
 
 
-def _find_token(stack: Stack) -> str:
-    """Return a token for every channel: the one that an earlier run left in the kept folder, else a new one."""
+def _load_token(stack: Stack) -> str:
+    """Return a token for every channel: the one that an earlier run stored in the kept folder, or a new one."""
     path = stack.state / "token"
     if not path.exists():
         token = create_token("local", "*", environment=stack.environment)
@@ -196,11 +196,11 @@ def _describe(stack: Stack, *, token: str) -> Registration:
 
 
 def _watch(stack: Stack) -> None:
-    """Wait until interrupted, or until a part ends by itself."""
+    """Wait until interrupted, or until a process of the stack exits."""
     while True:
         dead = stack.find_dead()
         if dead:
-            raise UnavailableError(f"{dead} has ended by itself", hint=f"its log is in {str(stack.state)!r}")
+            raise UnavailableError(f"{dead} has exited", hint=f"see its log in {str(stack.state)!r}")
         time.sleep(_WATCH_SECONDS)
 
 

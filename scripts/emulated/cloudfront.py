@@ -1,8 +1,7 @@
-"""What CloudFront does to a viewer's request before the origin sees it, and to the origin's response.
+"""CloudFront's rules for a viewer's request and for the origin's response. Pure.
 
-Pure: which cache behaviour a path belongs to, the events that viewer-request and origin-response
-functions get, what they may return, and the pages that CloudFront answers with when something is
-wrong. Moves no bytes: that is the edge's.
+Owns: the cache behaviour of a path, the events of viewer-request and origin-response functions, the
+results that such functions may return, and CloudFront's error pages. The edge does the I/O.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-# Of the origin's response, what a function is not shown and may not add, and what it may only read.
+# Headers of the origin's response that a function cannot see or add, and that it can only read.
 _HIDDEN = frozenset({"connection", "expect", "keep-alive", "trailer", "upgrade", "x-cache", "x-forwarded-proto"})
 _HIDDEN_PREFIXES = ("proxy-", "x-accel-", "x-amz-cf-", "x-amzn-", "x-edge-")
 _READ_ONLY = frozenset({"transfer-encoding", "via"})
@@ -40,7 +39,7 @@ _UNRESERVED = re.compile(r"%(?:2[DdEe]|3[0-9]|4[1-9A-Fa-f]|5[0-9Aa]|5[Ff]|6[1-9A
 
 
 class InvalidResultError(Exception):
-    """The function returned what CloudFront would not take."""
+    """The function returned a result that CloudFront rejects."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +48,12 @@ class Behaviour:
 
     pattern: re.Pattern[str]
     methods: frozenset[str]
-    functions: Mapping[str, str]  # {event type: the function version that runs then}
+    functions: Mapping[str, str]  # {event type: ARN of the function version}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewerRequest:
-    """A request as it came in, or as the function left it."""
+    """A request as it was received, or as the function returned it."""
 
     method: str
     uri: str  # undecoded, without the query string
@@ -65,7 +64,7 @@ class ViewerRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OriginResponse:
-    """What the origin answered, all but its body, or what the function made of it."""
+    """The response of the origin without its body, or as the function returned it."""
 
     status: int
     reason: str
@@ -74,7 +73,7 @@ class OriginResponse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GeneratedResponse:
-    """A response that never saw the origin."""
+    """A response that was made without the origin."""
 
     status: int
     reason: str | None = None
@@ -101,7 +100,7 @@ def parse_behaviours(config: Mapping[str, Any]) -> tuple[Behaviour, ...]:
 def find_behaviour(behaviours: Sequence[Behaviour], uri: str) -> Behaviour:
     """Return the first behaviour whose pattern matches; the last one, the default, always does.
 
-    CloudFront matches the path as RFC 3986 normalises it, and passes it on as it came.
+    CloudFront matches the path after normalising it (RFC 3986), and forwards the original path.
     """
     decoded = _UNRESERVED.sub(lambda match: unquote(match[0]), uri)
     kept: list[str] = []
@@ -118,7 +117,7 @@ def find_behaviour(behaviours: Sequence[Behaviour], uri: str) -> Behaviour:
 
 
 def format_event(request: ViewerRequest, *, distribution_id: str, domain: str, request_id: str) -> dict[str, Any]:
-    """Return the event that Lambda@Edge hands to a viewer-request function."""
+    """Return the event that Lambda@Edge passes to a viewer-request function."""
     config = {"distributionDomainName": domain, "distributionId": distribution_id, "requestId": request_id}
     return _format_record({**config, "eventType": "viewer-request"}, request=_format_request(request, host=domain))
 
@@ -132,9 +131,9 @@ def format_response_event(
     domain: str,
     request_id: str,
 ) -> dict[str, Any]:
-    """Return the event that Lambda@Edge hands to an origin-response function.
+    """Return the event that Lambda@Edge passes to an origin-response function.
 
-    ``request`` is what the origin was asked, at the host name ``origin``.
+    ``request`` is the request to the origin, whose host name is ``origin``.
     """
     config = {"distributionDomainName": domain, "distributionId": distribution_id, "requestId": request_id}
     return _format_record(
@@ -149,10 +148,10 @@ def format_response_event(
 
 
 def parse_result(result: object, sent: ViewerRequest) -> ViewerRequest | GeneratedResponse:
-    """Understand what the function returned: a request to pass on, or a response.
+    """Parse the result of a viewer-request function: a request to forward, or a response.
 
     Raises:
-        InvalidResultError: CloudFront would answer 502 to it.
+        InvalidResultError: CloudFront would answer 502.
     """
     if not isinstance(result, dict):
         raise InvalidResultError("the function returned no object")
@@ -165,11 +164,11 @@ def parse_result(result: object, sent: ViewerRequest) -> ViewerRequest | Generat
 
 
 def parse_response_result(result: object, sent: OriginResponse) -> OriginResponse:
-    """Understand what an origin-response function returned: the response with other headers.
+    """Parse the result of an origin-response function: the response with other headers.
 
     Raises:
-        InvalidResultError: CloudFront would answer 502 to it; or it has another status or a body,
-            which CloudFront would take and this edge does not.
+        InvalidResultError: CloudFront would answer 502; or the result replaces the status or the body,
+            which CloudFront supports and this edge does not.
     """
     if not isinstance(result, dict):
         raise InvalidResultError("the function returned no object")
@@ -179,11 +178,11 @@ def parse_response_result(result: object, sent: OriginResponse) -> OriginRespons
             raise InvalidResultError("the function replaced the status or the body")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InvalidResultError(f"the function returned an object of the wrong shape: {error!r}") from error
-    if _find_read_only(headers) != _find_read_only(sent.headers):
+    if _read_only_headers(headers) != _read_only_headers(sent.headers):
         raise InvalidResultError("the function added, deleted or changed a read-only header")
     hidden = sorted({name.lower() for name, _ in headers if _is_hidden(name)})
     if hidden:
-        raise InvalidResultError(f"the function set headers that it may not: {hidden}")
+        raise InvalidResultError(f"the function set forbidden headers: {hidden}")
     kept = [header for header in sent.headers if _is_hidden(header[0])]
     return OriginResponse(status=sent.status, reason=sent.reason, headers=(*headers, *kept))
 
@@ -196,7 +195,7 @@ def make_error(status: int, explanation: str, cause: str) -> GeneratedResponse:
 
 
 def may_list(policy: Mapping[str, Any], *, bucket: str, distribution_arn: str) -> bool:
-    """Say whether a bucket policy lets the distribution list the bucket."""
+    """Tell whether a bucket policy lets the distribution list the bucket."""
     return any(
         statement.get("Effect") == "Allow"
         and "s3:ListBucket" in _as_list(statement.get("Action"))
@@ -213,7 +212,7 @@ def may_list(policy: Mapping[str, Any], *, bucket: str, distribution_arn: str) -
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Translate CloudFront's wildcards: ``*`` for any characters, slashes too, ``?`` for exactly one."""
+    """Translate CloudFront's wildcards: ``*`` for any characters including slashes, ``?`` for exactly one."""
     path = "/" + pattern.removeprefix("/") if pattern != "*" else "*"
     wildcards = {"*": ".*", "?": "."}
     return re.compile("".join(wildcards.get(character) or re.escape(character) for character in path), re.DOTALL)
@@ -246,7 +245,7 @@ def _is_hidden(name: str) -> bool:
     return name.lower() in _HIDDEN or name.lower().startswith(_HIDDEN_PREFIXES)
 
 
-def _find_read_only(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def _read_only_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted((name.lower(), value) for name, value in headers if name.lower() in _READ_ONLY)
 
 
@@ -259,7 +258,7 @@ def _parse_request(result: Mapping[str, Any], sent: ViewerRequest) -> ViewerRequ
         or not (uri + querystring).isascii()
         or re.search(r"[\x00-\x20\x7f]", uri + querystring)
     ):
-        raise InvalidResultError("the function returned characters that no URI may have")
+        raise InvalidResultError("the function returned characters that are invalid in a URI")
     if result.get("method", sent.method) != sent.method:
         raise InvalidResultError("the function changed the method")
     headers = _parse_headers(result.get("headers", {}))
@@ -270,12 +269,12 @@ def _parse_request(result: Mapping[str, Any], sent: ViewerRequest) -> ViewerRequ
 
 def _parse_response(result: Mapping[str, Any]) -> GeneratedResponse:
     status = int(result["status"])
-    if not 200 <= status <= 599:  # noqa: PLR2004 - the status codes that CloudFront takes
+    if not 200 <= status <= 599:  # noqa: PLR2004 - the status codes that CloudFront accepts
         raise InvalidResultError(f"the function returned the status {status}")
     headers = _parse_headers(result.get("headers", {}))
     forbidden = {name.lower() for name, _ in headers} & _FORBIDDEN_IN_GENERATED
     if forbidden:
-        raise InvalidResultError(f"the function set headers that it may not: {sorted(forbidden)}")
+        raise InvalidResultError(f"the function set forbidden headers: {sorted(forbidden)}")
     text = result.get("body", "")
     body = base64.b64decode(text, validate=True) if result.get("bodyEncoding") == "base64" else text.encode()
     size = len(text) + sum(len(name) + len(value) for name, value in headers)

@@ -1,4 +1,4 @@
-"""Runs the tools that people use, against a running stack: ``aws``, ``fairway``, the demo's own programs."""
+"""Runs ``aws``, ``fairway`` and the demo's own programs against a running stack."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TIMEOUT_SECONDS = 300.0
 
 
 class CommandError(FairwayError):
-    """A command failed; the message has what it said."""
+    """A command failed; the message has its output."""
 
 
 def run_tool(tool: str, *arguments: str, environment: Mapping[str, str]) -> str:
     """Run a tool of the Python environment; return its standard output.
 
     Raises:
-        CommandError: it failed.
+        CommandError: the tool failed.
     """
     command = [str(_TOOLS / tool), *arguments]
     done = subprocess.run(
@@ -53,8 +53,8 @@ def create_token(name: str, channels: str, *, environment: Mapping[str, str]) ->
 
 
 def build_packages(folder: Path, *, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Build the demo's packages; each is ``{path, subdir, tool, seconds}``."""
-    here = {**environment, "XDG_CACHE_HOME": str(folder / "cache")}  # not the user's
+    """Build the demo's packages; return ``[{path, subdir, tool, seconds}]``."""
+    here = {**environment, "XDG_CACHE_HOME": str(folder / "cache")}  # not the cache of the user
     built: list[dict[str, Any]] = json.loads(
         run_tool("python", "-m", "scripts.emulated.packages", str(folder), environment=here)
     )
@@ -64,7 +64,7 @@ def build_packages(folder: Path, *, environment: Mapping[str, str]) -> list[dict
 def install(
     channel: str, *specs: str, folder: Path, environment: Mapping[str, str], sharded: bool = True
 ) -> dict[str, Any]:
-    """Install with py-rattler into an empty folder; the answer is that of ``scripts.emulated.client``."""
+    """Install with py-rattler into an empty folder; return the result of ``scripts.emulated.client``."""
     folder.mkdir(parents=True)
     arguments = ["-m", "scripts.emulated.client", "--channel", channel, "--folder", str(folder)]
     arguments += [] if sharded else ["--flat"]

@@ -1,4 +1,4 @@
-"""The whole way, from an empty machine to an installed environment, told as it goes."""
+"""The demo: from an empty machine to an installed environment, with a transcript."""
 
 from __future__ import annotations
 
@@ -23,14 +23,18 @@ _POLL_SECONDS = 0.05
 
 
 class DemoError(FairwayError):
-    """Something was not as it should be."""
+    """A step of the demo had an unexpected result."""
 
 
 def run_demo(transcript: Transcript) -> None:
-    """Do all of it and tell it; raises if anything is not so."""
-    with tempfile.TemporaryDirectory(prefix="fairway-demo-") as name, transcript.judged():
+    """Run every step of the demo.
+
+    Raises:
+        FairwayError: a step failed or had an unexpected result.
+    """
+    with tempfile.TemporaryDirectory(prefix="fairway-demo-") as name, transcript.concluded():
         folder = Path(name)
-        transcript.begin("Set up the checkout: locked, with hashes")
+        transcript.begin("Set up the checkout, with locked and hashed requirements")
         transcript.tell(_describe_tools(), transcript.before_seconds)
         with running_stack(folder / "state", announce=transcript.announce) as stack:
             viewer = _show_token(stack, transcript)
@@ -38,12 +42,12 @@ def run_demo(transcript: Transcript) -> None:
             _show_publishing(stack, viewer, artifacts, transcript)
             _show_installing(stack, viewer, folder, artifacts, transcript)
             _show_answers(viewer, artifacts, transcript)
-            transcript.begin("Stop what was started")
-        transcript.tell("emulator and edge stopped, their state removed")
+            transcript.begin("Stop the stack")
+        transcript.tell("emulator and edge stopped, state removed")
 
 
 def _describe_tools() -> str:
-    """Name the versions of what the set-up brought."""
+    """Return the versions of the installed tools."""
     node = subprocess.run([ROOT / ".venv/bin/node", "--version"], capture_output=True, text=True, check=True)
     cdk = json.loads((ROOT / "node_modules/aws-cdk/package.json").read_text(encoding="utf-8"))["version"]
     (emulator,) = (ROOT / ".local/emulator").glob("lib/python*/site-packages/ministack-*.dist-info")
@@ -53,7 +57,7 @@ def _describe_tools() -> str:
 
 
 def _show_token(stack: Stack, transcript: Transcript) -> Viewer:
-    """Create the token that the rest reads with."""
+    """Create the token for all later requests; return a viewer that uses it."""
     transcript.begin("Create a token, build packages, publish them")
     token = create_token("demo", CHANNEL, environment=stack.environment)
     transcript.tell(f"fairway token create demo --channel {CHANNEL}: {token}")
@@ -61,7 +65,7 @@ def _show_token(stack: Stack, transcript: Transcript) -> Viewer:
 
 
 def _show_building(stack: Stack, folder: Path, transcript: Transcript) -> list[dict[str, Any]]:
-    """Build packages."""
+    """Build the packages; return their descriptions."""
     folder.mkdir()
     artifacts = build_packages(folder, environment=stack.environment)
     for artifact in artifacts:
@@ -71,7 +75,7 @@ def _show_building(stack: Stack, folder: Path, transcript: Transcript) -> list[d
 
 
 def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
-    """Publish packages, and wait for each until the index has it."""
+    """Publish the packages; wait for each until it is indexed."""
     transcript.restart_clock()
     keys = []
     for artifact in artifacts:
@@ -80,14 +84,14 @@ def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any
         upload(Path(artifact["path"]), key, bucket=stack.outputs.bucket, environment=stack.environment)
         transcript.tell(f"aws s3 cp {artifact['filename']} s3://{stack.outputs.bucket}/{folder}/")
         _wait_until_listed(stack, viewer, key)
-        transcript.tell(f"until {artifact['filename']} is installable")
+        transcript.tell(f"{artifact['filename']} can be installed")
         keys.append(key)
     run_tool("fairway", "status", "--wait", *keys, environment=stack.environment)
-    transcript.tell("fairway status --wait: each of them is indexed")
+    transcript.tell("fairway status --wait: every package is indexed")
 
 
 def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
-    """Return once the index that clients read lists the artifact."""
+    """Wait until ``repodata.json`` lists the artifact."""
     folder, _, filename = key.rpartition("/")
     section = "packages.conda" if filename.endswith(".conda") else "packages"
     deadline = time.monotonic() + _VISIBLE_SECONDS
@@ -97,7 +101,7 @@ def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
             return
         if time.monotonic() > deadline:
             raise DemoError(
-                f"{key!r} is not listed after {_VISIBLE_SECONDS:.0f} s; the edge says {answer.status}",
+                f"{key!r} is not listed after {_VISIBLE_SECONDS:.0f} s; the edge answers {answer.status}",
                 hint=f"the emulator's log ends with:\n{read_tail(stack.emulator.log)}",
             )
         time.sleep(_POLL_SECONDS)
@@ -106,41 +110,41 @@ def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
 def _show_installing(
     stack: Stack, viewer: Viewer, folder: Path, artifacts: list[dict[str, Any]], transcript: Transcript
 ) -> None:
-    """Install with py-rattler in the forms that people use, and run what was installed."""
+    """Install with py-rattler from each kind of index and URL, and run the installed program."""
     transcript.begin("Install through the edge with py-rattler: solve, download, link")
     by_path = viewer.channel_url(CHANNEL)
     by_password = f"{viewer.url.replace('://', f'://token:{viewer.token}@')}/{CHANNEL}"
-    ways = [
+    variants = [
         ("sharded index, token in the path", by_path, True),
         ("flat index, token in the path", by_path, False),
         ("sharded index, token as password", by_password, True),
     ]
     expected = sorted(artifact["filename"] for artifact in artifacts)
-    for number, (way, url, sharded) in enumerate(ways):
+    for number, (variant, url, sharded) in enumerate(variants):
         target = folder / f"install-{number}"
         installed = install(url, "fairway-hello", folder=target, environment=stack.environment, sharded=sharded)
         if installed["records"] != expected:
-            raise DemoError(f"{way}: installed {installed['records']!r}, not {expected!r}")
+            raise DemoError(f"{variant}: installed {installed['records']!r}, not {expected!r}")
         if installed["indexes"] != ["sharded" if sharded else "flat"]:
-            raise DemoError(f"{way}: read {installed['indexes']!r} indexes")
-        transcript.tell(f"{way}: {len(expected)} packages")
+            raise DemoError(f"{variant}: read {installed['indexes']!r} indexes")
+        transcript.tell(f"{variant}: {len(expected)} packages")
     python = next(Path(installed["prefix"]).glob("bin/python3*"))
-    said = subprocess.run([python, "-m", "fairway_hello"], capture_output=True, text=True, check=True).stdout
-    transcript.tell(f"the installed program says:\n{said.rstrip()}")
+    output = subprocess.run([python, "-m", "fairway_hello"], capture_output=True, text=True, check=True).stdout
+    transcript.tell(f"the installed program prints:\n{output.rstrip()}")
 
 
 def _show_answers(viewer: Viewer, artifacts: list[dict[str, Any]], transcript: Transcript) -> None:
-    """Show what those get who have no token, and those who ask for what isn't there."""
-    stranger = Viewer(url=viewer.url)
-    there = f"/{CHANNEL}/{artifacts[0]['subdir']}/{artifacts[0]['filename']}"
+    """Show the status codes with and without a token, for an artifact and for a missing key."""
+    anonymous = Viewer(url=viewer.url)
+    existing = f"/{CHANNEL}/{artifacts[0]['subdir']}/{artifacts[0]['filename']}"
     missing = f"/{CHANNEL}/noarch/missing-1.0-0.conda"
-    for who, asking, path, status in (
-        ("with the token", viewer, there, 200),
-        ("without a token", stranger, there, 401),
-        ("without a token", stranger, missing, 401),
+    for credentials, client, path, status in (
+        ("with the token", viewer, existing, 200),
+        ("without a token", anonymous, existing, 401),
+        ("without a token", anonymous, missing, 401),
         ("with the token", viewer, missing, 404),
     ):
-        answer = asking.ask(path)
+        answer = client.ask(path)
         if answer.status != status:
-            raise DemoError(f"GET {path} {who} is answered with {answer.status}, not {status}")
-        transcript.tell(f"{answer.status} for GET {path} {who}")
+            raise DemoError(f"GET {path} {credentials} is answered with {answer.status}, not {status}")
+        transcript.tell(f"{answer.status} for GET {path} {credentials}")

@@ -1,6 +1,6 @@
-"""Deploys the app that goes to AWS to the emulator, with the real ``cdk``.
+"""Deploys the CDK app to the emulator with the real ``cdk``.
 
-Knows the CDK command line and what the stack puts out; nothing of what is in the stack.
+Owns the CDK command line and the outputs of the stack, not what is in the stack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _QUIET = ("--no-color", "--no-notices", "--progress", "events", "--ci")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outputs:
-    """What the deployed stack puts out, as far as the local stack needs it."""
+    """Outputs of the deployed stack that the local stack needs."""
 
     channel_url: str
     bucket: str
@@ -30,23 +30,23 @@ class Outputs:
     dead_letter_queue_url: str
     event_bus: str
     indexer_function: str
-    publisher_roles: dict[str, str]  # by the publisher's name, in lower case and without dashes
+    publisher_roles: dict[str, str]  # {publisher's name in lower case, without dashes: ARN}
 
 
 def bootstrap(emulator: Emulator, state: Path) -> None:
-    """Make the emulated account ready for the CDK.
+    """Bootstrap the emulated account for the CDK.
 
     Raises:
-        UnavailableError: it failed; the message has the end of the log.
+        UnavailableError: cdk failed; the message has the end of its log.
     """
     _run_cdk(["bootstrap", f"aws://{ACCOUNT}/{REGION}"], emulator, state, cwd=state)
 
 
 def deploy(emulator: Emulator, state: Path) -> Outputs:
-    """Deploy every stack of the app and return what it put out.
+    """Deploy every stack of the app; return their outputs.
 
     Raises:
-        UnavailableError: it failed; the message has the end of the log.
+        UnavailableError: cdk failed; the message has the end of its log.
     """
     outputs = state / "outputs.json"
     arguments = ["deploy", "--all", "--require-approval", "never", "--outputs-file", str(outputs)]
@@ -57,7 +57,7 @@ def deploy(emulator: Emulator, state: Path) -> Outputs:
 
 
 def parse_outputs(text: str) -> Outputs:
-    """Understand the file that ``cdk deploy --outputs-file`` wrote: ``{stack: {key: value}}``.
+    """Parse the file that ``cdk deploy --outputs-file`` wrote: ``{stack: {key: value}}``.
 
     Raises:
         UnavailableError: an output is missing.
@@ -77,11 +77,11 @@ def parse_outputs(text: str) -> Outputs:
             },
         )
     except KeyError as error:
-        raise UnavailableError(f"the stack puts out no {error.args[0]!r}") from error
+        raise UnavailableError(f"the stack has no output {error.args[0]!r}") from error
 
 
 def _run_cdk(arguments: list[str], emulator: Emulator, state: Path, *, cwd: Path) -> None:
-    """Run one command of the CDK, its output in a log."""
+    """Run one command of the CDK; its output goes to a log."""
     log = state / f"cdk-{arguments[0]}.log"
     command = [str(ROOT / ".venv" / "bin" / "node"), str(_CDK), *arguments, *_QUIET]
     with log.open("wb") as output:

@@ -1,26 +1,25 @@
-"""The development edge: CloudFront and Lambda@Edge on loopback, for people.
+"""The development edge: CloudFront and Lambda@Edge on loopback.
 
-For each request it finds the cache behaviour as CloudFront does, runs the function *version* that
-the deployed distribution names there through the Lambda API, and hands the request that the
-function returned on to the emulated distribution, which checks origin access and adds the response
-headers. Where the behaviour has an origin-response function, that version may then change headers
-of what came back; the body streams past it. Nothing is cached: each request is a viewer request
-and an origin request at once.
+For each request, the edge matches the cache behaviour as CloudFront does, invokes the function
+*version* that the deployed distribution names there, and forwards the request that the function
+returned to the emulated distribution, which checks origin access and adds response headers. If the
+behaviour has an origin-response function, that version may then change headers of the response; the
+body is streamed unchanged. Nothing is cached: every viewer request is also an origin request.
 
-It makes up for what the emulator does otherwise than AWS:
+The edge corrects differences between the emulator and AWS:
 
-- For a key that isn't there it answers 403 even where the distribution may list the bucket. S3
-  answers 404 then, and so does the edge, after asking S3 itself. For the root S3 would list the
-  bucket: a function that lets it through is answered with 500, so that nobody misses it.
-- It takes a plus in a path for a plus, where S3 takes it for a space. The edge sends a space.
-- It looks at some paths before it looks at the Host. A second slash in front keeps its other
-  interfaces out of reach; the emulated distribution drops all slashes in front.
+- For a missing key, the emulator answers 403 even if the distribution may list the bucket. S3
+  answers 404 then, and so does the edge, after a request to S3. For the root, S3 would list the
+  bucket: if a function lets it through, the edge answers 500, so that the mistake is noticed.
+- The emulator takes a plus in a path literally; S3 takes it for a space. The edge sends a space.
+- The emulator routes some paths before it checks the Host. The edge sends a second leading slash,
+  which hides the emulator's other interfaces; the emulated distribution drops leading slashes.
 
-What can't be parsed is answered as CloudFront answers it: nothing of a request, in which there may be
-a token, is repeated in an answer or in the log.
+A request that cannot be parsed gets CloudFront's error page. No part of a request is repeated in an
+error or in the log, because it may contain a token.
 
-Not here: viewer-response and origin-request functions, and origin-response functions that replace
-a status or a body. Fairway uses none.
+Not supported, and not used by Fairway: viewer-response and origin-request functions, and
+origin-response functions that replace a status or a body.
 """
 
 from __future__ import annotations
@@ -72,21 +71,28 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 HOST = "127.0.0.1"
-_CONCURRENT_INVOCATIONS = 16  # each needs a process of the emulator
+_CONCURRENT_INVOCATIONS = 16  # each takes one process of the emulator
 _CONNECTIONS = 64
 _CHUNK_BYTES = 64 * 1024
 _NO_SUCH_KEY = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>NoSuchKey</Code></Error>'
-_DESCRIBING = HOP_BY_HOP | {"content-length", "content-type", "content-encoding", "date", "server"}  # one answer alone
+# Headers that describe one response only.
+_PER_RESPONSE = HOP_BY_HOP | {
+    "content-length",
+    "content-type",
+    "content-encoding",
+    "date",
+    "server",
+}
 _BAD_REQUEST = make_error(400, "Bad request.", "Error")
 _TOO_LARGE = make_error(413, "The request is too large.", "Error")
-_BROKEN = make_error(500, "The development edge failed; its log says where.", "Error")
+_BROKEN = make_error(500, "The development edge failed; see its log.", "Error")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Distribution:
-    """What the edge knows of the deployed distribution."""
+    """The parts of the deployed distribution that the edge uses."""
 
     id: str
     domain: str
@@ -119,7 +125,7 @@ def fetch_distribution(session: boto3.Session, distribution_id: str, *, endpoint
 
 @dataclass(kw_only=True, slots=True)
 class Edge:
-    """Serves viewers."""
+    """Serves the requests of viewers."""
 
     endpoint: str
     distribution: Distribution
@@ -129,7 +135,7 @@ class Edge:
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_CONCURRENT_INVOCATIONS))
 
     async def serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
-        """Answer one viewer."""
+        """Respond to one request."""
         uri, _, querystring = incoming.raw_path.partition("?")
         if len(incoming.raw_path) > MAX_URL_BYTES:
             return _format_response(make_error(414, "The URL is too long.", "Error"))
@@ -147,15 +153,15 @@ class Edge:
             headers=_read_headers(incoming),
             client_ip=incoming.remote or HOST,
         )
-        asked = await self._run_viewer_request(behaviour, request)
-        if isinstance(asked, GeneratedResponse):
-            return _format_response(asked)
-        return await self._pass_on(incoming, asked, behaviour)
+        forwarded = await self._run_viewer_request(behaviour, request)
+        if isinstance(forwarded, GeneratedResponse):
+            return _format_response(forwarded)
+        return await self._forward(incoming, forwarded, behaviour)
 
     async def _run_viewer_request(
         self, behaviour: Behaviour, request: ViewerRequest
     ) -> ViewerRequest | GeneratedResponse:
-        """Return the request as the behaviour's function leaves it, or the response that it makes."""
+        """Return the request that the behaviour's function returns, or the response that it generates."""
         arn = behaviour.functions.get("viewer-request")
         if arn is None:
             return request
@@ -170,7 +176,7 @@ class Edge:
     async def _run_origin_response(
         self, behaviour: Behaviour, request: ViewerRequest, response: OriginResponse
     ) -> OriginResponse | GeneratedResponse:
-        """Return the origin's response with the headers that the behaviour's function leaves, or an error."""
+        """Return the origin's response with the headers that the behaviour's function returns, or an error."""
         arn = behaviour.functions.get("origin-response")
         if arn is None:
             return response
@@ -187,7 +193,7 @@ class Edge:
     async def _run_function(
         self, arn: str, event: dict[str, Any], parse: Callable[[object], T]
     ) -> T | GeneratedResponse:
-        """Invoke a function as CloudFront does; its failures become CloudFront's answers."""
+        """Invoke a function as CloudFront does; turn its failures into CloudFront's error pages."""
         try:
             answer = await asyncio.get_running_loop().run_in_executor(self.threads, self._invoke, arn, event)
         except (BotoCoreError, ClientError) as error:
@@ -200,24 +206,24 @@ class Edge:
             return make_error(502, str(error), "LambdaValidationError")
 
     def _invoke(self, arn: str, event: dict[str, Any]) -> object:
-        """Run the version; blocks, so that a thread does it."""
+        """Invoke the function version; blocking, so call it in a thread."""
         answer = self.functions.invoke(FunctionName=arn, Payload=json.dumps(event).encode())
         payload = answer["Payload"].read()
         if answer.get("FunctionError"):
             return make_error(503, f"The function failed: {payload.decode(errors='replace')}", "LambdaExecutionError")
         return json.loads(payload)
 
-    async def _pass_on(
+    async def _forward(
         self, incoming: web.BaseRequest, request: ViewerRequest, behaviour: Behaviour
     ) -> web.StreamResponse:
-        """Let the emulated distribution answer, and stream what it says."""
+        """Forward the request to the emulated distribution, and stream its response."""
         if request.uri == "/" and self.distribution.root_object:
             request = replace(request, uri=f"/{self.distribution.root_object}")
         elif request.uri == "/":
             return _format_response(make_error(500, "The function let '/' through: S3 would list the bucket.", "Error"))
         if request.uri.startswith("//"):
-            return await self._say_missing(request, behaviour, {})
-        # The path must arrive byte for byte as the function gave it, hence a URL that says it is encoded.
+            return await self._respond_missing(request, behaviour, {})
+        # encoded=True: the path is sent exactly as the function returned it.
         query = f"?{request.querystring}" if request.querystring else ""
         target = URL(f"{self.endpoint}/{request.uri.replace('+', '%20')}{query}", encoded=True)
         headers = CIMultiDict(
@@ -233,8 +239,8 @@ class Edge:
             if answer.status == web.HTTPForbidden.status_code:
                 answer.release()
                 if await self._is_missing(request.uri):
-                    return await self._say_missing(request, behaviour, answer.headers)
-                answer = await ask()  # it may have been put there after the first answer
+                    return await self._respond_missing(request, behaviour, answer.headers)
+                answer = await ask()  # the object may have been written after the first response
         except (aiohttp.ClientError, TimeoutError):
             return _format_response(make_error(502, "The emulator does not answer.", "Error"))
         async with answer:
@@ -245,37 +251,41 @@ class Edge:
                     (name, value) for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP
                 ),
             )
-            left = await self._run_origin_response(behaviour, request, response)
-            if isinstance(left, GeneratedResponse):
-                return _format_response(left)
-            outgoing = web.StreamResponse(status=left.status, reason=left.reason, headers=CIMultiDict(left.headers))
+            changed = await self._run_origin_response(behaviour, request, response)
+            if isinstance(changed, GeneratedResponse):
+                return _format_response(changed)
+            outgoing = web.StreamResponse(
+                status=changed.status, reason=changed.reason, headers=CIMultiDict(changed.headers)
+            )
             await outgoing.prepare(incoming)
             if request.method != "HEAD":
-                # A failure from here on closes the connection: the viewer sees that something is missing.
+                # A failure from here on closes the connection, so the viewer notices a truncated body.
                 async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
                     await outgoing.write(chunk)
             await outgoing.write_eof()
             return outgoing
 
-    async def _say_missing(
+    async def _respond_missing(
         self, request: ViewerRequest, behaviour: Behaviour, policy: Mapping[str, str]
     ) -> web.StreamResponse:
-        """Answer what S3 says of a key that isn't there, with the headers that the distribution adds to answers."""
-        added = [(name, value) for name, value in policy.items() if name.lower() not in _DESCRIBING]
+        """Respond as S3 does for a missing key, with the headers that the distribution adds."""
+        added = [(name, value) for name, value in policy.items() if name.lower() not in _PER_RESPONSE]
         response = OriginResponse(status=404, reason="Not Found", headers=(*added, ("Content-Type", "application/xml")))
-        left = await self._run_origin_response(behaviour, request, response)
-        if isinstance(left, OriginResponse):
-            left = GeneratedResponse(status=left.status, reason=left.reason, headers=left.headers, body=_NO_SUCH_KEY)
-        return _format_response(left)
+        changed = await self._run_origin_response(behaviour, request, response)
+        if isinstance(changed, OriginResponse):
+            changed = GeneratedResponse(
+                status=changed.status, reason=changed.reason, headers=changed.headers, body=_NO_SUCH_KEY
+            )
+        return _format_response(changed)
 
     async def _is_missing(self, uri: str) -> bool:
-        """Say whether S3 would have answered 404: the distribution may list, and nothing is there."""
+        """Tell whether S3 would have answered 404: the distribution may list the bucket, and the key is missing."""
         if not self.distribution.lists_bucket:
             return False
-        return await asyncio.get_running_loop().run_in_executor(self.threads, self._lacks, unquote_plus(uri)[1:])
+        return await asyncio.get_running_loop().run_in_executor(self.threads, self._is_absent, unquote_plus(uri)[1:])
 
-    def _lacks(self, key: str) -> bool:
-        """Ask S3 whether the key isn't there; blocks, so that a thread does it."""
+    def _is_absent(self, key: str) -> bool:
+        """Tell whether S3 has no such key; blocking, so call it in a thread."""
         try:
             self.storage.head_object(Bucket=self.distribution.bucket, Key=key)
         except ClientError as error:
@@ -284,7 +294,7 @@ class Edge:
 
 
 class _Connection(web.RequestHandler):
-    """aiohttp's side of a connection, but nothing that a viewer sent is answered or logged."""
+    """aiohttp's request handler, without the parts of requests that it repeats in responses and logs."""
 
     __slots__ = ()
 
@@ -295,20 +305,20 @@ class _Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it repeats the request
     ) -> web.StreamResponse:
-        """Answer a request that could not be parsed (400), or that the edge failed at, and close."""
+        """Respond to a request that cannot be parsed, or that the edge failed to serve; close the connection."""
         if status == web.HTTPBadRequest.status_code:
             error = _TOO_LARGE if isinstance(exc, LineTooLong) else _BAD_REQUEST
         else:
             self.log_exception("", exc_info=exc)
             error = _BROKEN
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already")
+            raise ConnectionError("the response has already begun")
         response = _format_response(error)
         response.force_close()
         return response
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
-        """Log what failed and where, not what the error says: that may repeat the request."""
+        """Log the type of the error and the traceback, but not the message: it may repeat the request."""
         trace = "".join(traceback.format_tb(exc_info.__traceback__)) if exc_info is not None else ""
         self.logger.error("%s\n%s", type(exc_info).__name__, trace)
 
@@ -319,7 +329,7 @@ class _Server(web.Server):
 
 
 def make_server(edge: Edge) -> web.Server:
-    """Return what serves an edge's viewers, within CloudFront's limits."""
+    """Return the HTTP server of an edge, with CloudFront's limits."""
     return _Server(
         edge.serve,
         access_log=None,
@@ -330,7 +340,7 @@ def make_server(edge: Edge) -> web.Server:
 
 
 def _measure(incoming: web.BaseRequest) -> int:
-    """Return the bytes of the request line and the headers, as they came."""
+    """Return the size of the request line and the headers, in bytes."""
     line = len(f"{incoming.method} {incoming.raw_path} HTTP/1.1\r\n")
     return line + sum(len(name) + len(value) + len(": \r\n") for name, value in incoming.raw_headers)
 
@@ -350,7 +360,7 @@ def _format_response(response: GeneratedResponse) -> web.Response:
 
 
 async def serve(*, endpoint: str, distribution_id: str, port: int) -> None:
-    """Serve the distribution on loopback until told to stop; print the URL first."""
+    """Print the URL, and serve the distribution on loopback until a signal stops it."""
     endpoint = require_loopback(endpoint)
     session = boto3.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION)
     settings = Config(max_pool_connections=_CONCURRENT_INVOCATIONS, read_timeout=60, retries={"total_max_attempts": 2})
@@ -384,7 +394,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.emulated.edge", description=__doc__)
     parser.add_argument("--endpoint", required=True, help="the emulator's URL, on loopback")
     parser.add_argument("--distribution", required=True, help="id of the deployed distribution")
-    parser.add_argument("--port", type=int, default=0, help="where to listen; 0 picks a free one")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     arguments = parser.parse_args()
     asyncio.run(serve(endpoint=arguments.endpoint, distribution_id=arguments.distribution, port=arguments.port))
 

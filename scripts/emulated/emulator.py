@@ -1,6 +1,6 @@
 """Starts the AWS emulator on loopback, with IAM enforced, and stops it.
 
-Owns the emulator's settings and its health. Deploys nothing.
+Owns the settings and the health check of the emulator. Does not deploy.
 """
 
 from __future__ import annotations
@@ -35,43 +35,45 @@ class Emulator:
 
     endpoint: str
     log: Path
-    environment: dict[str, str]  # for every process that talks to it
+    environment: dict[str, str]  # for every process that connects to it
     process: subprocess.Popen[bytes]
 
 
 def find_free_port() -> int:
-    """Return a port of loopback that nobody listens on right now."""
+    """Return a loopback port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def require_free_port(port: int) -> int:
-    """Return the port if it can be had.
+    """Return the port if it is free.
 
     Raises:
-        UsageError: somebody listens there.
+        UsageError: a process listens on the port.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UsageError(f"port {port} is taken", hint="name another one, or none to have one picked") from error
+            raise UsageError(
+                f"port {port} is in use", hint="use another port, or omit the option to use a free one"
+            ) from error
     return port
 
 
 @contextmanager
 def running_emulator(state: Path, *, port: int, keep: bool) -> Iterator[Emulator]:
-    """Run the emulator, healthy, until the block ends.
+    """Run the emulator until the block ends; it is healthy when the block begins.
 
     Args:
         state: a folder for its log, its temporary files and, with ``keep``, its state.
-        port: where it shall listen.
-        keep: load the state that an earlier run left in the folder, and save it at the end.
+        port: the port to listen on.
+        keep: load the state that an earlier run saved in the folder, and save it at the end.
 
     Raises:
-        UnavailableError: it ended, or never became healthy; the message has the end of its log.
+        UnavailableError: the emulator exited or did not become healthy; the message has the end of its log.
     """
     temporary = state / "tmp"
     temporary.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def guarded(
     output: int | IO[bytes],
     errors: int | IO[bytes] = subprocess.STDOUT,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command that ends with the block, and with this process at the latest."""
+    """Run a command until the block ends, or until this process ends if that is earlier."""
     process = subprocess.Popen(
         [sys.executable, "-m", "scripts.emulated.guard", *command],
         cwd=cwd,
@@ -116,12 +118,12 @@ def guarded(
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=errors,
-        start_new_session=True,  # Ctrl-C is for the command in the foreground
+        start_new_session=True,  # Ctrl-C reaches only the foreground command
     )
     try:
         yield process
     finally:
-        assert process.stdin is not None  # noqa: S101 - a pipe was asked for
+        assert process.stdin is not None  # noqa: S101 - because stdin is PIPE
         process.stdin.close()
         try:
             process.wait(timeout=_STOP_SECONDS)
@@ -133,13 +135,13 @@ def guarded(
 
 
 def read_tail(log: Path) -> str:
-    """Return the last lines of a log."""
+    """Return the last lines of a log, or a note that it is empty."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(lines[-_TAIL_LINES:]) or "(nothing)"
+    return "\n".join(lines[-_TAIL_LINES:]) or "(empty)"
 
 
 def is_healthy(port: int) -> bool:
-    """Ask the emulator whether it is ready."""
+    """Tell whether the emulator is ready."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", "/_ministack/ready")
@@ -152,13 +154,13 @@ def is_healthy(port: int) -> bool:
 
 
 def _wait_until_healthy(process: subprocess.Popen[bytes], *, port: int, log: Path) -> None:
-    """Return once the emulator answers."""
+    """Wait until the emulator is healthy."""
     deadline = time.monotonic() + START_SECONDS
     while not is_healthy(port):
         if process.poll() is not None:
-            raise UnavailableError(f"the emulator ended while starting; its log ends with:\n{read_tail(log)}")
+            raise UnavailableError(f"the emulator exited while starting; its log ends with:\n{read_tail(log)}")
         if time.monotonic() > deadline:
             raise UnavailableError(
-                f"the emulator wasn't healthy within {START_SECONDS:.0f} s; its log ends with:\n{read_tail(log)}"
+                f"the emulator was not healthy within {START_SECONDS:.0f} s; its log ends with:\n{read_tail(log)}"
             )
         time.sleep(_POLL_SECONDS)

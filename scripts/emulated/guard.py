@@ -1,9 +1,9 @@
-"""Runs a command that can't outlive whoever started it.
+"""Runs a command that cannot outlive its parent process.
 
-``python -m scripts.emulated.guard COMMAND…`` runs the command in a process group of its own, away
-from the terminal's Ctrl-C. When the command ends, or the guard's standard input is closed (which
-the kernel does even for a starter that was killed), the whole group is stopped: first politely, so
-that the emulator can save its state, then not.
+``python -m scripts.emulated.guard COMMAND…`` runs the command in its own process group, which the
+terminal's Ctrl-C does not reach. When the command exits, or when the guard's standard input is closed
+(which happens even if the parent is killed), the guard stops the whole group: with SIGTERM, so that
+the emulator can save its state, and after ten seconds with SIGKILL.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-POLITE_SECONDS = 10.0
+TERM_SECONDS = 10.0
 _POLL_SECONDS = 0.1
 
 
@@ -24,8 +24,8 @@ def run_guarded(command: list[str]) -> int:
     """Run the command until it ends or standard input is closed; return its exit status."""
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, signal.SIG_IGN)  # only the pipe counts
-    # From here on nobody but the child holds its output: a reader sees its end when it ends.
+        signal.signal(stop, signal.SIG_IGN)  # only the closed pipe stops the guard
+    # The child is now the only process with its output open: a reader sees end of file when it exits.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     while child.poll() is None:
@@ -33,16 +33,16 @@ def run_guarded(command: list[str]) -> int:
         if readable and not os.read(0, 1024):
             break
     else:
-        print(f"guard: {command[0]} ended by itself with {child.returncode}", file=sys.stderr, flush=True)
+        print(f"guard: {command[0]} exited with {child.returncode}", file=sys.stderr, flush=True)
     _stop_group(child)
     return child.returncode
 
 
 def _stop_group(child: subprocess.Popen[bytes]) -> None:
-    """End the child and all that it started."""
+    """Stop the child and every process of its group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGTERM)
-    deadline = time.monotonic() + POLITE_SECONDS
+    deadline = time.monotonic() + TERM_SECONDS
     while child.poll() is None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
     with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""What to type while the stack runs. Pure: text from a description."""
+"""Commands to copy while the stack is running. Pure: text from a description."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ CHANNEL = "demo"
 
 
 def format_instructions(running: Registration) -> str:
-    """Return copy-paste commands for a running stack."""
+    """Return commands to copy for a running stack."""
     host = (running.edge_url or "").removeprefix("http://")
     channel = f"http://{host}/t/{running.token}/{CHANNEL}"
     return f"""\
-# In another terminal. With these, aws, boto3, cdk and fairway talk to the emulator
-# ('aws sqs' overlooks the endpoint: add --endpoint-url $AWS_ENDPOINT_URL there):
+# In another terminal. With these variables, aws, boto3, cdk and fairway use the emulator
+# ('aws sqs' ignores the endpoint: add --endpoint-url $AWS_ENDPOINT_URL):
 unset AWS_PROFILE AWS_SESSION_TOKEN
 export AWS_ENDPOINT_URL={running.endpoint} AWS_REGION={REGION} AWS_DEFAULT_REGION={REGION}
 export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}
 export FAIRWAY_BUCKET={running.bucket} FAIRWAY_URL={running.edge_url}
 export PATH="{running.tools}:$PATH"
 
-# Publish. A channel begins with its first upload; here it is called {CHANNEL!r}:
+# Publish. The first upload creates the channel; here it is {CHANNEL!r}:
 aws s3 cp mypackage-1.0-0.conda s3://{running.bucket}/{CHANNEL}/noarch/
 fairway status {CHANNEL}/noarch/mypackage-1.0-0.conda --wait
 
-# Install, with a token that may read every channel of this stack:
+# Install, with a token for every channel of this stack:
 conda install --override-channels -c {channel} mypackage
 mamba install --override-channels -c {channel} mypackage
 pixi init --channel {channel} myproject && cd myproject && pixi add mypackage
 
-# Look:
+# Inspect:
 curl -u token:{running.token} http://{host}/{CHANNEL}/noarch/repodata.json
 curl -i http://{host}/{CHANNEL}/noarch/repodata.json    # 401: no token
 aws s3 ls --recursive s3://{running.bucket}/{CHANNEL}/

@@ -1,7 +1,7 @@
-"""Keeps everything local away from real accounts: what an endpoint may be, what children may see.
+"""Isolates the local stack from real accounts: checks endpoints, makes environments of processes. Pure.
 
-Pure. Every client and every child process of the local stack gets its endpoint checked and its
-environment made here, so that no profile, credential or proxy of the user can leak into it.
+Every client and every child process of the local stack uses an endpoint and an environment from here,
+so that it cannot use a profile, a credential or a proxy of the user.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from lambdas.channel.errors import UsageError
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 ACCESS_KEY = "test"  # the emulator's root user; no account on AWS has such a key
-SECRET_KEY = "test"  # noqa: S105 - the emulator's, public by design
+SECRET_KEY = "test"  # noqa: S105 - the emulator's, not a secret
 
 _SCRUBBED_PREFIXES = ("AWS_", "CDK_", "FAIRWAY_", "BOTO", "CONDA_", "RATTLER_", "MINISTACK_", "LOCALSTACK_")
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "ftp_proxy"})
 
 
 def require_loopback(endpoint: str) -> str:
-    """Return the endpoint if it can only mean this machine.
+    """Return the endpoint if it is on this machine.
 
     Raises:
         UsageError: anything but ``http://`` with a loopback address, or ``localhost``, and a port.
@@ -45,16 +45,16 @@ def require_loopback(endpoint: str) -> str:
     if not is_local:
         raise UsageError(
             f"not a loopback endpoint: {endpoint!r}",
-            hint="the local commands only ever talk to the emulator on this machine, like http://127.0.0.1:4566",
+            hint="the local commands use only an emulator on this machine, such as http://127.0.0.1:4566",
         )
     return endpoint.rstrip("/")
 
 
 def require_loopback_environment(environment: Mapping[str, str]) -> None:
-    """Refuse to begin where somebody asks for another endpoint, rather than ignore the wish.
+    """Check that the environment names no other endpoint: ignoring it would surprise the user.
 
     Raises:
-        UsageError: a variable names an endpoint that isn't loopback.
+        UsageError: a variable names an endpoint that is not on loopback.
     """
     for name, value in environment.items():
         if name.startswith("AWS_ENDPOINT_URL") and value:
@@ -65,16 +65,16 @@ def require_loopback_environment(environment: Mapping[str, str]) -> None:
 
 
 def make_environment(parent: Mapping[str, str], *, endpoint: str, root: Path, temporary: Path) -> dict[str, str]:
-    """Return the environment of a child: the parent's, without anything that could name a real account.
+    """Return the environment of a child process: the parent's, without settings of real accounts.
 
     Args:
-        parent: the environment to start from; untouched.
-        endpoint: where the emulator answers.
-        root: the checkout; its tools come first on the PATH, its ``.local`` takes caches.
-        temporary: where the child may put temporary files.
+        parent: the environment to start from; it is not changed.
+        endpoint: the URL of the emulator.
+        root: the checkout; its tools come first on the PATH, caches are in its ``.local``.
+        temporary: the folder for temporary files.
 
     Raises:
-        UsageError: the endpoint isn't loopback.
+        UsageError: the endpoint is not on loopback.
     """
     caches = root / ".local" / "caches"
     kept = {

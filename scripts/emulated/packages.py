@@ -1,13 +1,13 @@
-"""Builds the demo's packages with the tools that people use, offline.
+"""Builds the demo's packages with rattler-build and whl2conda, offline.
 
-``python -m scripts.emulated.packages FOLDER`` leaves artifacts in ``FOLDER/SUBDIR/`` and prints what
-it made as JSON. A program of its own, because py-rattler-build's library may abort at exit.
+``python -m scripts.emulated.packages FOLDER`` writes artifacts to ``FOLDER/SUBDIR/`` and prints a
+description as JSON. It is a separate program because py-rattler-build may abort at exit.
 
-- ``python``, for this machine's platform, from a recipe: a stand-in that runs the interpreter that
-  runs this, so that the others have something to run on without fetching a whole Python.
+- ``python``, for this machine's platform, from a recipe: a stand-in that runs the current interpreter,
+  so that the other packages can run without a download of Python.
 - ``greeting``, noarch, from a recipe, with a ``+`` in its version.
 - ``greeting-legacy``, noarch, from a recipe, as ``.tar.bz2``.
-- ``fairway-hello``, a wheel made on the spot and turned into a ``.conda`` by whl2conda.
+- ``fairway-hello``, a wheel that whl2conda converts to ``.conda``.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def build_recipe(name: str, folder: Path) -> BuiltPackage:
 
 
 def build_wheel(folder: Path) -> BuiltPackage:
-    """Make a wheel and turn it into a ``.conda``."""
+    """Build a wheel and convert it to ``.conda``."""
     started = time.monotonic()
     project = folder / "recipes" / "fairway-hello"
     (project / "fairway_hello").mkdir(parents=True, exist_ok=True)
@@ -148,14 +148,14 @@ def build_wheel(folder: Path) -> BuiltPackage:
 
 
 def _run(command: list[str], folder: Path) -> None:
-    """Run a tool quietly; what it said is shown only if it fails."""
+    """Run a tool; print its output only if it fails."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
 
 
 def main() -> None:
-    """Build all into the folder named on the command line."""
+    """Build all packages into the folder that the command line names."""
     folder = Path(sys.argv[1]).resolve()
     built = [build_wheel(folder), *(build_recipe(name, folder) for name in _RECIPES)]
     print(json.dumps([asdict(package) for package in built]), flush=True)

@@ -1,7 +1,7 @@
-"""Remembers the stack that runs in this checkout, so that another terminal can find and stop it.
+"""The registry of the running stack, with which another terminal can find and stop it.
 
-A file describes the stack; a lock beside it, held by its process, says whether it is alive. The
-kernel drops the lock with the process, so nobody is ever fooled by what a crash left behind.
+A file describes the stack; a lock beside it is held by the process of the stack. The kernel releases
+the lock when the process ends, so that a crash cannot leave a stack that appears to be running.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registration:
-    """What another terminal may know of a running stack."""
+    """The description of a running stack."""
 
     pid: int
     phase: str  # "starting" or "running"
@@ -44,15 +44,15 @@ class Registry:
 
     @property
     def path(self) -> Path:
-        """Where the description is."""
+        """The file with the description."""
         return self.folder / "running.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Be the one stack of this folder until the block ends.
+        """Hold the lock of this folder until the block ends.
 
         Raises:
-            UsageError: another process is.
+            UsageError: another process holds it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "running.lock").open("w") as lock:
@@ -60,7 +60,7 @@ class Registry:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UsageError(
-                    f"a stack is running already, see {str(self.path)!r}", hint="stop it with: ./scripts/local down"
+                    f"a stack is already running, see {str(self.path)!r}", hint="stop it with ./scripts/local down"
                 ) from error
             try:
                 yield
@@ -68,26 +68,26 @@ class Registry:
                 self.path.unlink(missing_ok=True)
 
     def write(self, registration: Registration) -> None:
-        """Describe the stack; only its holder may."""
+        """Write the description; the caller holds the lock."""
         fresh = self.path.with_suffix(".new")
-        fresh.touch(mode=0o600)  # it has a token
+        fresh.touch(mode=0o600)  # it contains a token
         fresh.write_text(json.dumps(asdict(registration), indent=2) + "\n", encoding="utf-8")
         fresh.replace(self.path)
 
     def read(self) -> Registration | None:
-        """Return the running stack, if one is."""
+        """Return the description of the running stack, or None."""
         if not self._is_held():
             return None
         try:
             return Registration(**json.loads(self.path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            return None  # it is just starting, or just ending
+            return None  # the stack is starting or stopping
 
     def stop(self, *, timeout_seconds: float) -> bool:
-        """Ask the running stack to end and wait until it has; say whether there was one.
+        """Stop the running stack and wait until it has stopped; tell whether there was one.
 
         Raises:
-            UnavailableError: it didn't end in time.
+            UnavailableError: it did not stop in time.
         """
         running = self.read()
         if running is None:
@@ -96,12 +96,12 @@ class Registry:
         deadline = time.monotonic() + timeout_seconds
         while self._is_held():
             if time.monotonic() > deadline:
-                raise UnavailableError(f"process {running.pid} hasn't ended within {timeout_seconds:.0f} s")
+                raise UnavailableError(f"process {running.pid} has not stopped within {timeout_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
         return True
 
     def _is_held(self) -> bool:
-        """Say whether some process holds the lock."""
+        """Tell whether a process holds the lock."""
         try:
             with (self.folder / "running.lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Asks the edge as a plain HTTP client does: paths go out byte for byte, nothing is followed or decoded."""
+"""A plain HTTP client of the edge: sends paths unchanged, follows no redirects, decodes no bodies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What the edge said. Header names are lower case."""
+    """A response of the edge. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     def json(self) -> Any:  # noqa: ANN401 - JSON is anything
-        """Return the body, decoded."""
+        """Return the body, parsed as JSON."""
         return json.loads(self.body)
 
 
@@ -36,7 +36,7 @@ class Viewer:
     token: str | None = None
 
     def ask(self, path: str, method: str = "GET", headers: Mapping[str, str] = _NO_HEADERS) -> Answer:
-        """Send one request for a path; the token goes along as Basic credentials."""
+        """Send one request for a path, with the token as Basic credentials."""
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
         try:
@@ -54,10 +54,10 @@ class Viewer:
             connection.close()
 
     def channel_url(self, channel: str) -> str:
-        """Return the URL of a channel as one hands it to a client: with the token in its path."""
+        """Return the URL of a channel for clients, with the token in its path."""
         return f"{self.url}/t/{self.token}/{channel}" if self.token else f"{self.url}/{channel}"
 
 
 def make_basic(token: str, user: str = "token") -> dict[str, str]:
-    """Return the header of HTTP Basic: the token as password."""
+    """Return the header of HTTP Basic authentication, with the token as password."""
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{token}".encode()).decode()}

@@ -6,7 +6,8 @@ import click
 
 from lambdas.access.document import Action, Change, format_time
 from lambdas.key_refresher.store import fetch_history
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 from scripts.fairway.tokens import parse_duration
 
 

@@ -1,7 +1,7 @@
-"""The bucket as the command's user sees it, who may list a part of it alone.
+"""The bucket as a user of the command sees it: a publisher may list only its own channels.
 
-S3 says 403 of what is missing to whoever may not list the whole bucket. A publisher may list its own
-channels, and the listing tells what is missing from what is denied (invariant 7).
+Without permission to list the whole bucket, S3 answers 403 instead of 404 for a missing key. The listing
+of the publisher's own channel tells a missing key from a denied one (invariant 7).
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from lambdas.channel.errors import AccessDeniedError
 from lambdas.storage.protocol import ObjectInfo, StoredObject
 from lambdas.storage.s3 import S3Storage
 
-_Found = TypeVar("_Found", ObjectInfo, StoredObject)
+_Result = TypeVar("_Result", ObjectInfo, StoredObject)
 
 
 class ListedStorage(S3Storage):
-    """An S3 bucket; a 403 is "not there" where a listing says so."""
+    """An S3 bucket in which a 403 means "missing" if a listing confirms it."""
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Look at an object."""
-        return self._look(key, lambda: super(ListedStorage, self).head(key, version=version))
+        """Return the metadata of an object, or None if it is missing."""
+        return self._request(key, lambda: super(ListedStorage, self).head(key, version=version))
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
-        """Read an object."""
-        return self._look(key, lambda: super(ListedStorage, self).get(key, version=version))
+        """Return an object, or None if it is missing."""
+        return self._request(key, lambda: super(ListedStorage, self).get(key, version=version))
 
-    def _look(self, key: str, look: Callable[[], _Found | None]) -> _Found | None:
+    def _request(self, key: str, request: Callable[[], _Result | None]) -> _Result | None:
         try:
-            return look()
+            return request()
         except AccessDeniedError as denied:
             try:
-                listed = any(info.key == key for info in self.list_objects(key))
+                is_listed = any(info.key == key for info in self.list_objects(key))
             except AccessDeniedError:
                 raise denied from None
-            # It may have come between the two.
-            return look() if listed else None
+            # The object may have been written between the two requests.
+            return request() if is_listed else None

@@ -9,7 +9,8 @@ from lambdas.access.document import Visibility
 from lambdas.channel.errors import InvalidNameError
 from lambdas.channel.names import Channel, parse_channel
 from lambdas.key_refresher.store import change_access, fetch_access
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 AS_DEPLOYED = "as deployed"
 

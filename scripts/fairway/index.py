@@ -1,4 +1,4 @@
-"""``fairway index``: the same index over a directory, for file shares and air-gapped disks."""
+"""``fairway index``: index a directory, for file shares and air-gapped machines."""
 
 from pathlib import Path
 from typing import Final
@@ -7,7 +7,13 @@ import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import Channel, parse_channel, parse_subdir
-from scripts.fairway.maintenance import show_reports
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
+from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir
+from lambdas.indexer.upkeep.reconcile import reconcile
+from lambdas.storage.directory import DirectoryStorage
+from scripts.fairway.indexing import show_reports
 from scripts.fairway.session import Session
 
 _PLATFORMS: Final = frozenset(
@@ -18,25 +24,25 @@ _PLATFORMS: Final = frozenset(
 @click.command(
     epilog="""\b
 Examples:
-  fairway index /srv/conda/tools                 a channel: DIR/noarch/*.conda, DIR/linux-64/*.conda
-  fairway index /srv/conda                       several: DIR/tools/noarch/*.conda, DIR/other/...
+  fairway index /srv/conda/tools    one channel: DIR/noarch/*.conda, DIR/linux-64/*.conda
+  fairway index /srv/conda          several channels: DIR/tools/noarch/*.conda, DIR/other/...
   fairway index --channel tools --url https://conda.example.com /mnt/disk
 
-The outputs are those of a deployed channel, byte for byte. Two runs at once do no harm. What may
-not be indexed is moved to DIR/.fairway/rejected/, beside a reason.
+The outputs are the same as those of a deployed channel, byte for byte. Concurrent runs are safe.
+Artifacts that cannot be indexed are moved to DIR/.fairway/rejected/, together with the reason.
 
-Exit code 0 if everything could be read, 1 if not, 2 for wrong usage. Rejected artifacts are listed,
-and are no error.
+Exit code 0 if every artifact could be read, 1 if not, 2 on a usage error. Rejected artifacts are
+listed; they do not change the exit code.
 """
 )
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR")
-@click.option("--channel", "name", default=None, help="DIR is this channel, whatever it is called.")
-@click.option("--url", default="", help="The address that channels hang under, for links in feeds and pages.")
-@click.option("--immutable", is_flag=True, help="Refuse other bytes under a filename that is indexed already.")
-@click.option("--rebuild", is_flag=True, help="Read every artifact again.")
+@click.option("--channel", "name", default=None, help="Name of the channel, if it differs from the name of DIR.")
+@click.option("--url", default="", help="Base URL of the channels, for links in feeds and pages.")
+@click.option("--immutable", is_flag=True, help="Reject changed bytes under a filename that is already indexed.")
+@click.option("--rebuild", is_flag=True, help="Rebuild the index: read every artifact again.")
 @click.option("--current-repodata", is_flag=True, help="Also write current_repodata.json.")
-@click.option("--bz2", is_flag=True, help="Also write .bz2 variants.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--bz2", is_flag=True, help="Also write the .bz2 encodings of outputs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def index(
     *,
     directory: Path,
@@ -48,49 +54,42 @@ def index(
     bz2: bool,
     as_json: bool,
 ) -> int:
-    """Index a directory: the same outputs as a deployed channel, without AWS."""
-    from lambdas.indexer.indexer import Indexer  # noqa: PLC0415
-    from lambdas.indexer.model import Outputs, Policy  # noqa: PLC0415
-    from lambdas.indexer.upkeep.listing import list_channels, list_subdirs  # noqa: PLC0415
-    from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir  # noqa: PLC0415 - as above
-    from lambdas.indexer.upkeep.reconcile import reconcile  # noqa: PLC0415
-    from lambdas.storage.directory import DirectoryStorage  # noqa: PLC0415 - slow; see session.py
-
+    """Index a directory, without AWS."""
     session = Session(as_json=as_json)
-    channel = parse_channel(name) if name else find_channel(directory)
+    channel = parse_channel(name) if name else detect_channel(directory)
     storage = DirectoryStorage(directory, channel=channel)
     policy = Policy(
         mutable_channels=() if immutable else ("*",),
         outputs=Outputs(current_repodata=current_repodata, bz2=bz2, url=url.rstrip("/")),
     )
-    indexer = Indexer(storage, Silence(), policy)
+    indexer = Indexer(storage, SilentNotifier(), policy)
     reports = []
     for one in [channel] if channel is not None else list(list_channels(storage)):
-        for path in list_subdirs(storage, one):
-            session.note(f"{path}: reading")
+        for subdir in list_subdirs(storage, one):
+            session.note(f"{subdir}: reading")
             if rebuild:
-                reports.append(rebuild_subdir(storage, indexer, path))
+                reports.append(rebuild_subdir(storage, indexer, subdir))
             else:
-                # Folders of a directory are their owner's: what lies there is nobody's lost upload.
-                reports.extend(reconcile(storage, indexer, path, deep=False))
+                # Not deep: other folders of the directory are not lost uploads.
+                reports.extend(reconcile(storage, indexer, subdir, deep=False))
     return show_reports(session, reports)
 
 
-class Silence:
-    """An notifier that tells nobody: whoever runs the command sees its report."""
+class SilentNotifier:
+    """A notifier that does nothing: the command prints a report, and a directory has no cache."""
 
     def publish_rejection(self, rejection: object) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
     def invalidate(self, keys: list[str]) -> None:
-        """Tell nobody."""
+        """Do nothing."""
 
 
-def find_channel(directory: Path) -> Channel | None:
-    """Return the channel that a directory is, or None where it holds channels.
+def detect_channel(directory: Path) -> Channel | None:
+    """Return the channel that a directory is, or None if it contains channels.
 
     Raises:
-        UsageError: it is a channel, and its name is none.
+        UsageError: it is a channel, but its name is invalid.
     """
     folders = [entry.name for entry in directory.iterdir() if entry.is_dir()]
     if not any(_is_subdir(folder) for folder in folders):
@@ -98,7 +97,7 @@ def find_channel(directory: Path) -> Channel | None:
     try:
         return parse_channel(directory.resolve().name)
     except InvalidNameError as error:
-        raise UsageError(f"{error}", hint="say what the channel is called: --channel NAME") from error
+        raise UsageError(f"{error}", hint="name the channel: --channel NAME") from error
 
 
 def _is_subdir(folder: str) -> bool:

@@ -21,7 +21,8 @@ from lambdas.access.identity import InvalidIdentityError, verify_identity
 from lambdas.channel.errors import UsageError
 from lambdas.key_refresher.jwks import fetch_keys, parse_jwks
 from lambdas.key_refresher.store import change_access, fetch_access
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
 
@@ -145,7 +146,7 @@ def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None
         )
     session.show(
         {name: [key.kid for key in keys] for name, keys in fetched.items()},
-        "\n".join(f"{name}: {len(keys)} keys" for name, keys in fetched.items()) or "no issuers",
+        [f"{name}: {len(keys)} keys" for name, keys in fetched.items()] or "no issuers",
     )
 
 

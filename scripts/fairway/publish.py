@@ -1,44 +1,40 @@
-"""``fairway publish``: check packages with the indexer's own code, upload them, wait.
+"""``fairway publish``: check packages with the indexer's code, upload them, and wait for the indexer.
 
-``aws s3 cp`` does the same job. This command finds mistakes before anything is uploaded, and sends
-the SHA-256 along, so that the indexer needn't read the artifact again to learn it.
+``aws s3 cp`` publishes as well. This command finds mistakes before it uploads anything, and sends the
+SHA-256 with the bytes, so that the indexer does not have to compute it.
 """
 
-import base64
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final
 
 import click
 
-from lambdas.channel.artifact_kinds import parse_filename
-from lambdas.channel.errors import InvalidNameError, PermanentError, RejectedError, UsageError, VanishedError
-from lambdas.channel.layout import ArtifactKey
-from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
-from scripts.fairway.session import Session, format_table, with_session
+from lambdas.channel.errors import InvalidNameError, RejectedError, VanishedError
+from lambdas.channel.names import ArtifactKey, Channel, SubdirId, parse_channel, parse_filename, parse_subdir
+from lambdas.indexer.artifacts.info import ArtifactInfo
+from lambdas.indexer.artifacts.read import read_artifact
+from lambdas.indexer.artifacts.record import make_record
+from scripts.fairway.convert import convert_to_conda
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import State, format_statuses, wait_for
-
-if TYPE_CHECKING:
-    from lambdas.indexer.artifacts.info import ArtifactInfo
+from scripts.fairway.terminal import format_table
+from scripts.fairway.upload import upload_artifact
 
 CHUNK_BYTES: Final = 1024 * 1024
-MAX_PUT_BYTES: Final = 5 * 1024**3
-"""PutObject's limit; only a single PUT carries a SHA-256 of the whole object."""
-CACHE_CONTROL: Final = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A file that may be published."""
+    """A file that passed the checks."""
 
     file: Path
     key: ArtifactKey
-    info: "ArtifactInfo"
+    info: ArtifactInfo
     record: Mapping[str, Any]
 
 
@@ -55,13 +51,13 @@ class FileSource:
         """Read a range.
 
         Raises:
-            VanishedError: the file became shorter.
+            VanishedError: the file has become shorter.
         """
         with self._file.open("rb") as file:
             file.seek(start)
             found = file.read(stop - start)
         if len(found) != stop - start:
-            raise VanishedError(f"{str(self._file)!r} changed while it was read")
+            raise VanishedError(f"{str(self._file)!r} changed while it was being read")
         return found
 
     def stream(self) -> Iterator[bytes]:
@@ -79,19 +75,20 @@ Examples:
   fairway publish --dry-run --json hello-1.0-0.conda tools | jq .record
   fairway publish --as-conda old/*.tar.bz2 tools
 
-The subdir is the one in the package's info/index.json. Nothing is uploaded if one of the files is
-bad. What is there already, byte for byte, counts as uploaded.
+Each package is uploaded to the subdir that its info/index.json names. If one of the files is invalid,
+nothing is uploaded. A file that is already in the channel, byte for byte, counts as uploaded.
 
-Exit code 0 if all was uploaded (with --wait: and is installable), 1 if not, 2 for wrong usage.
+Exit code 0 if everything was uploaded (with --wait: and can be installed), 1 if not, 2 on a usage
+error.
 """
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("channel")
-@click.option("--dry-run", is_flag=True, help="Only check, and print the records as they would be.")
-@click.option("--wait", is_flag=True, help="Wait until every package is installable, and print the records.")
-@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="With --wait: how long.")
-@click.option("--as-conda", is_flag=True, help="Turn .tar.bz2 files into .conda first: smaller, quicker to install.")
-@click.option("--replace", is_flag=True, help="Let other bytes replace an artifact: for channels that are mutable.")
+@click.option("--dry-run", is_flag=True, help="Check the files and print their records; upload nothing.")
+@click.option("--wait", is_flag=True, help="Wait until every package can be installed, and print the records.")
+@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="Longest wait, with --wait.")
+@click.option("--as-conda", is_flag=True, help="Convert .tar.bz2 files to .conda first: smaller and faster to install.")
+@click.option("--replace", is_flag=True, help="Replace artifacts that have other bytes, in mutable channels.")
 @with_session
 def publish(
     session: Session,
@@ -104,32 +101,20 @@ def publish(
     as_conda: bool,
     replace: bool,
 ) -> int:
-    """Check packages, upload them, and wait until they can be installed."""
+    """Check packages, upload them, and wait for the indexer."""
     name = parse_channel(channel)
     with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
-        ready = [convert(session, file, Path(folder)) for file in files] if as_conda else list(files)
-        return _publish(session, ready, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
+        if as_conda:
+            files = tuple(_convert(session, file, Path(folder)) for file in files)
+        return _publish(session, files, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
 
 
-def convert(session: Session, file: Path, folder: Path) -> Path:
-    """Turn a ``.tar.bz2`` into a ``.conda``; other files are left as they are.
-
-    Raises:
-        PermanentError: it can't be turned into one.
-    """
-    from conda_package_handling.api import transmute  # noqa: PLC0415 - slow; see session.py
-    from conda_package_handling.exceptions import InvalidArchiveError  # noqa: PLC0415 - as above
-
+def _convert(session: Session, file: Path, folder: Path) -> Path:
+    """Convert a ``.tar.bz2`` into a ``.conda``; return other files unchanged."""
     if not file.name.endswith(".tar.bz2"):
         return file
-    session.note(f"{file}: turning it into a .conda")
-    try:
-        error = transmute(str(file), ".conda", out_folder=str(folder))
-    except (InvalidArchiveError, OSError, ValueError) as failure:
-        error = str(failure)
-    if error:
-        raise PermanentError(f"{str(file)!r} can't be turned into a .conda: {error}", hint="publish it as it is")
-    return folder / (file.name.removesuffix(".tar.bz2") + ".conda")
+    session.note(f"{file}: converting to .conda")
+    return convert_to_conda(file, folder)
 
 
 def _publish(
@@ -142,21 +127,21 @@ def _publish(
     timeout: float,
     replace: bool,
 ) -> int:
-    candidates, refused = [], []
+    candidates, rejected = [], []
     for file in files:
         try:
             candidates.append(check_file(file, channel))
         except (RejectedError, InvalidNameError) as error:
-            refused.append((file, error))
-    if refused:
-        _show_refused(session, refused)
+            rejected.append((file, error))
+    if rejected:
+        _show_rejected(session, rejected)
         return 1
     if dry_run:
         checked = [{"key": str(one.key), "record": one.record, "state": "checked"} for one in candidates]
-        _show(session, checked, *(_format(one.record) for one in candidates))
+        _show(session, checked, *_format_records([one.record for one in candidates]))
         return 0
     for one in candidates:
-        _upload(session, one, replace=replace)
+        upload_artifact(session, one.file, one.key, one.info, replace=replace)
     if not wait:
         _show(session, [{"key": str(one.key), "record": one.record, "state": "uploaded"} for one in candidates])
         return 0
@@ -168,147 +153,56 @@ def _publish(
     )
     document = [one.to_json() for one in found]
     records = [one.record for one in found if one.record is not None]
-    session.show(
-        document[0] if len(document) == 1 else document, "\n".join([format_statuses(found), *map(_format, records)])
-    )
+    session.show(document[0] if len(document) == 1 else document, [*format_statuses(found), *_format_records(records)])
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 
 def check_file(file: Path, channel: Channel) -> Candidate:
-    """Read and validate a file as the indexer will.
+    """Read and validate a file as the indexer does.
 
     Raises:
-        RejectedError: the indexer would refuse it.
-        InvalidNameError: its name, or its subdir's, is none.
+        RejectedError: the indexer would reject it.
+        InvalidNameError: its filename or its subdir is invalid.
     """
-    from lambdas.indexer.artifacts.read import read_artifact  # noqa: PLC0415 - slow; see session.py
-    from lambdas.indexer.artifacts.record import make_record  # noqa: PLC0415 - as above
-
     distribution = parse_filename(file.name)
     info = read_artifact(FileSource(file), distribution)
     subdir = info.index.get("subdir")
     if not isinstance(subdir, str):
         raise RejectedError(
             "subdir-missing",
-            "info/index.json has no 'subdir', so it is not known where the package belongs",
-            hint="upload it with 'aws s3 cp' to the subdir that you know it is for",
+            "info/index.json has no 'subdir'",
+            hint="upload it with 'aws s3 cp' to the subdir it was built for",
         )
-    path = SubdirId(channel=channel, name=parse_subdir(subdir))
-    key = ArtifactKey(path=path, distribution=distribution)
+    key = ArtifactKey(subdir=SubdirId(channel=channel, name=parse_subdir(subdir)), distribution=distribution)
     return Candidate(
         file=file, key=key, info=info, record=make_record(info, key, last_modified_ms=time.time_ns() // 10**6)
     )
-
-
-def _upload(session: Session, candidate: Candidate, *, replace: bool) -> None:
-    """Upload in one PUT with the SHA-256, never over another artifact unless asked to.
-
-    Raises:
-        UsageError: the file is too large for one PUT.
-        PermanentError: the name is taken by other bytes, or the cloud says no.
-    """
-    from botocore.exceptions import ClientError  # noqa: PLC0415 - slow; see session.py
-
-    size = candidate.info.size
-    if size > MAX_PUT_BYTES:
-        raise UsageError(f"{str(candidate.file)!r} is larger than 5 GiB", hint="upload it with 'aws s3 cp'")
-    client = session.aws.client("s3", region_name=session.region)
-    condition: dict[str, Any] = {} if replace else {"IfNoneMatch": "*"}
-    digest = base64.b64encode(bytes.fromhex(candidate.info.sha256)).decode()
-    with candidate.file.open("rb") as file, _WatchedFile(session, candidate, file) as body:
-        try:
-            client.put_object(
-                Bucket=session.require_bucket(),
-                Key=str(candidate.key),
-                Body=body,  # type: ignore[arg-type]  # read, seek and tell are all that is asked of it
-                ChecksumSHA256=digest,
-                ContentType="application/octet-stream",
-                CacheControl=CACHE_CONTROL,
-                **condition,
-            )
-        except ClientError as error:
-            _explain(session, candidate, error)
-
-
-def _explain(session: Session, candidate: Candidate, error: Any) -> None:  # noqa: ANN401 - a ClientError
-    """Raise what an answer means, or return where the same bytes are there already."""
-    code = error.response["Error"]["Code"]
-    if code in {"PreconditionFailed", "ConditionalRequestConflict"}:
-        there = session.storage.head(str(candidate.key))
-        if there is not None and (candidate.info.sha256 == there.sha256 or candidate.info.md5 == there.md5):
-            session.note(f"{candidate.key}: there already")
-            return
-        raise PermanentError(
-            f"{candidate.key} is published already, with other bytes",
-            hint="raise the build number; in a mutable channel, --replace",
-        ) from error
-    raise PermanentError(
-        f"S3 did not take {candidate.key}: {code}", hint="may your role write to this channel?"
-    ) from error
-
-
-class _WatchedFile:
-    """A file that tells on a terminal how much of it was read."""
-
-    def __init__(self, session: Session, candidate: Candidate, file: Any) -> None:  # noqa: ANN401 - a binary file
-        self._file = file
-        self._key = str(candidate.key)
-        self._size = candidate.info.size
-        self._loud = sys.stderr.isatty() and not session.as_json
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._loud:
-            print(file=sys.stderr)
-
-    def read(self, amount: int = -1) -> bytes:
-        """Read, and say how far it is."""
-        chunk: bytes = self._file.read(amount)
-        if self._loud:
-            share = 100 * self._file.tell() // max(1, self._size)
-            print(f"\r{self._key}: {share} %", end="", file=sys.stderr, flush=True)
-        return chunk
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move, as botocore does before it sends again."""
-        moved: int = self._file.seek(offset, whence)
-        return moved
-
-    def tell(self) -> int:
-        """Tell where it is."""
-        at: int = self._file.tell()
-        return at
 
 
 def _show(session: Session, rows: list[dict[str, Any]], *more: str) -> None:
     table = format_table(
         ("UPLOAD", "STATE", "SHA-256"), [(row["key"], row["state"], row["record"]["sha256"]) for row in rows]
     )
-    session.show(rows[0] if len(rows) == 1 else rows, "\n".join([table, *more]))
+    session.show(rows[0] if len(rows) == 1 else rows, [*table, *more])
 
 
-def _format(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=2, sort_keys=True)
+def _format_records(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [line for record in records for line in json.dumps(record, indent=2, sort_keys=True).splitlines()]
 
 
-def _show_refused(session: Session, refused: list[tuple[Path, RejectedError | InvalidNameError]]) -> None:
-    session.show(
+def _show_rejected(session: Session, rejected: list[tuple[Path, RejectedError | InvalidNameError]]) -> None:
+    rows = [
         {
-            "rejected": [
-                {
-                    "file": str(file),
-                    "code": getattr(error, "code", "invalid-name"),
-                    "message": str(error),
-                    "hint": error.hint,
-                }
-                for file, error in refused
-            ]
-        },
-        "\n".join(
-            f"{file}: {error} [{getattr(error, 'code', 'invalid-name')}]"
-            + (f"\n  hint: {error.hint}" if error.hint else "")
-            for file, error in refused
-        ),
-    )
+            "file": str(file),
+            "code": error.code if isinstance(error, RejectedError) else "invalid-name",
+            "message": str(error),
+            "hint": error.hint,
+        }
+        for file, error in rejected
+    ]
+    lines = []
+    for row in rows:
+        lines.append(f"{row['file']}: {row['message']} [{row['code']}]")
+        if row["hint"]:
+            lines.append(f"  hint: {row['hint']}")
+    session.show({"rejected": rows}, lines)

@@ -1,25 +1,24 @@
-"""``fairway rejected``: look at refused uploads, and let them in again."""
+"""``fairway rejected``: list, show and retry rejected uploads."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from lambdas.channel.errors import ConflictError, PermanentError, UsageError
-from lambdas.indexer.quarantine import object_key, reason_key
-from scripts.fairway.session import Session, format_table, with_session
+from lambdas.indexer.model import Rejection
+from lambdas.indexer.quarantine import fetch_rejections, list_rejections, object_key, reason_key
+from lambdas.storage.protocol import IfAbsent
+from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket
-
-if TYPE_CHECKING:
-    from lambdas.indexer.model import Rejection
+from scripts.fairway.terminal import format_table
 
 
 @click.group()
 def rejected() -> None:
-    """Look at refused uploads, and let them in again.
+    """List, show and retry rejected uploads.
 
-    A refused upload leaves its public key; its bytes and the reason are kept under
-    .fairway/rejected/ in the bucket.
+    A rejected upload is moved to the quarantine, under .fairway/rejected/ in the bucket, together
+    with the reason.
     """
 
 
@@ -35,16 +34,14 @@ Examples:
 @click.argument("prefix", default="")
 @with_session
 def list_rejected(session: Session, prefix: str) -> None:
-    """List refused uploads whose keys start with PREFIX, oldest first."""
-    from lambdas.indexer.quarantine import list_rejections  # noqa: PLC0415 - slow; see session.py
-
+    """List rejected uploads whose keys start with PREFIX, oldest first."""
     found = sorted(
         list_rejections(session.storage, strip_bucket(session, prefix)), key=lambda one: (one.uploaded_at, one.key)
     )
     rows = [(one.uploaded_at[:19], one.key, one.code, one.id) for one in found]
     session.show(
         [asdict(one) for one in found],
-        format_table(("UPLOADED (UTC)", "KEY", "REASON", "ID"), rows) if rows else "nothing was refused",
+        format_table(("UPLOADED (UTC)", "KEY", "REASON", "ID"), rows) if rows else "no rejected uploads",
     )
 
 
@@ -56,19 +53,19 @@ Examples:
 """
 )
 @click.argument("key")
-@click.option("--id", "identity", default=None, help="Which one, where a key was refused several times.")
+@click.option("--id", "identity", default=None, help="ID of the rejection, if the key has several; see 'list'.")
 @with_session
 def show(session: Session, key: str, identity: str | None) -> None:
-    """Show why an upload was refused, and where its bytes are."""
-    found = _find(session, key, identity)
+    """Show why an upload was rejected, and where its bytes are."""
+    found = _fetch_rejection(session, key, identity)
     lines = [
-        f"{found.key} was refused: {found.code}",
+        f"{found.key} was rejected: {found.code}",
         f"  {found.message}",
         *([f"  hint: {found.hint}"] if found.hint else []),
         f"  uploaded {found.uploaded_at}, {found.size} bytes",
         f"  bytes: s3://{session.require_bucket()}/{object_key(found)}",
     ]
-    session.show({**asdict(found), "object_key": object_key(found)}, "\n".join(lines))
+    session.show({**asdict(found), "object_key": object_key(found)}, lines)
 
 
 @rejected.command(
@@ -78,41 +75,37 @@ Examples:
 """
 )
 @click.argument("key")
-@click.option("--id", "identity", default=None, help="Which one, where a key was refused several times.")
+@click.option("--id", "identity", default=None, help="ID of the rejection, if the key has several; see 'list'.")
 @with_session
 def release(session: Session, key: str, identity: str | None) -> None:
-    """Put refused bytes back under their key, to be looked at again.
+    """Move a rejected upload back to its key, to be indexed again.
 
-    They are judged as any upload is: what made them refused must have changed (a clock that has moved
-    on, an artifact that was removed). What lies under the key is never overwritten.
+    It is rejected again unless the reason no longer holds, for example because another artifact of
+    that name was removed. An object that is stored under the key now is never overwritten.
     """
-    from lambdas.storage.protocol import IfAbsent  # noqa: PLC0415 - slow; see session.py
-
-    found = _find(session, key, identity)
+    found = _fetch_rejection(session, key, identity)
     info = session.storage.head(object_key(found))
     if info is None:
-        raise UsageError(f"the refused bytes of {found.key!r} are gone", hint="they are kept for a while only")
+        raise UsageError(f"the bytes of the rejected upload {found.key!r} have expired", hint="upload the file again")
     try:
         session.storage.copy(info, found.key, metadata={}, condition=IfAbsent())
     except ConflictError as error:
         raise PermanentError(
-            f"{found.key!r} is taken by another upload",
-            hint=f"remove that one first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
+            f"another object is stored under {found.key!r}",
+            hint=f"remove it first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
         ) from error
     for leftover in (object_key(found), reason_key(found)):
         if (old := session.storage.head(leftover)) is not None:
             session.storage.delete(old)
     session.show(
         {"key": found.key, "released": True},
-        f"{found.key} is there again; see what becomes of it: fairway status --wait {found.key}",
+        f"{found.key} is uploaded again; see its state: fairway status --wait {found.key}",
     )
 
 
-def _find(session: Session, key: str, identity: str | None) -> "Rejection":
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
-
+def _fetch_rejection(session: Session, key: str, identity: str | None) -> Rejection:
     wanted = strip_bucket(session, key)
     found = [one for one in fetch_rejections(session.storage, wanted) if identity in {None, one.id}]
     if not found:
-        raise UsageError(f"nothing was refused under {wanted!r}", hint="fairway rejected list")
+        raise UsageError(f"no upload to {wanted!r} was rejected", hint="see 'fairway rejected list'")
     return found[-1]

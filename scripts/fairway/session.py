@@ -1,6 +1,6 @@
-"""What every command shares: its options, where the channel is, who asks, and how answers are printed.
+"""What every command shares: common options, the bucket, the caller, and the printing of results.
 
-boto3 and whatever needs it are imported when a command first talks to the cloud: ``--help`` is quick.
+boto3 is imported when a command first needs AWS.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ import getpass
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import AccessDeniedError, UsageError
+from lambdas.storage.protocol import ObjectStorage
+from scripts.fairway.bucket import ListedStorage
+from scripts.fairway.terminal import print_lines
 
 if TYPE_CHECKING:
     import boto3
-
-    from lambdas.storage.protocol import ObjectStorage
 
 _DEFAULT_REGION: Final = "us-east-1"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -42,7 +44,7 @@ class Session:
         Raises:
             AccessDeniedError: there are no credentials.
         """
-        import boto3  # noqa: PLC0415 - slow; see the module
+        import boto3  # noqa: PLC0415 - takes half a second, which 'fairway index' and '--help' do not need
 
         session = boto3.Session()
         if session.get_credentials() is None:
@@ -53,7 +55,7 @@ class Session:
 
     @property
     def region(self) -> str:
-        """The region that requests go to where nothing else is said."""
+        """The region of requests: the configured one, or else us-east-1."""
         return self.aws.region_name or _DEFAULT_REGION
 
     @functools.cached_property
@@ -61,39 +63,37 @@ class Session:
         """The bucket.
 
         Raises:
-            UsageError: it was not named.
+            UsageError: no bucket was given.
         """
-        from scripts.fairway.bucket import ListedStorage  # noqa: PLC0415 - slow; see the module
-
         return ListedStorage(self.require_bucket(), self.aws.client("s3", region_name=self.region))
 
     def require_bucket(self) -> str:
         """Return the bucket's name.
 
         Raises:
-            UsageError: it was not given.
+            UsageError: no bucket was given.
         """
         if not self.bucket:
             raise UsageError(
-                "which bucket?", hint="give --bucket or set FAIRWAY_BUCKET; 'cdk deploy' printed it as BucketName"
+                "no bucket given", hint="use --bucket or set FAIRWAY_BUCKET to the output BucketName of 'cdk deploy'"
             )
         return self.bucket
 
     def require_url(self) -> str:
-        """Return the channel URL's beginning, without a slash at its end.
+        """Return the base URL of the channels, without a trailing slash.
 
         Raises:
-            UsageError: it was not given.
+            UsageError: no URL was given.
         """
         if not self.url:
-            raise UsageError("which URL?", hint="give --url or set FAIRWAY_URL; 'cdk deploy' printed it as ChannelUrl")
+            raise UsageError(
+                "no URL given", hint="use --url or set FAIRWAY_URL to the output ChannelUrl of 'cdk deploy'"
+            )
         return self.url.rstrip("/")
 
     @functools.cached_property
     def caller(self) -> str:
-        """Who runs the command: their AWS identity, or the machine's user where AWS does not say."""
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - slow; see the module
-
+        """The AWS identity of the caller, or the local user name if AWS does not tell."""
         try:
             return self.aws.client("sts", region_name=self.region).get_caller_identity()["Arn"]
         except (BotoCoreError, ClientError):
@@ -104,37 +104,27 @@ class Session:
         """Seconds since 1970."""
         return int(time.time())
 
-    def show(self, document: object, text: str) -> None:
-        """Print the answer: one JSON document, or text for people.
-
-        Names of files need not be UTF-8: what a terminal can't show is shown by its number.
-        """
-        answer = json.dumps(document, indent=2) if self.as_json else text
-        print(answer.encode(errors="backslashreplace").decode())
+    def show(self, document: object, lines: str | Iterable[str]) -> None:
+        """Print the result: one JSON document, or lines of text for people."""
+        if self.as_json:
+            print(json.dumps(document, indent=2))
+        else:
+            print_lines(lines)
 
     def note(self, text: str) -> None:
-        """Print what is not the answer: to stderr, and only for people."""
+        """Print progress to stderr, unless the result is printed as JSON."""
         if not self.as_json:
-            print(text, file=sys.stderr)
+            print_lines(text, file=sys.stderr)
 
 
 def with_session(command: _Command) -> _Command:
-    """Give a command the common options, and their values as its first argument."""
+    """Add the common options to a command, and pass them to it as a ``Session``."""
 
-    @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-    @click.option("--url", envvar="FAIRWAY_URL", show_envvar=True, help="The URL that clients use.")
-    @click.option("--bucket", envvar="FAIRWAY_BUCKET", show_envvar=True, help="The bucket's name.")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.option("--url", envvar="FAIRWAY_URL", show_envvar=True, help="Base URL of the channels.")
+    @click.option("--bucket", envvar="FAIRWAY_BUCKET", show_envvar=True, help="Name of the bucket.")
     @functools.wraps(command)
     def wrapped(*, bucket: str | None, url: str | None, as_json: bool, **arguments: Any) -> Any:  # noqa: ANN401 - click's
         return command(Session(bucket=bucket, url=url, as_json=as_json), **arguments)
 
     return wrapped  # type: ignore[return-value]  # the decorated function takes fewer arguments
-
-
-def format_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out in columns."""
-    lines = [heads, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

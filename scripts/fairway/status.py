@@ -1,4 +1,4 @@
-"""``fairway status``: what became of an upload."""
+"""``fairway status``: the state of uploads, decided from what is in the bucket."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,36 +6,39 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_artifact_key
-from scripts.fairway.session import Session, format_table, with_session
-
-if TYPE_CHECKING:
-    from lambdas.indexer.model import Rejection
-    from lambdas.indexer.tree.cards import Card
-    from lambdas.indexer.tree.shards import Shard
-    from lambdas.storage.protocol import ObjectInfo, ObjectStorage
+from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_key
+from lambdas.indexer.model import Rejection
+from lambdas.indexer.outputs.subdir import COMMIT, REPODATA
+from lambdas.indexer.quarantine import fetch_rejections
+from lambdas.indexer.spliced.files import is_large
+from lambdas.indexer.tree.cards import Card
+from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards
+from lambdas.indexer.tree.shards import Shard, iter_records
+from lambdas.storage.protocol import ObjectInfo, ObjectStorage
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 POLL_SECONDS: Final = 0.5
 RECENT_SECONDS: Final = 60 * 60
-"""How long an upload is the one that is asked about: a rejection of an older one is told beside what is there."""
+"""A rejection within this time decides the state; an older one is shown beside the state of the artifact."""
 _ANY_BYTES: Final[Mapping[ArtifactKey, str]] = MappingProxyType({})
 
 
 class State(Enum):
-    """What became of an upload."""
+    """The state of an upload."""
 
     INDEXED = "indexed"  # every client can install it
-    WAITING = "waiting"  # it is there, and the index does not say so yet
+    WAITING = "waiting"  # uploaded, but not indexed yet
     REJECTED = "rejected"
-    YANKED = "yanked"  # downloadable, and not in the index
-    REPLACED = "replaced"  # it was there, and other bytes took its place
-    REMOVED = "removed"  # the artifact is gone, its record not yet
-    UNKNOWN = "unknown"  # nothing is known under this key
+    YANKED = "yanked"  # downloadable, but not in the index
+    REPLACED = "replaced"  # other bytes are indexed under its key
+    REMOVED = "removed"  # the artifact was deleted; its record is still in the index
+    UNKNOWN = "unknown"  # nothing was uploaded under this key
 
 
 FINAL_STATES: Final = frozenset({State.INDEXED, State.REJECTED, State.YANKED, State.REPLACED})
@@ -43,16 +46,16 @@ FINAL_STATES: Final = frozenset({State.INDEXED, State.REJECTED, State.YANKED, St
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadStatus:
-    """What is known of one key."""
+    """The state of one key, with its record and rejection if there are any."""
 
     key: str
     state: State
     record: dict[str, Any] | None = None
-    rejection: "Rejection | None" = None
-    """Of the upload that is refused; where the state is another, of a later upload under the same key."""
+    rejection: Rejection | None = None
+    """If the state is not REJECTED: of a later upload under the same key."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what ``--json`` prints."""
+        """Return the document that ``--json`` prints."""
         return {
             "key": self.key,
             "state": self.state.value,
@@ -63,41 +66,40 @@ class UploadStatus:
 
 def decide_status(
     key: ArtifactKey,
-    info: "ObjectInfo | None",
-    card: "Card | None",
-    shard: "Shard | None",
-    rejection: "Rejection | None",
+    info: ObjectInfo | None,
+    card: Card | None,
+    shard: Shard | None,
+    rejection: Rejection | None,
     *,
     is_flat: bool,
     since_ms: int = 0,
     sha256: str | None = None,
 ) -> UploadStatus:
-    """Tell what became of an upload, from what lies in the bucket. Pure.
+    """Decide the state of an upload from what is in the bucket. Pure.
 
-    Who knows the SHA-256 of what was uploaded is told of these bytes alone. Otherwise the last upload
-    counts: one that was refused decides if it came since ``since_ms``, or if nothing else is there; a
-    refused one from before is told beside what is there.
+    With ``sha256``, the result is about an upload of exactly these bytes. Without it, the result is
+    about the last upload: a rejection decides the state if it was uploaded at or after ``since_ms``, or
+    if there is no artifact; an older rejection is returned beside the state of the artifact.
 
-    ``is_flat`` says that the flat files show what the shard says. ``rejection`` is the latest.
+    ``is_flat`` is true if ``repodata.json`` shows the commit that has the shard. ``rejection`` is the
+    latest one under the key.
     """
-    from lambdas.indexer.tree.shards import iter_records  # noqa: PLC0415 - slow; see session.py
-
     record = None if shard is None else dict(iter_records(shard)).get(key.filename)
-    is_read = info is not None and card is not None and card.etag == info.etag
+    is_inspected = info is not None and card is not None and card.etag == info.etag
     if rejection is not None and info is not None and _uploaded_ms(rejection) < info.last_modified_ms:
-        rejection = None  # what is there came after it
-    is_theirs = sha256 is not None and (card is None or card.sha256 != sha256)
-    if is_theirs:
+        rejection = None  # the artifact was uploaded later
+    is_other = sha256 is not None and (card is None or card.sha256 != sha256)
+    if is_other:
         record = None
-    if sha256 is not None and is_read and not is_theirs:
-        rejection = None  # of other bytes
+    if sha256 is not None and is_inspected and not is_other:
+        rejection = None  # it is about other bytes
     if rejection is not None and (info is None or sha256 is not None or _uploaded_ms(rejection) >= since_ms):
         state = State.REJECTED
     elif info is None:
         state = State.UNKNOWN if card is None else State.REMOVED
-    elif not is_read:
+    elif not is_inspected:
         state = State.WAITING
-    elif is_theirs:
+    elif is_other:
         state = State.REPLACED
     elif record is None:
         state = State.YANKED
@@ -106,23 +108,16 @@ def decide_status(
     return UploadStatus(key=str(key), state=state, record=record, rejection=rejection)
 
 
-def fetch_status(
-    storage: "ObjectStorage", key: ArtifactKey, *, since_ms: int, sha256: str | None = None
-) -> UploadStatus:
-    """Look into the bucket and tell what became of an upload, as ``decide_status`` does."""
-    from lambdas.indexer.outputs.subdir import COMMIT, REPODATA  # noqa: PLC0415 - as above
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - as above
-    from lambdas.indexer.spliced.files import is_large  # noqa: PLC0415 - as above
-    from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards  # noqa: PLC0415 - slow; see session.py
-
-    # The artifact first: what is found of it in the index afterwards is at least as new.
+def fetch_status(storage: ObjectStorage, key: ArtifactKey, *, since_ms: int, sha256: str | None = None) -> UploadStatus:
+    """Fetch what ``decide_status`` needs, and return its decision."""
+    # The artifact first: the index that is read afterwards is at least as new.
     info = storage.head(str(key))
     commit = fetch_commit(storage, key.subdir)
     names = [key.distribution.name] if key.distribution.name in commit.index.shards else []
     cards = fetch_cards(storage, key.subdir, commit.index, names).get(key.distribution.name) or {}
     shard = fetch_shards(storage, key.subdir, commit.index, names).get(key.distribution.name)
     flat = storage.head(key.subdir.key(f"{REPODATA}.zst"))
-    if not is_large(flat):  # the last one of the two, where it need not be waited for
+    if not is_large(flat):  # written last; in a large subdir it is deferred, and clients read the .zst
         flat = storage.head(key.subdir.key(REPODATA))
     rejections = fetch_rejections(storage, str(key))
     return decide_status(
@@ -137,16 +132,14 @@ def fetch_status(
     )
 
 
-def fetch_refused(storage: "ObjectStorage", key: str) -> UploadStatus:
-    """Do the same for a key that is no artifact's: all that is known of it is whether it was refused."""
-    from lambdas.indexer.quarantine import fetch_rejections  # noqa: PLC0415 - slow; see session.py
-
-    info = storage.head(key)  # first: a rejection is written before the object goes
+def fetch_rejected(storage: ObjectStorage, key: str) -> UploadStatus:
+    """Return the state of a key that is not an artifact key: it may be rejected, or about to be."""
+    info = storage.head(key)  # first: a rejection is written before the object is deleted
     rejections = fetch_rejections(storage, key)
     if rejections and (info is None or _uploaded_ms(rejections[-1]) >= info.last_modified_ms):
         return UploadStatus(key=key, state=State.REJECTED, rejection=rejections[-1])
-    waits = info is not None and is_artifact_like(key)
-    return UploadStatus(key=key, state=State.WAITING if waits else State.UNKNOWN)
+    is_waiting = info is not None and is_artifact_like(key)
+    return UploadStatus(key=key, state=State.WAITING if is_waiting else State.UNKNOWN)
 
 
 def wait_for(
@@ -156,18 +149,19 @@ def wait_for(
     timeout_seconds: float,
     sha256s: Mapping[ArtifactKey, str] = _ANY_BYTES,
 ) -> list[UploadStatus]:
-    """Wait until each upload is indexed, refused or yanked, or time is up.
+    """Wait until every upload has a final state, or until the timeout.
 
-    What is no artifact's key is given as text. ``sha256s`` has what is known of the uploads' bytes.
+    Keys that are not artifact keys are given as text. ``sha256s`` holds the hashes of the uploads if
+    they are known.
     """
     deadline = time.monotonic() + timeout_seconds
-    since_ms = (session.now - RECENT_SECONDS) * 1000  # however long we wait
+    since_ms = (session.now - RECENT_SECONDS) * 1000  # fixed, however long the wait
     found: dict[ArtifactKey | str, UploadStatus] = {}
     while True:
         for key in keys:
             if key not in found or found[key].state not in FINAL_STATES:
                 if isinstance(key, str):
-                    found[key] = fetch_refused(session.storage, key)
+                    found[key] = fetch_rejected(session.storage, key)
                 else:
                     found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
         waiting = sum(status.state not in FINAL_STATES for status in found.values())
@@ -176,21 +170,21 @@ def wait_for(
         time.sleep(POLL_SECONDS)
 
 
-def format_statuses(statuses: Sequence[UploadStatus]) -> str:
-    """Lay statuses out for people."""
-    lines = [format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])]
+def format_statuses(statuses: Sequence[UploadStatus]) -> list[str]:
+    """Return the states as lines for people."""
+    lines = format_table(("UPLOAD", "STATE"), [(status.key, status.state.value) for status in statuses])
     for status in statuses:
         if status.rejection is not None:
             later = (
                 ""
                 if status.state == State.REJECTED
-                else f"a later upload, {status.rejection.uploaded_at}, was refused: "
+                else f"a later upload, {status.rejection.uploaded_at}, was rejected: "
             )
-            lines.append(f"\n{status.key}: {later}{status.rejection.message} [{status.rejection.code}]")
+            lines += ["", f"{status.key}: {later}{status.rejection.message} [{status.rejection.code}]"]
             if status.rejection.hint:
                 lines.append(f"  hint: {status.rejection.hint}")
-            lines.append(f"  the refused bytes: fairway rejected show {status.key}")
-    return "\n".join(lines)
+            lines.append(f"  details: fairway rejected show {status.key}")
+    return lines
 
 
 @click.command(
@@ -202,29 +196,33 @@ Examples:
 
 \b
 States:
-  indexed   every client can install it        refused   it was set aside, with a reason
-  waiting   the index does not say so yet      yanked    downloadable, but not in the index
-  removed   gone; its record will follow       unknown   nothing lies under this key
+  indexed   every client can install it
+  waiting   uploaded, but not indexed yet
+  rejected  moved to the quarantine, with a reason
+  yanked    downloadable, but not in the index
+  removed   deleted; its record will be removed as well
+  unknown   nothing was uploaded under this key
 
-An upload of the last hour that was refused is 'rejected', though an earlier artifact stays served
-under its name. After that hour the state is the earlier artifact's, with the rejection beside it.
+If an upload was rejected within the last hour, its state is 'rejected', even if an earlier artifact
+is still served under that name. After that hour, the state is that of the earlier artifact, and the
+rejection is shown beside it.
 
-Exit code 0 if all are indexed, 1 if not, 2 for wrong usage.
+Exit code 0 if all uploads are indexed, 1 if not, 2 on a usage error.
 """
 )
 @click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")
-@click.option("--wait", is_flag=True, help="Wait until each is indexed, refused or yanked.")
-@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="With --wait: how long.")
+@click.option("--wait", is_flag=True, help="Wait until each is indexed, rejected or yanked.")
+@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="Longest wait, with --wait.")
 @with_session
 def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: float) -> int:
-    """Tell what became of uploads: waiting, indexed, or refused and why."""
+    """Show the status of uploads."""
     parsed: list[ArtifactKey | str] = []
     errors: list[InvalidNameError] = []
     for key in [strip_bucket(session, key) for key in keys]:
         try:
             parsed.append(parse_artifact_key(key))
-        except InvalidNameError as error:  # refused, or to be refused, or nothing that anybody uploaded
-            if fetch_refused(session.storage, key).state == State.UNKNOWN:
+        except InvalidNameError as error:  # it may be of an upload that is, or will be, rejected
+            if fetch_rejected(session.storage, key).state == State.UNKNOWN:
                 errors.append(error)
             else:
                 parsed.append(key)
@@ -233,16 +231,16 @@ def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: floa
     found = wait_for(session, parsed, timeout_seconds=timeout if wait else 0)
     document = [one.to_json() for one in found]
     session.show(document[0] if len(keys) == 1 else document, format_statuses(found))
-    if errors:  # the other keys have had their answer
+    if errors:  # after the states of the other keys
         raise errors[0]
     return 0 if all(one.state == State.INDEXED for one in found) else 1
 
 
 def strip_bucket(session: Session, text: str) -> str:
-    """Turn ``s3://BUCKET/KEY`` into ``KEY``.
+    """Return ``KEY`` for ``s3://BUCKET/KEY``, and other text unchanged.
 
     Raises:
-        UsageError: it names another bucket.
+        UsageError: the bucket is another one.
     """
     if not text.startswith("s3://"):
         return text
@@ -252,5 +250,5 @@ def strip_bucket(session: Session, text: str) -> str:
     return key
 
 
-def _uploaded_ms(rejection: "Rejection") -> int:
+def _uploaded_ms(rejection: Rejection) -> int:
     return round(datetime.fromisoformat(rejection.uploaded_at).timestamp() * 1000)

@@ -21,7 +21,8 @@ from lambdas.access.document import Scope, Token, format_time, parse_scope, pars
 from lambdas.access.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from lambdas.channel.errors import UsageError
 from lambdas.key_refresher.store import change_access, fetch_access
-from scripts.fairway.session import Session, format_table, with_session
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.terminal import format_table
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdwy])\Z")

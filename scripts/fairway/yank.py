@@ -1,36 +1,42 @@
-"""``fairway yank`` and ``fairway unyank``: take artifacts out of the index, and bring them back.
+"""``fairway yank`` and ``fairway unyank``: remove artifacts from the index, and add them again.
 
-They write ``patch_instructions.json``: the indexer applies it as it applies any other. What was
-yanked, by whom and why stands in the same file, under ``fairway``.
+Both edit ``patch_instructions.json``, which the indexer applies. The member ``fairway`` of that file
+records what was yanked, by whom and why.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
-from lambdas.channel.errors import ConflictError, InvalidNameError, UsageError
-from lambdas.channel.layout import PATCH_INSTRUCTIONS, parse_artifact_key
-from lambdas.channel.names import SubdirId
-from scripts.fairway.maintenance import find_subdirs
-from scripts.fairway.session import Session, format_table, with_session
-
-if TYPE_CHECKING:
-    from lambdas.storage.protocol import ObjectStorage
+from lambdas.channel.errors import InvalidNameError, UsageError
+from lambdas.channel.names import (
+    PATCH_INSTRUCTIONS,
+    Distribution,
+    SubdirId,
+    find_extension,
+    parse_artifact_key,
+    parse_filename,
+)
+from lambdas.indexer.upkeep.listing import list_artifacts
+from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.storage.retry import retry_conflicts
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.status import POLL_SECONDS, State, fetch_status
+from scripts.fairway.targets import resolve_target
+from scripts.fairway.terminal import format_table
 
 Instructions = dict[str, Any]
 
-MAX_ATTEMPTS: Final = 10
 _EPILOG: Final = """\b
-SPEC is a filename, or NAME[=VERSION[=BUILD]] with '*' and '?':
+SPEC is a filename, or NAME[=VERSION[=BUILD]]; '*' and '?' are wildcards:
   hello-1.0-0.conda      one artifact
-  hello                  all of hello
+  hello                  all artifacts of hello
   hello=1.0              all builds of 1.0
-  hello=1.*=py312*       globs
+  hello=1.*=py312*       builds for Python 3.12 of all versions 1.*
 """
 
 
@@ -44,19 +50,22 @@ Examples:
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
-@click.option("--reason", required=True, help="Why: kept beside the instructions, for people.")
-@click.option("--wait", is_flag=True, help="Wait until the index says so.")
+@click.option("--reason", required=True, help="Reason, recorded in patch_instructions.json.")
+@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
 @with_session
 def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -> int:
-    """Take artifacts out of the index. They stay downloadable, for lock files."""
+    """Remove artifacts from the index; they stay downloadable.
+
+    Lock files that name a yanked artifact keep working.
+    """
     note = {"reason": reason, "by": session.caller, "at": session.now}
     matches = parse_spec(spec)
 
-    def change(path: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
-        filenames = sorted(name for name in _list_filenames(session.storage, path) if matches(name))
+    def change(subdir: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
+        filenames = sorted(name for name in _list_filenames(session.storage, subdir) if matches(name))
         return add_yanked(instructions, filenames, note), filenames
 
-    return _change_all(session, target, spec, change, wait=wait, gone=True)
+    return _change_target(session, target, spec, change, wait=wait, is_yanked=True)
 
 
 @click.command(
@@ -68,22 +77,22 @@ Examples:
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
-@click.option("--wait", is_flag=True, help="Wait until the index says so.")
+@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
 @with_session
 def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
-    """Bring yanked artifacts back into the index."""
+    """Add yanked artifacts to the index again."""
     matches = parse_spec(spec)
 
     def change(_: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
-        filenames = sorted(name for name in yanked(instructions) if matches(name))
+        filenames = sorted(name for name in yanked_notes(instructions) if matches(name))
         return remove_yanked(instructions, filenames), filenames
 
-    return _change_all(session, target, spec, change, wait=wait, gone=False)
+    return _change_target(session, target, spec, change, wait=wait, is_yanked=False)
 
 
 def parse_spec(spec: str) -> Callable[[str], bool]:
-    """Return what tells whether a filename is meant."""
-    if kind_of(spec) is not None:
+    """Return a function that tells whether a filename matches the SPEC."""
+    if find_extension(spec) is not None:
         return lambda filename: fnmatchcase(filename, spec)
     name, _, rest = spec.partition("=")
     version, _, build = rest.partition("=")
@@ -102,16 +111,16 @@ def parse_spec(spec: str) -> Callable[[str], bool]:
     return matches
 
 
-def yanked(instructions: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{filename: {"reason", "by", "at"}}`` of what was yanked by this command."""
+def yanked_notes(instructions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{filename: {"reason", "by", "at"}}`` of the artifacts that this command yanked."""
     notes: dict[str, Any] = instructions.get("fairway", {}).get("yanked", {})
     return notes
 
 
 def add_yanked(instructions: Instructions, filenames: Iterable[str], note: Mapping[str, Any]) -> Instructions:
-    """Return the instructions with some more artifacts removed; the input is untouched."""
+    """Return the instructions with more artifacts yanked; the input is untouched."""
     wanted = set(filenames)
-    notes = {**{name: dict(note) for name in wanted if name not in yanked(instructions)}, **yanked(instructions)}
+    notes = {name: dict(note) for name in wanted} | yanked_notes(instructions)
     return {
         "patch_instructions_version": 1,
         "packages": {},
@@ -124,80 +133,75 @@ def add_yanked(instructions: Instructions, filenames: Iterable[str], note: Mappi
 
 
 def remove_yanked(instructions: Instructions, filenames: Iterable[str]) -> Instructions:
-    """Return the instructions with some artifacts brought back; the input is untouched."""
-    back = set(filenames)
-    notes = {name: note for name, note in yanked(instructions).items() if name not in back}
+    """Return the instructions with fewer artifacts yanked; the input is untouched."""
+    restored = set(filenames)
+    notes = {name: note for name, note in yanked_notes(instructions).items() if name not in restored}
     return {
         **instructions,
-        "remove": sorted(set(instructions.get("remove", [])) - back),
+        "remove": sorted(set(instructions.get("remove", [])) - restored),
         "fairway": {**instructions.get("fairway", {}), "yanked": notes},
     }
 
 
-def _list_filenames(storage: "ObjectStorage", path: SubdirId) -> list[str]:
-    from lambdas.indexer.upkeep.listing import list_artifacts  # noqa: PLC0415
-
-    filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, path))
-    return [filename for filename in filenames if kind_of(filename) is not None]
+def _list_filenames(storage: ObjectStorage, subdir: SubdirId) -> list[str]:
+    filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, subdir))
+    return [filename for filename in filenames if find_extension(filename) is not None]
 
 
-def _change_all(
+def _change_target(
     session: Session,
     target: str,
     spec: str,
     change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
     *,
     wait: bool,
-    gone: bool,
+    is_yanked: bool,
 ) -> int:
     changed: dict[SubdirId, list[str]] = {}
-    for path in find_subdirs(session.storage, target)[1]:
-        if filenames := _replace(session.storage, path, change):
-            changed[path] = filenames
+    for subdir in resolve_target(session.storage, target)[1]:
+        if filenames := _replace(session.storage, subdir, change):
+            changed[subdir] = filenames
     if not changed:
-        raise UsageError(f"nothing in {target} matches {spec!r}")
+        raise UsageError(f"no artifact in {target} matches {spec!r}", hint="see 'fairway yank --help' for patterns")
     if wait:
-        for path, filenames in changed.items():
-            _wait(session, path, filenames, gone=gone)
-    word = "yanked" if gone else "back"
-    rows = [(path.key(filename), word) for path, filenames in changed.items() for filename in filenames]
-    session.show([{"key": key, "state": state} for key, state in rows], format_table(("ARTIFACT", ""), rows))
+        for subdir, filenames in changed.items():
+            _wait(session, subdir, filenames, is_yanked=is_yanked)
+    state = "yanked" if is_yanked else "unyanked"
+    rows = [(subdir.key(filename), state) for subdir, filenames in changed.items() for filename in filenames]
+    session.show([{"key": key, "state": state} for key, state in rows], format_table(("ARTIFACT", "STATE"), rows))
     return 0
 
 
 def _replace(
-    storage: "ObjectStorage",
-    path: SubdirId,
+    storage: ObjectStorage,
+    subdir: SubdirId,
     change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
 ) -> list[str]:
-    """Change the instructions of a subdir; whoever loses the write reads them again."""
-    from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch  # noqa: PLC0415 - slow; see session.py
+    """Change the instructions of a subdir by compare-and-swap; return the filenames that changed.
 
-    key = path.key(PATCH_INSTRUCTIONS)
-    headers = ContentHeaders(content_type="application/json", cache_control="public, max-age=30")
-    for attempt in range(MAX_ATTEMPTS):
+    Raises:
+        ConflictError: other writers were faster every time.
+    """
+    key = subdir.key(PATCH_INSTRUCTIONS)
+    headers = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_METADATA)
+
+    def attempt() -> list[str]:
         stored = storage.get(key)
         instructions = {} if stored is None else json.loads(stored.body)
-        new, filenames = change(path, instructions)
-        if not filenames:
-            return []
-        condition = IfAbsent() if stored is None else IfMatch(etag=stored.info.etag)
-        try:
-            storage.put(key, json.dumps(new, indent=1, sort_keys=True).encode(), headers=headers, condition=condition)
-        except ConflictError:
-            if attempt == MAX_ATTEMPTS - 1:
-                raise
-            continue
+        changed, filenames = change(subdir, instructions)
+        if filenames:
+            body = json.dumps(changed, indent=1, sort_keys=True).encode()
+            condition = IfAbsent() if stored is None else IfMatch(etag=stored.info.etag)
+            storage.put(key, body, headers=headers, condition=condition)
         return filenames
-    return []
+
+    return retry_conflicts(attempt)
 
 
-def _wait(session: Session, path: SubdirId, filenames: list[str], *, gone: bool) -> None:
-    from scripts.fairway.status import POLL_SECONDS, State, fetch_status  # noqa: PLC0415 - slow; see session.py
-
-    wanted = State.YANKED if gone else State.INDEXED
+def _wait(session: Session, subdir: SubdirId, filenames: list[str], *, is_yanked: bool) -> None:
+    wanted = State.YANKED if is_yanked else State.INDEXED
     for filename in filenames:
-        key = parse_artifact_key(path.key(filename))
-        # What was uploaded before, and refused, says nothing of the artifact that is there.
+        key = parse_artifact_key(subdir.key(filename))
+        # A later upload that was rejected says nothing about the artifact that is indexed.
         while fetch_status(session.storage, key, since_ms=session.now * 1000).state != wanted:
             time.sleep(POLL_SECONDS)

@@ -61,9 +61,9 @@ def request(uri: str = "/team/noarch/repodata.json", **changes: object) -> Viewe
     [
         ("/team/noarch/a-1-0.conda", "arn:artifacts:1"),
         ("/.conda", "arn:artifacts:1"),
-        ("/team/noarch/a-1-0.CONDA", "arn:default:3"),  # patterns mind the case
+        ("/team/noarch/a-1-0.CONDA", "arn:default:3"),  # patterns are case-sensitive
         ("/team/noarch/a-1-0.conda/", "arn:default:3"),
-        ("/team/noarch/a-1-0%2Econda", "arn:artifacts:1"),  # %2E is a dot, RFC 3986 says
+        ("/team/noarch/a-1-0%2Econda", "arn:artifacts:1"),  # %2E is a dot (RFC 3986)
         ("/team/shards/x", "arn:shards:2"),
         ("/team/noarch/shards/x.msgpack.zst", "arn:shards:2"),
         ("/shards/x", "arn:default:3"),
@@ -83,7 +83,7 @@ def test_find_behaviour__by_path_pattern(uri: str, arn: str | None) -> None:
 
 
 @given(st.text().map(lambda text: "/" + text))
-def test_find_behaviour__always_finds_one(uri: str) -> None:
+def test_find_behaviour__default_matches_everything(uri: str) -> None:
     assert find_behaviour(parse_behaviours(CONFIG), uri) in parse_behaviours(CONFIG)
 
 
@@ -127,7 +127,7 @@ def test_format_event__shape() -> None:
     }
 
 
-def test_parse_result__request_comes_back_as_sent() -> None:
+def test_parse_result__request_unchanged() -> None:
     sent = request("/a%2Bb", querystring="q=1", headers=(("Host", "d1"), ("Range", "bytes=-5"), ("X", "1"), ("X", "2")))
     event = format_event(sent, distribution_id="E1", domain="d1", request_id="r")
     back = parse_result(event["Records"][0]["cf"]["request"], sent)
@@ -171,7 +171,7 @@ def test_parse_result__request_changed() -> None:
         {"status": "200", "headers": {"content-length": [{"value": "5"}]}},
     ],
 )
-def test_parse_result__what_cloudfront_refuses(result: object) -> None:
+def test_parse_result__rejected_by_cloudfront(result: object) -> None:
     with pytest.raises(InvalidResultError):
         parse_result(result, request())
 
@@ -256,7 +256,7 @@ def test_format_response_event__shape() -> None:
     }
 
 
-def test_parse_response_result__comes_back_as_sent() -> None:
+def test_parse_response_result__unchanged() -> None:
     back = parse_response_result(response_event()["Records"][0]["cf"]["response"], SENT)
     assert (back.status, back.reason, sorted(back.headers)) == (SENT.status, SENT.reason, sorted(SENT.headers))
 
@@ -267,14 +267,14 @@ def test_parse_response_result__headers_set_and_deleted() -> None:
     assert back.headers == (
         ("Via", "1.1 x"),
         ("cache-control", "no-store"),
-        ("X-Cache", "Miss from cloudfront"),  # which the function never saw
+        ("X-Cache", "Miss from cloudfront"),  # hidden from the function
     )
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"headers": {}},  # Via is gone
+        {"headers": {}},  # Via was deleted
         {"headers": {"via": [{"value": "1.1 y"}]}},
         {"headers": {"via": [{"value": "1.1 x"}], "transfer-encoding": [{"value": "chunked"}]}},
         {"headers": {"via": [{"value": "1.1 x"}], "x-cache": [{"value": "Hit"}]}},
@@ -289,7 +289,7 @@ def test_parse_response_result__headers_set_and_deleted() -> None:
         {"body": ""},
     ],
 )
-def test_parse_response_result__what_the_edge_refuses(changes: dict[str, Any]) -> None:
+def test_parse_response_result__rejected_by_the_edge(changes: dict[str, Any]) -> None:
     result = {"status": "200", "headers": {"via": [{"value": "1.1 x"}]}}
     assert isinstance(parse_response_result(result, SENT), OriginResponse)
     with pytest.raises(InvalidResultError):

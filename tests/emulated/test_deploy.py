@@ -17,11 +17,11 @@ VALUES = {
 }
 
 
-def test_parse_outputs__of_two_stacks() -> None:
+def test_parse_outputs__two_stacks() -> None:
     outputs = parse_outputs(json.dumps({"one": VALUES, "two": {"Other": "x"}}))
     assert (outputs.bucket, outputs.distribution_id, outputs.dead_letter_queue_url) == ("bucket", "E1", "dead")
 
 
-def test_parse_outputs__one_is_missing() -> None:
-    with pytest.raises(UnavailableError, match="no 'BucketName'"):
+def test_parse_outputs__missing_output() -> None:
+    with pytest.raises(UnavailableError, match="no output 'BucketName'"):
         parse_outputs(json.dumps({"one": {key: value for key, value in VALUES.items() if key != "BucketName"}}))

@@ -1,4 +1,4 @@
-"""The edge between a viewer and fakes: of the Lambda API, of S3, and of the emulated distribution."""
+"""The edge, with fakes of the Lambda API, of S3 and of the emulated distribution."""
 
 import asyncio
 import io
@@ -48,7 +48,7 @@ def pass_on(request: dict[str, Any]) -> object:
 
 @dataclass(kw_only=True)
 class FakeFunctions:
-    """The Lambda API: one function, in Python."""
+    """A fake of the Lambda API with one function, in Python."""
 
     function: Callable[[dict[str, Any]], object] = pass_on
     invoked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -65,17 +65,21 @@ class FakeFunctions:
 
 
 class FakeStorage:
-    """S3: everything below /there/ is there."""
+    """A fake of S3: every key under there/ exists."""
 
     def head_object(self, *, Bucket: str, Key: str) -> None:  # noqa: N803 - boto3's names
         assert Bucket == "bucket"
         if not Key.startswith("there/"):
-            raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "HeadObject")  # type: ignore[typeddict-item]  # what the edge looks at
+            raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "HeadObject")  # type: ignore[typeddict-item]  # only what the edge reads
 
 
 @dataclass(kw_only=True)
 class FakeEmulator:
-    """The emulated distribution: tells what arrived; says 403 to "refused", and first to "late"; much to "large"."""
+    """A fake of the emulated distribution.
+
+    It returns the request it received; for "denied", it answers 403, for "late", once; for "large", with a
+    large body.
+    """
 
     arrived: list[web.BaseRequest] = field(default_factory=list)
 
@@ -83,7 +87,7 @@ class FakeEmulator:
         self.arrived.append(request)
         headers = {"Cache-Control": "max-age=30", "X-Cache": "Miss from cloudfront", "Keep-Alive": "timeout=5"}
         late = "late" in request.raw_path and len(self.arrived) == 1
-        if "refused" in request.raw_path or late:
+        if "denied" in request.raw_path or late:
             return web.Response(status=403, text="AccessDenied", headers=headers)
         if "large" not in request.raw_path:
             return web.Response(text=f"{request.method} {request.raw_path}", headers=headers)
@@ -96,7 +100,7 @@ class FakeEmulator:
 
 @dataclass(kw_only=True)
 class World:
-    """What a test sees of it all."""
+    """The edge and what the fakes received."""
 
     functions: FakeFunctions
     emulator: FakeEmulator
@@ -104,7 +108,7 @@ class World:
     edge: Edge
 
     async def send(self, raw: bytes) -> bytes:
-        """Send bytes as they are; return all that comes back until the edge closes."""
+        """Send raw bytes; return everything until the edge closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(self.viewer.url).port)
         writer.write(raw)
         answer = await asyncio.wait_for(reader.read(), 10)
@@ -124,7 +128,7 @@ def play(
     lists_bucket: bool = True,
     root_object: str = "",
 ) -> None:
-    """Run a test against an edge between fakes."""
+    """Run a test against an edge with fakes."""
 
     async def run() -> None:
         functions, emulator = FakeFunctions(function=function), FakeEmulator()
@@ -161,7 +165,7 @@ def play(
     asyncio.run(run())
 
 
-def test_serve__function_of_the_behaviour_runs_and_its_request_goes_on() -> None:
+def test_serve__function_of_the_behaviour_runs_and_its_request_is_forwarded() -> None:
     def rewrite(request: dict[str, Any]) -> object:
         del request["headers"]["authorization"]
         return request | {"uri": "/a%2Bb/%21c~", "querystring": ""}
@@ -186,7 +190,7 @@ def test_serve__function_of_the_behaviour_runs_and_its_request_goes_on() -> None
     ("uri", "arrives"),
     [
         ("/a%2Bb", "//a%2Bb"),
-        ("/a+b", "//a%20b"),  # S3 takes it for a space, and so must the emulator
+        ("/a+b", "//a%20b"),  # S3 takes it for a space
         ("/a/%2e%2e/b", "//a/%2e%2e/b"),
         ("/a/../b", "//a/../b"),
         ("/%C3%A9%00%2F", "//%C3%A9%00%2F"),
@@ -194,7 +198,7 @@ def test_serve__function_of_the_behaviour_runs_and_its_request_goes_on() -> None
         ("/_ministack/reset", "//_ministack/reset"),
     ],
 )
-def test_serve__uri_arrives_as_the_function_gave_it(uri: str, arrives: str) -> None:
+def test_serve__uri_is_forwarded_as_the_function_returned_it(uri: str, arrives: str) -> None:
     async def scene(world: World) -> None:
         assert (await world.ask("/x")).body == f"GET {arrives}".encode()
 
@@ -211,7 +215,7 @@ def test_serve__head_and_large_content() -> None:
     play(scene)
 
 
-def test_serve__headers_of_the_origin_but_hop_by_hop() -> None:
+def test_serve__headers_of_the_origin_except_hop_by_hop() -> None:
     async def scene(world: World) -> None:
         answer = await world.ask("/x", Connection="close", Keep_Alive="timeout=1", X_Two="2")
         assert answer.headers["cache-control"] == "max-age=30"
@@ -232,7 +236,7 @@ def test_serve__headers_of_the_origin_but_hop_by_hop() -> None:
         (lambda _: {"status": "401", "statusDescription": "Unauthorized"}, 401, "LambdaGeneratedResponse"),
     ],
 )
-def test_serve__function_answers_or_fails(
+def test_serve__function_responds_or_fails(
     function: Callable[[dict[str, Any]], object], status: int, cause: str
 ) -> None:
     async def scene(world: World) -> None:
@@ -257,7 +261,7 @@ def test_serve__method_that_the_distribution_does_not_allow(method: str) -> None
 
 
 @pytest.mark.parametrize(("path", "status"), [("/" + "a" * 8192, 414), ("http://evil.example/x", 400), ("*", 400)])
-def test_serve__urls_that_cloudfront_does_not_take(path: str, status: int) -> None:
+def test_serve__urls_that_cloudfront_rejects(path: str, status: int) -> None:
     async def scene(world: World) -> None:
         assert (await world.ask(path)).status == status
         assert not world.functions.invoked
@@ -294,7 +298,7 @@ def test_serve__token_in_what_cannot_be_parsed(
     assert "TOKEN" not in caplog.text + "".join(capfd.readouterr())
 
 
-def test_serve__requests_as_large_as_cloudfront_takes() -> None:
+def test_serve__largest_request_that_cloudfront_accepts() -> None:
     async def scene(world: World) -> None:
         token = "a" * (16 * 1024)
         assert (await world.ask("/x", Authorization=f"Bearer {token}")).status == 200
@@ -346,23 +350,23 @@ def test_serve__token_in_an_error_of_the_edge(caplog: pytest.LogCaptureFixture) 
     assert "TOKEN" not in caplog.text
 
 
-def test_serve__what_appears_between_two_looks_is_served() -> None:
+def test_serve__object_written_between_two_requests_is_served() -> None:
     async def scene(world: World) -> None:
         assert (await world.ask("/there/late")).status == 200
 
     play(scene)
 
 
-def test_serve__missing_is_404_where_the_distribution_may_list() -> None:
+def test_serve__missing_is_404_if_the_distribution_may_list() -> None:
     async def scene(world: World) -> None:
         for method in ("GET", "HEAD"):
-            missing = await world.ask("/refused/x", method)
+            missing = await world.ask("/denied/x", method)
             assert missing.status == 404
-            assert missing.headers["cache-control"] == "max-age=30"  # the distribution's headers, here too
-        assert (await world.ask("/there/refused/x")).status == 403
+            assert missing.headers["cache-control"] == "max-age=30"  # the distribution's headers
+        assert (await world.ask("/there/denied/x")).status == 403
 
     async def scene_without(world: World) -> None:
-        assert (await world.ask("/refused/x")).status == 403
+        assert (await world.ask("/denied/x")).status == 403
 
     play(scene)
     play(scene_without, lists_bucket=False)
@@ -382,7 +386,7 @@ def test_serve__root_let_through_by_the_function() -> None:
     play(replaced, root_object="index.html")
 
 
-def test_serve__key_that_begins_with_a_slash_is_not_there() -> None:
+def test_serve__key_that_starts_with_a_slash_is_missing() -> None:
     async def scene(world: World) -> None:
         assert (await world.ask("//there/x")).status == 404
         assert not world.emulator.arrived
@@ -391,12 +395,12 @@ def test_serve__key_that_begins_with_a_slash_is_not_there() -> None:
 
 
 def mark(response: dict[str, Any]) -> object:
-    """An origin-response function: it sets one header, and tells the status in another."""
+    """An origin-response function that sets one header, and copies the status to another."""
     marks = {"cache-control": [{"value": "no-store"}], "x-status": [{"value": response["status"]}]}
     return response | {"headers": response["headers"] | marks}
 
 
-def test_serve__origin_response_function_changes_headers_and_the_body_streams_past() -> None:
+def test_serve__origin_response_function_changes_headers_and_the_body_is_streamed() -> None:
     async def scene(world: World) -> None:
         for method, body in (("GET", CONTENT), ("HEAD", b"")):
             answer = await world.ask("/marked/large+", method, Range="bytes=0-")
@@ -420,15 +424,15 @@ def test_serve__origin_response_function_changes_headers_and_the_body_streams_pa
 def test_serve__origin_response_function_sees_errors_too() -> None:
     async def scene(world: World) -> None:
         for method in ("GET", "HEAD"):
-            missing = await world.ask("/marked/refused", method)
+            missing = await world.ask("/marked/denied", method)
             assert (missing.status, missing.headers["x-status"]) == (404, "404")
             assert missing.headers["cache-control"] == "no-store"
             assert missing.body.endswith(b"</Error>" if method == "GET" else b"")
 
     async def scene_without(world: World) -> None:
-        refused = await world.ask("/marked/refused")
-        assert (refused.status, refused.headers["x-status"]) == (403, "403")
-        assert (refused.headers["cache-control"], refused.body) == ("no-store", b"AccessDenied")
+        denied = await world.ask("/marked/denied")
+        assert (denied.status, denied.headers["x-status"]) == (403, "403")
+        assert (denied.headers["cache-control"], denied.body) == ("no-store", b"AccessDenied")
 
     play(scene, mark)
     play(scene_without, mark, lists_bucket=False)
@@ -446,14 +450,14 @@ def test_serve__origin_response_function_fails(
     function: Callable[[dict[str, Any]], object], status: int, cause: str
 ) -> None:
     async def scene(world: World) -> None:
-        for path in ("/marked/large", "/marked/refused"):
+        for path in ("/marked/large", "/marked/denied"):
             answer = await world.ask(path)
             assert (answer.status, answer.headers["x-cache"]) == (status, f"{cause} from cloudfront")
 
     play(scene, function)
 
 
-def test_serve__emulator_gone() -> None:
+def test_serve__emulator_not_running() -> None:
     async def scene(world: World) -> None:
         world.edge.endpoint = "http://127.0.0.1:1"
         assert (await world.ask("/x")).status == 502
@@ -461,6 +465,6 @@ def test_serve__emulator_gone() -> None:
     play(scene)
 
 
-def test_serve__never_anything_but_loopback() -> None:
+def test_serve__rejects_an_endpoint_not_on_loopback() -> None:
     with pytest.raises(UsageError):
         asyncio.run(serve(endpoint="https://cloudfront.amazonaws.com", distribution_id="E1", port=0))

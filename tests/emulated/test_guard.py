@@ -21,7 +21,7 @@ def start(program: str) -> "subprocess.Popen[bytes]":
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # A process that ended and that nobody has asked about yet still has its number.
+        # A zombie still has its process id.
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (ProcessLookupError, FileNotFoundError):
         return False
@@ -32,12 +32,12 @@ def wait_for_end(pid: int) -> None:
         time.sleep(0.01)
 
 
-def test_run_guarded__passes_the_exit_status_on() -> None:
+def test_run_guarded__returns_the_exit_status() -> None:
     with start("import sys; sys.exit(7)") as guard:
         assert guard.wait() == 7
 
 
-def test_run_guarded__input_closed_ends_the_whole_group() -> None:
+def test_run_guarded__closed_input_stops_the_whole_group() -> None:
     program = """
         import os, subprocess, sys, time
         grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -56,7 +56,7 @@ def test_run_guarded__input_closed_ends_the_whole_group() -> None:
         wait_for_end(grandchild)
 
 
-def test_run_guarded__asks_politely_first() -> None:
+def test_run_guarded__sends_sigterm_first() -> None:
     program = """
         import signal, sys, time
         signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(0)))
@@ -72,7 +72,7 @@ def test_run_guarded__asks_politely_first() -> None:
         assert guard.wait() == 0
 
 
-def test_run_guarded__starter_killed() -> None:
+def test_run_guarded__parent_killed() -> None:
     starter = subprocess.Popen(
         [
             sys.executable,

@@ -14,7 +14,7 @@ RUNNING = Registration(
 )
 
 
-def test_format_instructions__each_client_gets_its_line() -> None:
+def test_format_instructions__has_a_command_for_each_client() -> None:
     lines = format_instructions(RUNNING).splitlines()
     for start, part in {
         "unset": "AWS_PROFILE",

@@ -20,7 +20,7 @@ def test_require_loopback__this_machine(endpoint: str) -> None:
         "",
         "https://s3.amazonaws.com",
         "http://s3.us-east-1.amazonaws.com:80",
-        "http://127.0.0.1",  # no port: somebody's web server
+        "http://127.0.0.1",  # no port
         "https://127.0.0.1:4566",
         "http://127.0.0.1.evil.example:4566",
         "http://localhost.evil.example:4566",
@@ -46,17 +46,17 @@ def test_require_loopback__anything_else(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_CLOUDFORMATION"])
-def test_require_loopback_environment__real_endpoint_asked_for(name: str) -> None:
+def test_require_loopback_environment__real_endpoint(name: str) -> None:
     with pytest.raises(UsageError, match=name):
         require_loopback_environment({name: "https://s3.amazonaws.com"})
 
 
-def test_require_loopback_environment__none_or_loopback_asked_for() -> None:
+def test_require_loopback_environment__none_or_loopback() -> None:
     require_loopback_environment({"AWS_PROFILE": "production"})
     require_loopback_environment({"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:4566"})
 
 
-def test_make_environment__nothing_of_a_real_account_is_left() -> None:
+def test_make_environment__without_settings_of_a_real_account() -> None:
     parent = {
         "AWS_PROFILE": "production",
         "AWS_ACCESS_KEY_ID": "AKIAREAL",
@@ -85,6 +85,6 @@ def test_make_environment__nothing_of_a_real_account_is_left() -> None:
     assert made["AWS_EC2_METADATA_DISABLED"] == "true"
 
 
-def test_make_environment__refuses_a_real_endpoint() -> None:
+def test_make_environment__rejects_a_real_endpoint() -> None:
     with pytest.raises(UsageError):
         make_environment({}, endpoint="https://s3.amazonaws.com", root=Path("/"), temporary=Path("/tmp"))

@@ -28,7 +28,7 @@ def start_holder(folder: Path) -> "subprocess.Popen[bytes]":
     return holder
 
 
-def test_read__nothing_ever_ran(tmp_path: Path) -> None:
+def test_read__never_started(tmp_path: Path) -> None:
     registry = Registry(folder=tmp_path / "none")
     assert registry.read() is None
     assert not registry.stop(timeout_seconds=1)
@@ -39,26 +39,26 @@ def test_held__found_by_another_process_and_stopped(tmp_path: Path) -> None:
     with start_holder(tmp_path) as holder:
         running = registry.read()
         assert running == Registration(pid=holder.pid, phase="running", state="/state")
-        with pytest.raises(UsageError, match="running already"), registry.held():
+        with pytest.raises(UsageError, match="already running"), registry.held():
             raise AssertionError
         assert registry.stop(timeout_seconds=30)
         assert holder.wait() != 0
     assert registry.read() is None
 
 
-def test_read__holder_was_killed(tmp_path: Path) -> None:
+def test_read__holder_killed(tmp_path: Path) -> None:
     registry = Registry(folder=tmp_path)
     with start_holder(tmp_path) as holder:
         holder.kill()
         holder.wait()
-    assert registry.path.exists()  # nobody tidied up
+    assert registry.path.exists()  # the crash left it
     assert registry.read() is None
-    assert not registry.stop(timeout_seconds=1)  # whoever has that number now is left alone
+    assert not registry.stop(timeout_seconds=1)  # another process may have that id now
     with registry.held():
         pass
 
 
-def test_write__readable_by_its_owner_alone(tmp_path: Path) -> None:
+def test_write__readable_only_by_its_owner(tmp_path: Path) -> None:
     registry = Registry(folder=tmp_path)
     with registry.held():
         registry.write(Registration(pid=os.getpid(), phase="running", state="/state", token="t"))

@@ -5,20 +5,20 @@ import pytest
 from scripts.emulated.transcript import Transcript
 
 
-def test_transcript__for_people(capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript__text(capsys: pytest.CaptureFixture[str]) -> None:
     transcript = Transcript()
-    with transcript.judged():
+    with transcript.concluded():
         transcript.begin("Install")
-        transcript.tell("it says:\nhello", 1.5)
+        transcript.tell("it prints:\nhello", 1.5)
     out = capsys.readouterr().out
     assert "1. Install" in out
-    assert "1.50 s  it says:\n            hello\n" in out
-    assert "All of it was so" in out
+    assert "1.50 s  it prints:\n            hello\n" in out
+    assert "Every step succeeded" in out
 
 
-def test_transcript__for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript__json(capsys: pytest.CaptureFixture[str]) -> None:
     transcript = Transcript(as_json=True)
-    with transcript.judged():
+    with transcript.concluded():
         transcript.begin("Install")
         transcript.tell("done", 1.5)
     verdict = json.loads(capsys.readouterr().out)
@@ -26,7 +26,7 @@ def test_transcript__for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert verdict["steps"] == [{"step": "Install", "facts": [{"fact": "done", "seconds": 1.5}]}]
 
 
-def test_transcript__steps_begin_with_their_first_fact(capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript__step_starts_with_its_first_fact(capsys: pytest.CaptureFixture[str]) -> None:
     transcript = Transcript()
     transcript.announce("Start", "one", 1)
     transcript.announce("Start", "two", 2)
@@ -36,16 +36,16 @@ def test_transcript__steps_begin_with_their_first_fact(capsys: pytest.CaptureFix
     assert out.count("2. Deploy") == 1
 
 
-def test_transcript__something_was_not_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_transcript__failed_step(capsys: pytest.CaptureFixture[str]) -> None:
     transcript = Transcript(as_json=True)
-    with pytest.raises(ValueError, match="not so"), transcript.judged():
+    with pytest.raises(ValueError, match="not so"), transcript.concluded():
         raise ValueError("not so")
     captured = capsys.readouterr()
     assert json.loads(captured.out) | {"seconds": 0} == {"ok": False, "seconds": 0, "error": "not so", "steps": []}
-    assert "All of it was so" not in captured.err
+    assert "Every step succeeded" not in captured.err
 
 
 def test_transcript__interrupted(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), Transcript(as_json=True).judged():
+    with pytest.raises(KeyboardInterrupt), Transcript(as_json=True).concluded():
         raise KeyboardInterrupt
     assert json.loads(capsys.readouterr().out)["ok"] is False

@@ -216,7 +216,7 @@ def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channe
     made_up = synthetic.Channel(records=30_000)
     path = parse_subdir_id("large/linux-64")
     names = made_up.list_names()[:1]
-    seed(S3Storage(channel.bucket, channel.s3), path, made_up, touched=names)
+    seed(S3Storage(channel.bucket, channel.s3), path, made_up, names=names)
     filename, content = conda_package(name=names[0], version="99.0", subdir="linux-64")
     channel.put(f"{path}/{filename}", content)
 

@@ -1,4 +1,4 @@
-"""Runs the command as people do: by its words, to its exit code and what it prints."""
+"""Runs the command with arguments, to its exit code and output, over a bucket in memory."""
 
 import json
 import sys
@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 
+from lambdas.indexer.indexer import Indexer
+from lambdas.indexer.model import Policy
+from lambdas.indexer.settings import parse_settings
+from scripts.fairway import rebuild, reconcile
 from scripts.fairway.main import main
+from scripts.fairway.session import Session
+from tests.fairway.buckets import Bucket, FakeAws
+from tests.memory import MemoryStorage, RecordingNotifier
 
 
 @dataclass
 class Result:
-    """What a run of the command left behind."""
+    """The result of a run of the command."""
 
     code: int
     out: str
@@ -38,3 +45,19 @@ def run_fairway(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
         return Result(code=code if isinstance(code, int) else 1, out=captured.out, err=captured.err)
 
     return run_command
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket that every command of the test uses."""
+    storage, notifier = MemoryStorage(), RecordingNotifier()
+    bucket = Bucket(storage, notifier, Indexer(storage, notifier, Policy(), sleep=lambda _: None))
+    settings = parse_settings({"FAIRWAY_BUCKET": "bucket"})
+    monkeypatch.setattr(Session, "storage", storage)
+    monkeypatch.setattr(Session, "aws", FakeAws(bucket))
+    monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")
+    monkeypatch.setattr(Session, "now", property(lambda _: storage.clock_ms // 1000))
+    for module in (rebuild, reconcile):
+        monkeypatch.setattr(module, "connect_indexer", lambda _: (bucket.indexer, settings))
+    monkeypatch.setenv("FAIRWAY_BUCKET", "bucket")
+    return bucket

@@ -1,4 +1,4 @@
-"""What is missing and what is denied are told apart, also for whoever may list a part of the bucket."""
+"""Missing and denied keys are distinguished, even if the caller may list only a part of the bucket."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from scripts.fairway.bucket import ListedStorage
 
 MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = "team/noarch/repodata.json"
-LOOKS: list[tuple[str, Callable[[ListedStorage], object]]] = [
+REQUESTS: list[tuple[str, Callable[[ListedStorage], object]]] = [
     ("head_object", lambda storage: storage.head(KEY)),
     ("get_object", lambda storage: storage.get(KEY)),
 ]
@@ -38,35 +38,35 @@ def list_keys(stubber: Stubber, *keys: str) -> None:
     stubber.add_response("list_objects_v2", {"Contents": contents}, {"Bucket": "bucket", "Prefix": KEY})
 
 
-@pytest.mark.parametrize(("request_name", "look"), LOOKS)
-def test_look__missing_where_the_listing_says_so(
-    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object]
+@pytest.mark.parametrize(("request_name", "send"), REQUESTS)
+def test_request__missing_if_the_listing_confirms_it(
+    stubbed: Stubbed, request_name: str, send: Callable[[ListedStorage], object]
 ) -> None:
     storage, stubber = stubbed
     stubber.add_client_error(request_name, http_status_code=403)
     list_keys(stubber, f"{KEY}.zst")
-    assert look(storage) is None
+    assert send(storage) is None
 
 
-@pytest.mark.parametrize(("request_name", "look"), LOOKS)
-def test_look__denied_where_it_is_listed(
-    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object]
+@pytest.mark.parametrize(("request_name", "send"), REQUESTS)
+def test_request__denied_if_listed(
+    stubbed: Stubbed, request_name: str, send: Callable[[ListedStorage], object]
 ) -> None:
     storage, stubber = stubbed
     stubber.add_client_error(request_name, http_status_code=403)
     list_keys(stubber, KEY)
     stubber.add_client_error(request_name, http_status_code=403)
     with pytest.raises(AccessDeniedError):
-        look(storage)
+        send(storage)
 
 
-@pytest.mark.parametrize(("request_name", "look"), LOOKS)
+@pytest.mark.parametrize(("request_name", "send"), REQUESTS)
 @pytest.mark.parametrize(("status", "error"), [(403, AccessDeniedError), (503, UnavailableError)])
-def test_look__no_listing_is_no_answer(
-    stubbed: Stubbed, request_name: str, look: Callable[[ListedStorage], object], status: int, error: type[Exception]
+def test_request__failed_listing_raises(
+    stubbed: Stubbed, request_name: str, send: Callable[[ListedStorage], object], status: int, error: type[Exception]
 ) -> None:
     storage, stubber = stubbed
     stubber.add_client_error(request_name, http_status_code=403)
     stubber.add_client_error("list_objects_v2", http_status_code=status)
     with pytest.raises(error):
-        look(storage)
+        send(storage)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from rattler import Channel, Gateway, SourceConfig
-from rattler.platform import SubdirName
+from rattler.platform import Subdir
 
 
 async def read(url: str, subdir: str, names: list[str], cache: Path) -> dict[str, dict[str, str]]:
@@ -18,7 +18,7 @@ async def read(url: str, subdir: str, names: list[str], cache: Path) -> dict[str
     for kind, sharded in (("flat", False), ("sharded", True)):
         config = SourceConfig(sharded_enabled=sharded, bz2_enabled=False)
         gateway = Gateway(cache_dir=cache / kind, default_config=config)
-        answers = await gateway.query([Channel(url)], [SubdirName(subdir)], names, recursive=False)
+        answers = await gateway.query([Channel(url)], [Subdir(subdir)], names, recursive=False)
         found[kind] = {record.file_name: (record.sha256 or b"").hex() for answer in answers for record in answer}
     return found
 

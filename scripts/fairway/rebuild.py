@@ -1,0 +1,34 @@
+"""``fairway rebuild``: make an index from its artifacts, whatever the old one says."""
+
+import click
+
+from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir
+from scripts.fairway.indexing import connect_indexer, show_reports
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.targets import resolve_target
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway rebuild tools/noarch
+  fairway rebuild tools
+
+Reads every artifact again. Use it if 'fairway verify' reports problems that 'fairway reconcile'
+does not repair. Files that are already correct stay the same, byte for byte.
+
+Exit code 0 if every artifact could be read, 1 if not, 2 on a usage error. Rejected artifacts are
+listed; they do not change the exit code.
+"""
+)
+@click.argument("target", metavar="CHANNEL[/SUBDIR]")
+@with_session
+def rebuild(session: Session, target: str) -> int:
+    """Rebuild an index from its artifacts."""
+    indexer, _ = connect_indexer(session)
+    reports = []
+    _, subdirs = resolve_target(session.storage, target)
+    for subdir in subdirs:
+        session.note(f"{subdir}: reading every artifact")
+        reports.append(rebuild_subdir(session.storage, indexer, subdir))
+    return show_reports(session, reports)

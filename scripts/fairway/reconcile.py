@@ -1,0 +1,52 @@
+"""``fairway reconcile``: bring an index up to date from a listing of the bucket."""
+
+import click
+
+from lambdas.indexer.model import Report
+from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
+from lambdas.indexer.upkeep.reconcile import reconcile as reconcile_subdir
+from lambdas.indexer.upkeep.reconcile import reject_invalid_keys
+from scripts.fairway.indexing import DAY_MS, connect_indexer, show_reports
+from scripts.fairway.session import Session, with_session
+from scripts.fairway.targets import is_channel, resolve_target
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  fairway reconcile tools
+  fairway reconcile tools/linux-64
+  fairway reconcile --collect-garbage tools
+
+For a whole channel, uploads to invalid keys are rejected as well. The deployment does all this
+once a day.
+
+Exit code 0 if every key could be inspected, 1 if not, 2 on a usage error. Rejected artifacts are
+listed; they do not change the exit code.
+"""
+)
+@click.argument("target", metavar="CHANNEL[/SUBDIR]")
+@click.option("--collect-garbage", is_flag=True, help="Also delete unreferenced shards after the grace period.")
+@with_session
+def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
+    """Repair an index by listing the bucket.
+
+    Only artifacts that are missing from the index or have changed are downloaded.
+    """
+    indexer, settings = connect_indexer(session)
+    reports: list[Report] = []
+    deleted = 0
+    channel, subdirs = resolve_target(session.storage, target)
+    for subdir in subdirs:
+        session.note(f"{subdir}: listing")
+        for report in reconcile_subdir(session.storage, indexer, subdir):
+            reports.append(report)
+            session.note(f"{subdir}: {len(report.outcomes)} keys inspected")
+        if collect_garbage:
+            grace_ms = settings.shard_grace_days * DAY_MS
+            collected = try_collect_garbage(session.storage, subdir, now_ms=session.now * 1000, grace_ms=grace_ms)
+            deleted += collected.deleted if collected is not None else 0
+    if is_channel(target):
+        for place in (channel, None):
+            reports += reject_invalid_keys(session.storage, indexer, place)
+    return show_reports(session, reports, deleted_shards=deleted)

@@ -1,0 +1,134 @@
+"""``fairway index``: indexes a directory as a bucket is indexed."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from scripts.fairway.index import detect_channel
+from tests.builders import conda_package, tar_bz2_package
+from tests.fairway.buckets import Bucket
+from tests.fairway.conftest import Run
+
+MTIME = 1_780_000_000
+
+
+def test_index__equals_the_bucket_byte_for_byte(bucket: Bucket, run_fairway: Run, tmp_path: Path) -> None:
+    directory = tmp_path / "team"
+    packages = {
+        "noarch": [
+            conda_package(run_exports=["foo"]),
+            tar_bz2_package(),
+            conda_package(name="bär".replace("ä", "a")),
+        ],
+        "linux-64": [
+            conda_package(subdir="linux-64", about={"summary": "ü <b>"}),
+            tar_bz2_package(name="z", subdir="linux-64"),
+        ],
+    }
+    bucket.storage.clock_ms = MTIME * 1000
+    for subdir, several in packages.items():
+        (directory / subdir).mkdir(parents=True)
+        bucket.publish("team", *several, subdir=subdir)
+        for filename, body in several:
+            file = directory / subdir / filename
+            file.write_bytes(body)
+            os.utime(file, (MTIME, MTIME))
+    result = run_fairway("index", "--json", str(directory))
+    assert (result.code, result.document["indexed"]) == (0, 5), result.out
+    written = {
+        f"team/{file.relative_to(directory)}": file.read_bytes()
+        for file in directory.rglob("*")
+        if file.is_file() and ".fairway" not in file.parts
+    }
+    assert written == bucket.storage.snapshot()
+    again = run_fairway("index", "--json", str(directory))
+    assert again.document["indexed"] == 0
+
+
+def test_index__several_channels(run_fairway: Run, tmp_path: Path) -> None:
+    for channel in ("one", "two"):
+        (tmp_path / channel / "noarch").mkdir(parents=True)
+        filename, body = conda_package(name=channel)
+        (tmp_path / channel / "noarch" / filename).write_bytes(body)
+    assert run_fairway("index", "--json", str(tmp_path)).document["indexed"] == 2
+    for channel in ("one", "two"):
+        assert channel in (tmp_path / channel / "noarch/repodata.json").read_text()
+
+
+def test_index__rejects_invalid_artifacts(run_fairway: Run, tmp_path: Path) -> None:
+    (tmp_path / "team/noarch").mkdir(parents=True)
+    (tmp_path / "team/noarch/broken-1.0-0.conda").write_bytes(b"broken")
+    filename, body = conda_package()
+    (tmp_path / "team/noarch" / filename).write_bytes(body)
+    result = run_fairway("index", "--json", str(tmp_path / "team"))
+    assert (result.code, result.document["indexed"], result.document["rejected"]) == (0, 1, 1)
+    assert not (tmp_path / "team/noarch/broken-1.0-0.conda").exists()
+    assert list((tmp_path / "team/.fairway/rejected").rglob("reason.json"))
+
+
+@pytest.mark.parametrize("more", [[], ["--rebuild"]], ids=["", "rebuild"])
+def test_index__filename_that_is_not_utf_8(run_fairway: Run, tmp_path: Path, more: list[str]) -> None:
+    folder = tmp_path / "team/noarch"
+    folder.mkdir(parents=True)
+    filename, body = conda_package()
+    (folder / filename).write_bytes(body)
+    odd = os.fsdecode(b"bad\xff-1.0-0.conda")
+    for name in (odd, f"{odd}.sigs", "Upper-1.0-0.conda"):
+        (folder / name).write_bytes(b"anything")
+    shutil.copytree(tmp_path / "team", tmp_path / "again/team")
+    document = run_fairway("index", "--json", str(tmp_path / "team"), *more).document
+    assert (document["indexed"], document["rejected"], document["failures"]) == (1, 3, {})
+    assert odd in {one["key"].rpartition("/")[2] for one in document["rejections"]}
+    assert filename in (folder / "repodata.json").read_text()
+    assert not (folder / odd).exists()
+    assert list((tmp_path / "team/.fairway/rejected/team/noarch" / odd).rglob("object"))
+    assert run_fairway("index", "--json", str(tmp_path / "team"), *more).document["rejected"] == 0
+    result = run_fairway("index", str(tmp_path / "again/team"), *more)
+    assert result.code == 0
+    assert "rejected team/noarch/bad\\udcff-1.0-0.conda: " in result.out
+
+
+def test_index__keeps_other_folders_of_the_directory(run_fairway: Run, tmp_path: Path) -> None:
+    files = [tmp_path / "team" / name for name in ("noarch/old/foo-1.0-0.conda", "x/foo-1.0-0.conda")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"anything")
+    assert run_fairway("index", "--json", str(tmp_path / "team")).document["rejected"] == 0
+    assert all(file.exists() for file in files)
+
+
+def test_index__replaced_file_is_read_again(run_fairway: Run, tmp_path: Path) -> None:
+    file = tmp_path / "team/noarch/foo-1.0-0.conda"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(conda_package()[1])
+    run_fairway("index", str(tmp_path / "team"))
+    file.write_bytes(conda_package(depends=["other"])[1])
+    os.utime(file, (MTIME, MTIME))
+    assert run_fairway("index", "--json", str(tmp_path / "team")).document["indexed"] == 1
+    repodata = json.loads((file.parent / "repodata.json").read_text())
+    assert repodata["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["other"]
+
+
+def test_index__empty_directory_is_not_a_channel(run_fairway: Run, tmp_path: Path) -> None:
+    assert detect_channel(tmp_path) is None
+    assert run_fairway("index", str(tmp_path / "missing")).code == 2
+
+
+def test_index__invalid_channel_name(run_fairway: Run, tmp_path: Path) -> None:
+    (tmp_path / "My Channel/noarch").mkdir(parents=True)
+    result = run_fairway("index", str(tmp_path / "My Channel"))
+    assert result.code == 2
+    assert "--channel NAME" in result.err
+    assert run_fairway("index", "--channel", "mine", str(tmp_path / "My Channel")).code == 0
+
+
+def test_index__optional_outputs(run_fairway: Run, tmp_path: Path) -> None:
+    (tmp_path / "team/noarch").mkdir(parents=True)
+    filename, body = conda_package()
+    (tmp_path / "team/noarch" / filename).write_bytes(body)
+    run_fairway("index", "--current-repodata", "--bz2", str(tmp_path / "team"))
+    written = {file.name for file in (tmp_path / "team/noarch").iterdir()}
+    assert {"current_repodata.json", "current_repodata.json.bz2", "repodata.json.bz2"} <= written

@@ -1,0 +1,23 @@
+"""The settings of the deployment, as the commands read them."""
+
+from lambdas.indexer.model import Outputs
+from lambdas.indexer.policy import fetch_settings, publish_settings
+from lambdas.indexer.settings import parse_settings
+from tests.memory import MemoryStorage
+
+
+def test_fetch_settings__are_those_of_the_deployment() -> None:
+    storage = MemoryStorage()
+    environment = {
+        "FAIRWAY_BUCKET": "bucket",
+        "FAIRWAY_MUTABLE_CHANNELS": "dev-*, scratch",
+        "FAIRWAY_OPTIONAL_OUTPUTS": "bz2",
+        "FAIRWAY_CHANNEL_URL": "https://conda.example.com/",
+        "FAIRWAY_SHARD_GRACE_DAYS": "3",
+    }
+    settings = parse_settings(environment)
+    assert settings.policy.outputs == Outputs(bz2=True, url="https://conda.example.com")
+    publish_settings(storage, settings)
+    publish_settings(storage, settings)
+    assert storage.requests["put"] == 1
+    assert fetch_settings(storage, bucket="bucket") == settings
