@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lambdas.channel.errors import ConflictError, VanishedError
@@ -286,5 +286,5 @@ class RecordingNotifier:
     def publish_rejection(self, rejection: Rejection) -> None:
         self.rejections.append(rejection)
 
-    def invalidate(self, keys: list[str]) -> None:
+    def invalidate(self, keys: Sequence[str]) -> None:
         self.dropped.extend(keys)

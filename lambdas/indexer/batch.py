@@ -24,8 +24,10 @@ class BatchReport:
     subdirs: Mapping[SubdirId, Report] = field(default_factory=dict)
     invalid_keys: Report = field(default_factory=lambda: Report(outcomes=(), failures={}))
     """Of uploads under keys where nothing can be indexed."""
+    subdir_failures: Mapping[SubdirId, FairwayError] = field(default_factory=dict)
+    """Subdirs that failed as a whole."""
     failures: Mapping[str, FairwayError] = field(default_factory=dict)
-    """``{key: error}``: keys to be tried again, those of subdirs that failed as a whole among them."""
+    """``{key: error}``: every key to be tried again."""
 
 
 def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = NO_DEADLINE) -> BatchReport:
@@ -34,6 +36,7 @@ def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = N
     rejected = indexer.reject({key: invalid_key_rejection(error) for key, error in work.invalid_keys.items()})
     failures: dict[str, FairwayError] = dict(rejected.failures)
     reports: dict[SubdirId, Report] = {}
+    subdir_failures: dict[SubdirId, FairwayError] = {}
     for subdir, subdir_keys in work.subdirs.items():
         result = guard(
             lambda subdir=subdir, subdir_keys=subdir_keys: indexer.index(  # type: ignore[misc]  # defaults bind now
@@ -42,12 +45,13 @@ def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = N
             f"index {subdir}",
         )
         if isinstance(result, FairwayError):
+            subdir_failures[subdir] = result
             failures |= dict.fromkeys(subdir_keys.list_keys(subdir), result)
             continue
         reports[subdir] = result
         for key, failure in result.failures.items():
             failures |= {key: failure, f"{key}{ATTESTATIONS_SUFFIX}": failure}
-    return BatchReport(subdirs=reports, invalid_keys=rejected, failures=failures)
+    return BatchReport(subdirs=reports, invalid_keys=rejected, subdir_failures=subdir_failures, failures=failures)
 
 
 def invalid_key_rejection(error: InvalidNameError) -> RejectedError:

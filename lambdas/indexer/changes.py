@@ -104,6 +104,7 @@ class ChangeFinder:
         Raises:
             TransientError: inspect it again later.
         """
+        vanished = VanishedError(f"{str(key)!r} kept changing")
         for _ in range(MAX_REJECTED_VERSIONS):
             accepted: Accepted | None
             try:
@@ -118,11 +119,12 @@ class ChangeFinder:
                 if not (attested or was_read or change.card != card):
                     return change
                 accepted = self._with_attestations(key, change)
-            except VanishedError:
+            except VanishedError as error:
+                vanished = error
                 continue
             if accepted is not None:
                 return accepted
-        raise VanishedError(f"{str(key)!r} kept changing")
+        raise vanished
 
     def _with_attestations(self, key: ArtifactKey, change: Index | Keep) -> Index | Keep | None:
         """Return the change with the artifact's attestations; None if they were rejected: inspect again.

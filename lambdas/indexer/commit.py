@@ -13,7 +13,7 @@ from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import NOARCH, PackageName
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.changes import ChangeFinder, Changes
-from lambdas.indexer.model import SubdirKeys
+from lambdas.indexer.model import LIMITS, Limits, SubdirKeys
 from lambdas.indexer.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
 from lambdas.indexer.quarantine import Quarantine
 from lambdas.indexer.results import Results
@@ -21,7 +21,7 @@ from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
-from lambdas.indexer.tree.shards import MAX_SHARD_BYTES, choose_overflow, encode_shard, iter_records, make_shard
+from lambdas.indexer.tree.shards import choose_overflow, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir
 from lambdas.storage.parallel import in_parallel
 
@@ -46,6 +46,7 @@ class Committer:
     changes: ChangeFinder
     quarantine: Quarantine
     results: Results
+    limits: Limits = LIMITS
     is_rebuild: bool = False
 
     def attempt(self, keys: SubdirKeys) -> Attempt:
@@ -148,11 +149,12 @@ class Committer:
         Raises:
             VanishedError: something was rejected: nothing is committed in this attempt.
         """
+        max_bytes = self.limits.max_shard_bytes
         overflow = {
             filename: one.cards[filename]
             for name, one in encoded.items()
-            if measure(one.body) > MAX_SHARD_BYTES
-            for filename in choose_overflow(before[name], one.cards, patches)
+            if measure(one.body) > max_bytes
+            for filename in choose_overflow(before[name], one.cards, patches, max_bytes=max_bytes)
         }
         for filename, card in overflow.items():
             info = self.subdir.storage.head(str(keys[filename]))
@@ -160,7 +162,7 @@ class Committer:
                 continue  # another object by now: the next attempt inspects it
             error = RejectedError(
                 "shard-full",
-                f"with it, the records of {card.record['name']!r} would take more than {MAX_SHARD_BYTES} bytes",
+                f"with it, the records of {card.record['name']!r} would take more than {max_bytes} bytes",
                 hint="remove old artifacts of that name, or shorten the record: clients refuse a larger shard",
             )
             self.results.add_rejection(self.quarantine.reject(info, error))

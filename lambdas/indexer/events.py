@@ -68,7 +68,7 @@ def plan_work(keys: Iterable[str]) -> Work:
         try:
             found = parse_key(key)
         except InvalidNameError as error:
-            if not key.endswith("/"):  # a folder is no upload
+            if key.rpartition("/")[2]:  # a folder is no upload
                 invalid_keys[key] = error
             continue
         if found is not None:

@@ -129,7 +129,12 @@ class Indexer:
             is_rebuild=is_rebuild,
         )
         return Committer(
-            subdir=subdir, changes=changes, quarantine=self._quarantine, results=results, is_rebuild=is_rebuild
+            subdir=subdir,
+            changes=changes,
+            quarantine=self._quarantine,
+            results=results,
+            limits=self._limits,
+            is_rebuild=is_rebuild,
         )
 
     def _commit_until_stable(

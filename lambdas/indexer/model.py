@@ -49,6 +49,8 @@ class Limits:
     max_rows: int = 1000
     """Of a page."""
     max_feed_items: int = 100
+    max_shard_bytes: int = 16 * 1024 * 1024
+    """Of a decompressed shard: conda reads no larger one."""
 
     @property
     def kept_rows(self) -> int:

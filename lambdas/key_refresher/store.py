@@ -24,7 +24,7 @@ from lambdas.access.document import (
 )
 from lambdas.channel.caching import NO_STORE
 from lambdas.channel.errors import UsageError
-from lambdas.channel.names import ACCESS_KEY, AUDIT_PREFIX
+from lambdas.channel.layout import ACCESS_KEY, AUDIT_PREFIX
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 

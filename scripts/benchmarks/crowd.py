@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from lambdas.channel.errors import TransientError
 from lambdas.channel.names import Channel, SubdirId, SubdirName
+from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.model import Outputs, Policy, SubdirKeys
+from lambdas.indexer.model import Outputs, Policy
 from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
 from scripts.benchmarks.publisher import SilentNotifier, read_peak_bytes
 
@@ -61,7 +61,7 @@ class Crowd:
         client = make_client()
         for filename, body in uploads:
             if body:
-                client.put_object(Bucket=self.bucket, Key=self.path.key(filename), Body=body)
+                client.put_object(Bucket=self.bucket, Key=f"{self.path}/{filename}", Body=body)
             self.uploaded[filename] = time.perf_counter()
             for _ in range(repeats):
                 self.events.put(filename)
@@ -69,15 +69,11 @@ class Crowd:
     def _work(self) -> None:
         indexer = Indexer(MeteredStorage(self.bucket, self.meter), SilentNotifier(), Policy(outputs=Outputs()))
         while (batch := self._take_batch()) is not None:
-            again: list[str] = []
-            try:
-                report = indexer.index(self.path, SubdirKeys(artifacts=frozenset(batch)))
-                again = [filename for filename in batch if self.path.key(filename) in report.failures]
-                with self._lock:
-                    self.commits += report.commits
-                    self.conflicts += report.conflicts
-            except TransientError:
-                again = batch
+            report = index_batch(indexer, [f"{self.path}/{filename}" for filename in batch])
+            again = [filename for filename in batch if f"{self.path}/{filename}" in report.failures]
+            with self._lock:
+                self.commits += sum(one.commits for one in report.subdirs.values())
+                self.conflicts += sum(one.conflicts for one in report.subdirs.values())
             now = time.perf_counter()
             with self._lock:
                 self.batches += 1

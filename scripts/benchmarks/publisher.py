@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from lambdas.channel.layout import SHARD_INDEX
+from lambdas.channel.layout import SHARD_INDEX, parse_artifact_key
 from lambdas.channel.names import Channel, SubdirId, SubdirName
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Rejection, SubdirKeys
@@ -26,7 +27,7 @@ class SilentNotifier:
         """Fail: a benchmark publishes only valid artifacts."""
         raise AssertionError(rejection)
 
-    def invalidate(self, keys: list[str]) -> None:
+    def invalidate(self, keys: Sequence[str]) -> None:
         """Do nothing."""
 
 
@@ -40,7 +41,7 @@ def measure(meter: Meter, indexer: Indexer, path: SubdirId, keys: SubdirKeys) ->
     """Run the indexer once, and return the measurements."""
 
     def seconds_until(name: str) -> float | None:
-        written = meter.written.get(path.key(name))
+        written = meter.written.get(f"{path}/{name}")
         return None if written is None else written - started
 
     meter.reset()
@@ -73,7 +74,7 @@ def main() -> None:
     indexer = Indexer(storage, SilentNotifier(), Policy(outputs=Outputs()), requeue=requeued.append)
     runs = []
     for filename in task["filenames"]:
-        run = measure(meter, indexer, path, SubdirKeys(artifacts=frozenset({filename})))
+        run = measure(meter, indexer, path, SubdirKeys(artifacts=frozenset({parse_artifact_key(f"{path}/{filename}")})))
         deferred = measure(meter, indexer, path, SubdirKeys(deferred=True)) if requeued else None
         runs.append(run | {"deferred": deferred})
         requeued.clear()

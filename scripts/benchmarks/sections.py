@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lambdas.channel.names import Channel as ChannelName
 from lambdas.channel.names import PackageName, SubdirId, SubdirName
-from lambdas.indexer.tree.commit import fetch_commit, fetch_shards
 from lambdas.indexer.tree.shards import iter_records
+from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks.meter import make_client
 from scripts.benchmarks.seeding import seed
@@ -96,7 +96,7 @@ def measure_publish(bench: Bench, records: int) -> dict[str, Any]:
     channel = Channel(records=records)
     names = _pick(channel.list_names(), bench.repeats + 1)
     seed(S3Storage(bucket, bench.client), OURS, channel, names=names)
-    files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(OURS.key("r"))}
+    files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(f"{OURS}/r")}
     filenames = [_upload(bench, bucket, OURS, _build(name, "99.0")) for name in names]
     runs = bench.run("publisher", _task(bucket, OURS) | {"filenames": filenames})
     bench.empty_bucket(bucket)
@@ -124,12 +124,10 @@ def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
 def seed_rattler(bench: Bench, bucket: str, channel: Channel) -> None:
     """Store a placeholder for each artifact, and a ``repodata.json`` that lists them: rattler reads only new ones."""
     seed(S3Storage(bucket, bench.client), OURS, channel, names=[])
-    bench.client.copy_object(
-        Bucket=bucket, Key=THEIRS.key("repodata.json"), CopySource=f"{bucket}/{OURS.key('repodata.json')}"
-    )
+    bench.client.copy_object(Bucket=bucket, Key=f"{THEIRS}/repodata.json", CopySource=f"{bucket}/{OURS}/repodata.json")
 
     def put(filename: str) -> None:
-        bench.client.put_object(Bucket=bucket, Key=THEIRS.key(filename), Body=b"x")
+        bench.client.put_object(Bucket=bucket, Key=f"{THEIRS}/{filename}", Body=b"x")
 
     with ThreadPoolExecutor(_THREADS) as pool:
         for name in channel.list_names():
@@ -166,7 +164,7 @@ def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dic
     for process in processes:
         assert process.stdout is not None  # noqa: S101 - because it is PIPE
         process.stdout.close()
-    body = bench.client.get_object(Bucket=bucket, Key=THEIRS.key("repodata.json"))["Body"].read()
+    body = bench.client.get_object(Bucket=bucket, Key=f"{THEIRS}/repodata.json")["Body"].read()
     lost = sum(f'"{filename}"'.encode() not in body for filename in filenames)
     bench.empty_bucket(bucket)
     return {
@@ -226,7 +224,7 @@ def _build(name: str, version: str) -> tuple[str, bytes]:
     return conda_package(
         name=name,
         version=version,
-        subdir=OURS.subdir,
+        subdir=OURS.name,
         depends=["python >=3.12,<3.13.0a0"],
         run_exports={"weak": [f"{name} >={version}"]},
         about={"summary": f"The {name} package does what its name says"},
@@ -235,7 +233,7 @@ def _build(name: str, version: str) -> tuple[str, bytes]:
 
 def _upload(bench: Bench, bucket: str, path: SubdirId, package: tuple[str, bytes]) -> str:
     filename, body = package
-    bench.client.put_object(Bucket=bucket, Key=path.key(filename), Body=body)
+    bench.client.put_object(Bucket=bucket, Key=f"{path}/{filename}", Body=body)
     return filename
 
 
@@ -272,10 +270,11 @@ def _count_versions(bench: Bench, bucket: str) -> tuple[int, int]:
 def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[str]) -> int:
     """Return the number of missing or extra records in the tree and in ``repodata.json``."""
     storage = S3Storage(bucket, bench.client)
-    commit = fetch_commit(storage, OURS)
-    shards = fetch_shards(storage, OURS, commit.index, commit.index.shards)
+    subdir = open_subdir(storage, OURS)
+    commit = subdir.fetch_commit()
+    shards = subdir.fetch_shards(commit.index, commit.index.shards)
     tree = [filename for shard in shards.values() for filename, _ in iter_records(shard)]
-    stored = storage.get(OURS.key("repodata.json"))
+    stored = storage.get(f"{OURS}/repodata.json")
     flat = [] if stored is None else list(json.loads(stored.body)["packages.conda"])
     expected = records + len(filenames)
     missing = sum((name not in set(tree)) + (name not in set(flat)) for name in filenames)

@@ -7,26 +7,28 @@ publishes to: no other shard or card is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lambdas.channel.names import Channel as ChannelName
 from lambdas.channel.names import PackageName, SubdirId
-from lambdas.indexer.model import Outputs
-from lambdas.indexer.outputs import channel as project_channel
+from lambdas.indexer.model import LIMITS, Outputs
+from lambdas.indexer.outputs.channel import ChannelUpdater
 from lambdas.indexer.outputs.channeldata import make_entry, merge_parts
-from lambdas.indexer.outputs.subdir import SubdirProjector
-from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_commit, put_shards, replace_commit
+from lambdas.indexer.outputs.registry import channel_filenames
+from lambdas.indexer.outputs.subdir import SubdirUpdater
+from lambdas.indexer.tree.reader import CommitReader
 from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
 from lambdas.indexer.tree.shards import Shard, encode_shard, make_shard
+from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.protocol import ObjectStorage
 from scripts.benchmarks.synthetic import Channel
 
 
-def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, names: Iterable[PackageName]) -> Commit:
+def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names: Iterable[PackageName]) -> Commit:
     """Write the tree, the subdir outputs and the channel outputs; shards and cards only of ``names``."""
-    base = fetch_commit(storage, path)
+    subdir = open_subdir(storage, subdir_id)
+    base = subdir.fetch_commit()
     stored = set(names)
     hashes: dict[PackageName, ShardHash | None] = {}
     newest = 0
@@ -37,27 +39,28 @@ def seed(storage: ObjectStorage, path: SubdirId, channel: Channel, *, names: Ite
         cards = channel.make_cards(name)
         shard = make_shard(cards)
         sha256, body = encode_shard(shard)
-        put_shards(storage, path, [EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)])
+        subdir.put_shards([EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)])
         hashes[name] = sha256
         newest = max([newest, *(card.record["indexed_timestamp"] for card in cards.values())])
-    commit = replace_commit(storage, path, base, apply_shards(base.index, hashes, created_ms=newest))
-    _Projector(storage=storage, path=path, commit=commit, outputs=Outputs(), channel=channel).project()
-    _project_channel(storage, path, channel)
+    commit = subdir.swap(base, apply_shards(base.index, hashes, created_ms=newest))
+    SubdirUpdater(_Reader(subdir, commit, channel), Outputs(), LIMITS).update()
+    _update_channel(subdir, channel)
     return commit
 
 
-@dataclass(kw_only=True)
-class _Projector(SubdirProjector):
+class _Reader(CommitReader):
     """Makes the synthetic shards instead of fetching them."""
 
-    channel: Channel
+    def __init__(self, subdir: Subdir, commit: Commit, channel: Channel) -> None:
+        super().__init__(subdir, commit)
+        self._channel = channel
 
-    def _fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:  # noqa: ARG002 - signature of the base class
-        return {name: make_shard(self.channel.make_cards(name)) for name in names}
+    def fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:  # noqa: ARG002 - signature of the base class
+        return {name: make_shard(self._channel.make_cards(name)) for name in names}
 
 
 @dataclass(kw_only=True)
-class _ChannelProjector(project_channel.ChannelProjector):
+class _ChannelUpdater(ChannelUpdater):
     subdir: SubdirId
     synthetic: Channel
 
@@ -65,15 +68,19 @@ class _ChannelProjector(project_channel.ChannelProjector):
         entries = {}
         for name in names:
             cards = self.synthetic.make_cards(name)
-            entries[name] = make_entry(self.subdir.subdir, make_shard(cards), cards)
-        merged: dict[str, dict[str, Any]] = merge_parts([{"subdir": self.subdir.subdir, "packages": entries}])[
-            "packages"
-        ]
+            entries[name] = make_entry(self.subdir.name, make_shard(cards), cards)
+        merged: dict[str, dict[str, Any]] = merge_parts([{"subdir": self.subdir.name, "packages": entries}])["packages"]
         return merged
 
 
-def _project_channel(storage: ObjectStorage, path: SubdirId, channel: Channel) -> None:
-    found: Mapping[str, Any] = {name: storage.head(f"{path.channel}/{name}") for name in project_channel.FILES}
-    _ChannelProjector(
-        storage=storage, channel=ChannelName(path.channel), url="", found=found, subdir=path, synthetic=channel
-    ).project([path])
+def _update_channel(subdir: Subdir, channel: Channel) -> None:
+    found = {name: subdir.storage.head(f"{subdir.id.channel}/{name}") for name in channel_filenames()}
+    _ChannelUpdater(
+        storage=subdir.storage,
+        channel=subdir.id.channel,
+        url="",
+        limits=LIMITS,
+        found=found,
+        subdir=subdir.id,
+        synthetic=channel,
+    ).update([subdir])

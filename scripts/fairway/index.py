@@ -1,5 +1,6 @@
 """``fairway index``: index a directory, for file shares and air-gapped machines."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,8 +10,9 @@ from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import Channel, parse_channel, parse_subdir
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
-from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir
+from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
 from lambdas.storage.directory import DirectoryStorage
 from scripts.fairway.indexing import show_reports
@@ -65,13 +67,13 @@ def index(
     indexer = Indexer(storage, SilentNotifier(), policy)
     reports = []
     for one in [channel] if channel is not None else list(list_channels(storage)):
-        for subdir in list_subdirs(storage, one):
+        for subdir in (open_subdir(storage, found) for found in list_subdirs(storage, one)):
             session.note(f"{subdir}: reading")
             if rebuild:
-                reports.append(rebuild_subdir(storage, indexer, subdir))
+                reports.append(rebuild_subdir(subdir, indexer))
             else:
                 # Not deep: other folders of the directory are not lost uploads.
-                reports.extend(reconcile(storage, indexer, subdir, deep=False))
+                reports.extend(reconcile(subdir, indexer, deep=False))
     return show_reports(session, reports)
 
 
@@ -81,7 +83,7 @@ class SilentNotifier:
     def publish_rejection(self, rejection: object) -> None:
         """Do nothing."""
 
-    def invalidate(self, keys: list[str]) -> None:
+    def invalidate(self, keys: Sequence[str]) -> None:
         """Do nothing."""
 
 

@@ -6,8 +6,7 @@ from typing import Final
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 from lambdas.indexer.notify import AwsNotifier
-from lambdas.indexer.policy import fetch_settings
-from lambdas.indexer.settings import Settings
+from lambdas.indexer.settings import Settings, fetch_settings
 from scripts.fairway.session import Session
 
 DAY_MS: Final = 24 * 60 * 60 * 1000

@@ -14,8 +14,10 @@ from typing import Any, Final
 
 import click
 
+from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import InvalidNameError, RejectedError, VanishedError
-from lambdas.channel.names import ArtifactKey, Channel, SubdirId, parse_channel, parse_filename, parse_subdir
+from lambdas.channel.layout import ArtifactKey
+from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import make_record

@@ -2,7 +2,7 @@
 
 import click
 
-from lambdas.indexer.upkeep.reconcile import rebuild as rebuild_subdir
+from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
 from scripts.fairway.indexing import connect_indexer, show_reports
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import resolve_target
@@ -30,5 +30,5 @@ def rebuild(session: Session, target: str) -> int:
     _, subdirs = resolve_target(session.storage, target)
     for subdir in subdirs:
         session.note(f"{subdir}: reading every artifact")
-        reports.append(rebuild_subdir(session.storage, indexer, subdir))
+        reports.append(rebuild_subdir(subdir, indexer))
     return show_reports(session, reports)

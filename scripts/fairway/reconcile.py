@@ -39,12 +39,12 @@ def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
     channel, subdirs = resolve_target(session.storage, target)
     for subdir in subdirs:
         session.note(f"{subdir}: listing")
-        for report in reconcile_subdir(session.storage, indexer, subdir):
+        for report in reconcile_subdir(subdir, indexer):
             reports.append(report)
             session.note(f"{subdir}: {len(report.outcomes)} keys inspected")
         if collect_garbage:
             grace_ms = settings.shard_grace_days * DAY_MS
-            collected = try_collect_garbage(session.storage, subdir, now_ms=session.now * 1000, grace_ms=grace_ms)
+            collected = try_collect_garbage(subdir, now_ms=session.now * 1000, grace_ms=grace_ms)
             deleted += collected.deleted if collected is not None else 0
     if is_channel(target):
         for place in (channel, None):

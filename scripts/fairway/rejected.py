@@ -5,8 +5,9 @@ from dataclasses import asdict
 import click
 
 from lambdas.channel.errors import ConflictError, PermanentError, UsageError
+from lambdas.channel.layout import rejected_object_key, rejection_key
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.quarantine import fetch_rejections, list_rejections, object_key, reason_key
+from lambdas.indexer.quarantine import fetch_rejections, list_rejections
 from lambdas.storage.protocol import IfAbsent
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket
@@ -63,9 +64,9 @@ def show(session: Session, key: str, identity: str | None) -> None:
         f"  {found.message}",
         *([f"  hint: {found.hint}"] if found.hint else []),
         f"  uploaded {found.uploaded_at}, {found.size} bytes",
-        f"  bytes: s3://{session.require_bucket()}/{object_key(found)}",
+        f"  bytes: s3://{session.require_bucket()}/{rejected_object_key(found.key, found.id)}",
     ]
-    session.show({**asdict(found), "object_key": object_key(found)}, lines)
+    session.show({**asdict(found), "object_key": rejected_object_key(found.key, found.id)}, lines)
 
 
 @rejected.command(
@@ -84,7 +85,7 @@ def release(session: Session, key: str, identity: str | None) -> None:
     that name was removed. An object that is stored under the key now is never overwritten.
     """
     found = _fetch_rejection(session, key, identity)
-    info = session.storage.head(object_key(found))
+    info = session.storage.head(rejected_object_key(found.key, found.id))
     if info is None:
         raise UsageError(f"the bytes of the rejected upload {found.key!r} have expired", hint="upload the file again")
     try:
@@ -94,7 +95,7 @@ def release(session: Session, key: str, identity: str | None) -> None:
             f"another object is stored under {found.key!r}",
             hint=f"remove it first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
         ) from error
-    for leftover in (object_key(found), reason_key(found)):
+    for leftover in (rejected_object_key(found.key, found.id), rejection_key(found.key, found.id)):
         if (old := session.storage.head(leftover)) is not None:
             session.storage.delete(old)
     session.show(

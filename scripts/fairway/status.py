@@ -11,14 +11,15 @@ from typing import Any, Final
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.names import ArtifactKey, is_artifact_like, parse_artifact_key
+from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_artifact_key
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.outputs.subdir import COMMIT, REPODATA
+from lambdas.indexer.outputs.registry import REPODATA, ZSTD
+from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.quarantine import fetch_rejections
 from lambdas.indexer.spliced.files import is_large
 from lambdas.indexer.tree.cards import Card
-from lambdas.indexer.tree.commit import fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.shards import Shard, iter_records
+from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.terminal import format_table
@@ -112,13 +113,14 @@ def fetch_status(storage: ObjectStorage, key: ArtifactKey, *, since_ms: int, sha
     """Fetch what ``decide_status`` needs, and return its decision."""
     # The artifact first: the index that is read afterwards is at least as new.
     info = storage.head(str(key))
-    commit = fetch_commit(storage, key.subdir)
+    subdir = open_subdir(storage, key.subdir)
+    commit = subdir.fetch_commit()
     names = [key.distribution.name] if key.distribution.name in commit.index.shards else []
-    cards = fetch_cards(storage, key.subdir, commit.index, names).get(key.distribution.name) or {}
-    shard = fetch_shards(storage, key.subdir, commit.index, names).get(key.distribution.name)
-    flat = storage.head(key.subdir.key(f"{REPODATA}.zst"))
+    cards = subdir.fetch_cards(commit.index, names).get(key.distribution.name) or {}
+    shard = subdir.fetch_shards(commit.index, names).get(key.distribution.name)
+    flat = storage.head(subdir.layout.file(REPODATA.name + ZSTD.suffix))
     if not is_large(flat):  # written last; in a large subdir it is deferred, and clients read the .zst
-        flat = storage.head(key.subdir.key(REPODATA))
+        flat = storage.head(subdir.layout.file(REPODATA.name))
     rejections = fetch_rejections(storage, str(key))
     return decide_status(
         key,

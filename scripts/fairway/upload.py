@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final, NoReturn, Self
 from botocore.exceptions import ClientError
 
 from lambdas.channel.errors import PermanentError, UsageError
-from lambdas.channel.names import ArtifactKey
+from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.fairway.session import Session

@@ -12,17 +12,12 @@ from typing import Any, Final
 
 import click
 
+from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.names import (
-    PATCH_INSTRUCTIONS,
-    Distribution,
-    SubdirId,
-    find_extension,
-    parse_artifact_key,
-    parse_filename,
-)
-from lambdas.indexer.upkeep.listing import list_artifacts
-from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.channel.layout import parse_artifact_key
+from lambdas.indexer.tree.subdir import Subdir
+from lambdas.indexer.upkeep.listing import list_files
+from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders, IfAbsent, IfMatch
 from lambdas.storage.retry import retry_conflicts
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import POLL_SECONDS, State, fetch_status
@@ -61,8 +56,8 @@ def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -
     note = {"reason": reason, "by": session.caller, "at": session.now}
     matches = parse_spec(spec)
 
-    def change(subdir: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
-        filenames = sorted(name for name in _list_filenames(session.storage, subdir) if matches(name))
+    def change(subdir: Subdir, instructions: Instructions) -> tuple[Instructions, list[str]]:
+        filenames = sorted(name for name in _list_filenames(subdir) if matches(name))
         return add_yanked(instructions, filenames, note), filenames
 
     return _change_target(session, target, spec, change, wait=wait, is_yanked=True)
@@ -83,7 +78,7 @@ def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
     """Add yanked artifacts to the index again."""
     matches = parse_spec(spec)
 
-    def change(_: SubdirId, instructions: Instructions) -> tuple[Instructions, list[str]]:
+    def change(_: Subdir, instructions: Instructions) -> tuple[Instructions, list[str]]:
         filenames = sorted(name for name in yanked_notes(instructions) if matches(name))
         return remove_yanked(instructions, filenames), filenames
 
@@ -92,7 +87,7 @@ def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
 
 def parse_spec(spec: str) -> Callable[[str], bool]:
     """Return a function that tells whether a filename matches the SPEC."""
-    if find_extension(spec) is not None:
+    if kind_of(spec) is not None:
         return lambda filename: fnmatchcase(filename, spec)
     name, _, rest = spec.partition("=")
     version, _, build = rest.partition("=")
@@ -143,23 +138,22 @@ def remove_yanked(instructions: Instructions, filenames: Iterable[str]) -> Instr
     }
 
 
-def _list_filenames(storage: ObjectStorage, subdir: SubdirId) -> list[str]:
-    filenames = (info.key.rpartition("/")[2] for info in list_artifacts(storage, subdir))
-    return [filename for filename in filenames if find_extension(filename) is not None]
+def _list_filenames(subdir: Subdir) -> list[str]:
+    return [filename for filename, _ in list_files(subdir) if kind_of(filename) is not None]
 
 
 def _change_target(
     session: Session,
     target: str,
     spec: str,
-    change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
+    change: Callable[[Subdir, Instructions], tuple[Instructions, list[str]]],
     *,
     wait: bool,
     is_yanked: bool,
 ) -> int:
-    changed: dict[SubdirId, list[str]] = {}
+    changed: dict[Subdir, list[str]] = {}
     for subdir in resolve_target(session.storage, target)[1]:
-        if filenames := _replace(session.storage, subdir, change):
+        if filenames := _replace(subdir, change):
             changed[subdir] = filenames
     if not changed:
         raise UsageError(f"no artifact in {target} matches {spec!r}", hint="see 'fairway yank --help' for patterns")
@@ -167,22 +161,21 @@ def _change_target(
         for subdir, filenames in changed.items():
             _wait(session, subdir, filenames, is_yanked=is_yanked)
     state = "yanked" if is_yanked else "unyanked"
-    rows = [(subdir.key(filename), state) for subdir, filenames in changed.items() for filename in filenames]
+    rows = [(subdir.layout.file(filename), state) for subdir, filenames in changed.items() for filename in filenames]
     session.show([{"key": key, "state": state} for key, state in rows], format_table(("ARTIFACT", "STATE"), rows))
     return 0
 
 
 def _replace(
-    storage: ObjectStorage,
-    subdir: SubdirId,
-    change: Callable[[SubdirId, Instructions], tuple[Instructions, list[str]]],
+    subdir: Subdir,
+    change: Callable[[Subdir, Instructions], tuple[Instructions, list[str]]],
 ) -> list[str]:
     """Change the instructions of a subdir by compare-and-swap; return the filenames that changed.
 
     Raises:
         ConflictError: other writers were faster every time.
     """
-    key = subdir.key(PATCH_INSTRUCTIONS)
+    storage, key = subdir.storage, subdir.layout.patch_instructions
     headers = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_METADATA)
 
     def attempt() -> list[str]:
@@ -198,10 +191,10 @@ def _replace(
     return retry_conflicts(attempt)
 
 
-def _wait(session: Session, subdir: SubdirId, filenames: list[str], *, is_yanked: bool) -> None:
+def _wait(session: Session, subdir: Subdir, filenames: list[str], *, is_yanked: bool) -> None:
     wanted = State.YANKED if is_yanked else State.INDEXED
     for filename in filenames:
-        key = parse_artifact_key(subdir.key(filename))
+        key = parse_artifact_key(subdir.layout.file(filename))
         # A later upload that was rejected says nothing about the artifact that is indexed.
         while fetch_status(session.storage, key, since_ms=session.now * 1000).state != wanted:
             time.sleep(POLL_SECONDS)

@@ -6,8 +6,8 @@ import pytest
 
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.quarantine import list_rejections
-from lambdas.indexer.tree.commit import fetch_commit
-from lambdas.indexer.upkeep.reconcile import find_differences, reconcile, reject_invalid_keys
+from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.upkeep.reconcile import list_differences, reconcile, reject_invalid_keys
 from lambdas.storage.protocol import ContentHeaders
 from lambdas.storage.s3 import S3Storage
 from tests.contracts.conftest import make_s3_storage
@@ -113,16 +113,17 @@ def test_reconcile__what_events_lost(storage: S3Storage) -> None:
     invalid_keys = ["top-1-0.conda", "team//a-1-0.conda", "team/x/y/z-1-0.conda", f"{NOARCH}/deep/Upper-1-0.CONDA"]
     for key in invalid_keys:
         storage.put(key, b"anything", headers=PLAIN)
-    differences = find_differences(storage, NOARCH, fetch_commit(storage, NOARCH))
+    subdir = open_subdir(storage, NOARCH)
+    differences = list_differences(subdir, subdir.fetch_commit())
     assert not differences.artifacts
-    assert differences.sidecars == {"other-1.0-0.conda"}
-    assert differences.nested_invalid_keys.keys() == {invalid_keys[3]}
+    assert {key.filename for key in differences.attestations} == {"other-1.0-0.conda"}
+    assert differences.nested_keys.keys() == {invalid_keys[3]}
     indexer = Indexer(storage, RecordingNotifier(), POLICY)
-    reports = [*reconcile(storage, indexer, NOARCH)]
+    reports = [*reconcile(subdir, indexer)]
     for place in (NOARCH.channel, None):
         reports += reject_invalid_keys(storage, indexer, place)
     refused = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "rejected"}
     assert refused == set(invalid_keys)
     assert {rejection.key for rejection in list_rejections(storage)} == set(invalid_keys)
     assert [storage.head(key) for key in invalid_keys] == [None] * len(invalid_keys)
-    assert not find_differences(storage, NOARCH, fetch_commit(storage, NOARCH)).sidecars
+    assert not list_differences(subdir, subdir.fetch_commit()).attestations

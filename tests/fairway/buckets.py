@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdas.indexer.events import make_invalid_key_rejection, plan_work
+from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 from tests.memory import MemoryStorage, RecordingNotifier
@@ -64,7 +64,4 @@ class FakeAws:
 
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
     """Process the events of some keys, as the handler does."""
-    work = plan_work(keys)
-    for key, error in work.invalid_keys.items():
-        indexer.refuse(key, make_invalid_key_rejection(error))
-    return [indexer.index(subdir, inspected) for subdir, inspected in work.subdirs.items()]
+    return list(index_batch(indexer, keys).subdirs.values())

@@ -1,8 +1,7 @@
 """The settings of the deployment, as the commands read them."""
 
 from lambdas.indexer.model import Outputs
-from lambdas.indexer.policy import fetch_settings, publish_settings
-from lambdas.indexer.settings import parse_settings
+from lambdas.indexer.settings import fetch_settings, parse_settings, publish_settings
 from tests.memory import MemoryStorage
 
 

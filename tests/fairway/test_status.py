@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lambdas.channel.names import parse_artifact_key
+from lambdas.channel.layout import parse_artifact_key
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.shards import Shard
 from scripts.fairway.status import State, decide_status, fetch_status

@@ -8,27 +8,26 @@ from dataclasses import replace
 import pytest
 
 from lambdas.channel.errors import UnavailableError
-from lambdas.channel.layout import SHARD_INDEX
+from lambdas.channel.layout import SHARD_INDEX, parse_artifact_key
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, SubdirKeys
 from lambdas.indexer.tree.encoding import decompress
-from lambdas.indexer.upkeep import verify
+from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.indexer.upkeep.listing import list_subdirs
 from lambdas.indexer.upkeep.reconcile import reconcile
-from lambdas.indexer.upkeep.verify import ChannelView, Depth, Finding, Problem, verify_channel, verify_subdir
+from lambdas.indexer.upkeep.verify import ChannelView, verify_channel, verify_subdir
 from tests.indexer.spliced.test_large_documents import check, fill, is_large
-from tests.indexer.world import LINUX, NOARCH, PATCHES, URL, World, index_keys, package
+from tests.indexer.world import LINUX, NOARCH, PATCHES, SMALL, World, index_keys, package
 
 PACKED = f"{NOARCH}/repodata.json.zst"
 WRITES = {"put", "splice", "copy"}
 PATCH = json.dumps({"packages.conda": {"pkg0003-1.0-0.conda": {"depends": ["patched"]}}}).encode()
 
-pytestmark = pytest.mark.usefixtures("scaled_down")
-
 
 @pytest.fixture
 def world() -> World:
-    world = World(defers=True)
+    world = World(limits=SMALL, defers=True)
     fill(world, 30)
     world.catch_up()
     assert is_large(world)
@@ -48,11 +47,11 @@ def compressed_filenames(world: World) -> set[str]:
 
 def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
     depth = Depth(now_ms=world.storage.clock_ms + later_ms, grace_ms=10**12)
-    view = ChannelView(url=URL)
+    view = ChannelView(outputs=world.policy.outputs, limits=world.limits)
     found = [
         finding
         for path in list_subdirs(world.storage, NOARCH.channel)
-        for finding in verify_subdir(world.storage, path, depth, view=view)
+        for finding in verify_subdir(open_subdir(world.storage, path), depth, view)
     ]
     found += verify_channel(world.storage, NOARCH.channel, view)
     return [finding for finding in found if not finding.is_harmless]
@@ -63,57 +62,57 @@ def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> Non
     public = [key for key in written if not key.startswith(".fairway/") and "/shards/" not in key]
     assert public == [f"{NOARCH}/{SHARD_INDEX}", PACKED]
     assert len(written) == 5, "with the shard, the cards and the tables"
-    assert world.reminded == [NOARCH]
+    assert world.requeued == [NOARCH]
     assert "pkg0012-2.0-0.conda" in compressed_filenames(world)
     assert "pkg0012-2.0-0.conda" not in world.listed(NOARCH)
 
 
-def test_index__the_rest_when_reminded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__the_rest_when_reminded(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0", run_exports=["pkg0012"]))
     world.catch_up()
-    assert world.reminded == []
-    check(world, monkeypatch)
+    assert world.requeued == []
+    check(world)
     assert "pkg0012" in json.loads(world.storage.body("team/channeldata.json"))["packages"]
 
 
-def test_index__once_for_all_publishes_in_between(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__once_for_all_publishes_in_between(world: World) -> None:
     for number in range(10):
         world.publish(NOARCH, package(f"pkg{number:04}", "2.0"))
-    assert set(world.reminded) == {NOARCH}
+    assert set(world.requeued) == {NOARCH}
     written = watch(world, world.catch_up)
     for name in ("repodata.json", "run_exports.json.zst", "run_exports.json", "index.html"):
         assert written.count(f"{NOARCH}/{name}") == 1
     assert PACKED not in written
-    check(world, monkeypatch)
+    check(world)
 
 
 def test_index__reminded_twice(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.catch_up()
     assert watch(world, lambda: world.index(f"{NOARCH}/")) == []
-    assert world.reminded == []
+    assert world.requeued == []
 
 
 def test_index__duplicate_event_while_something_is_left(world: World) -> None:
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     world.index(key)
-    world.reminded.clear()
+    world.requeued.clear()
     assert watch(world, lambda: world.index(key)) == []
-    assert world.reminded == [NOARCH], "should the first requeuer have been lost"
+    assert world.requeued == [NOARCH], "should the first requeuer have been lost"
 
 
-def test_index__artifact_and_reminder_in_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__artifact_and_reminder_in_one_batch(world: World) -> None:
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     world.index(key, f"{NOARCH}/")
-    assert world.reminded == []
-    check(world, monkeypatch)
+    assert world.requeued == []
+    check(world)
 
 
 def test_index__small_subdirs_leave_nothing() -> None:
-    world = World(defers=True)
+    world = World(limits=SMALL, defers=True)
     world.publish(NOARCH, package())
     world.publish(LINUX, package(path=LINUX))
-    assert world.reminded == []
+    assert world.requeued == []
     assert world.listed(LINUX) == {"foo-1.0-0.conda"}
 
 
@@ -122,28 +121,28 @@ def test_index__small_subdir_of_a_large_channel(world: World) -> None:
     world.publish(LINUX, package("linux", path=LINUX))
     assert world.listed(LINUX) == {"linux-1.0-0.conda"}
     assert world.storage.body("team/channeldata.json") == before
-    assert world.reminded == [LINUX]
+    assert world.requeued == [LINUX]
     world.catch_up()
     assert "linux" in json.loads(world.storage.body("team/channeldata.json"))["packages"]
 
 
-def test_index__grows_large_and_shrinks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(defers=True)
+def test_index__grows_large_and_shrinks_again() -> None:
+    world = World(limits=SMALL, defers=True)
     keys = fill(world, 3)
-    assert world.reminded == []
+    assert world.requeued == []
     keys += fill(world, 20, start=3)
     world.catch_up()
-    check(world, monkeypatch)
+    check(world)
     for key in keys[2:]:
         world.storage.remove(key)
     world.index(*keys)
     assert compressed_filenames(world) == {"pkg0000-1.0-0.conda", "pkg0001-1.0-0.conda"}
     world.catch_up()
     assert not is_large(world)
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_index__patches_come_and_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__patches_come_and_go(world: World) -> None:
     world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
     world.index(f"{NOARCH}/{PATCHES}")
     assert json.loads(decompress(world.storage.body(PACKED), what=""))["packages.conda"]["pkg0003-1.0-0.conda"][
@@ -152,20 +151,20 @@ def test_index__patches_come_and_go(world: World, monkeypatch: pytest.MonkeyPatc
     world.catch_up()
     assert world.record(NOARCH, "pkg0003-1.0-0.conda")["depends"] == ["patched"]
     assert f"{NOARCH}/repodata_from_packages.json" in world.storage.list_keys()
-    check(world, monkeypatch)
+    check(world)
     world.storage.remove(f"{NOARCH}/{PATCHES}")
     world.index(f"{NOARCH}/{PATCHES}")
     world.catch_up()
     assert f"{NOARCH}/repodata_from_packages.json" not in world.storage.list_keys()
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_index__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(defers=True, policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
+def test_index__optional_outputs() -> None:
+    world = World(limits=SMALL, defers=True, policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
     fill(world, 30)
     assert watch(world, lambda: world.publish(NOARCH, package("pkg0012", "2.0")))[-1] == PACKED
     world.catch_up()
-    check(world, monkeypatch)
+    check(world)
     plain = world.storage.body(f"{NOARCH}/repodata.json")
     assert bz2.decompress(world.storage.body(f"{NOARCH}/repodata.json.bz2")) == plain
     current = json.loads(world.storage.body(f"{NOARCH}/current_repodata.json"))
@@ -177,28 +176,31 @@ def test_index__the_queue_does_not_take_the_reminder(world: World) -> None:
         raise UnavailableError("SQS did not take the requeuer")
 
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
-    indexer = Indexer(world.storage, world.notifier, world.policy, requeue=refuse, sleep=lambda _: None)
+    indexer = Indexer(
+        world.storage, world.notifier, world.policy, requeue=refuse, limits=world.limits, sleep=lambda _: None
+    )
     with pytest.raises(UnavailableError, match="requeuer"):
         index_keys(indexer, [key])
     world.index(key)  # its message comes again
-    assert world.reminded == [NOARCH]
+    assert world.requeued == [NOARCH]
 
 
-def test_reconcile__leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconcile__leaves_nothing(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
-    world.reminded.clear()  # lost
-    list(reconcile(world.storage, world.indexer(), NOARCH))
-    assert world.reminded == []
-    check(world, monkeypatch)
+    world.requeued.clear()  # lost
+    list(reconcile(open_subdir(world.storage, NOARCH), world.indexer()))
+    assert world.requeued == []
+    check(world)
 
 
-def test_rebuild__leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rebuild__leaves_nothing(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     artifacts = {f"pkg{number:04}-1.0-0.conda" for number in range(30)} | {"pkg0012-2.0-0.conda"}
-    world.reminded.clear()
-    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=frozenset(artifacts)))
-    assert world.reminded == []
-    check(world, monkeypatch)
+    world.requeued.clear()
+    keys = frozenset(parse_artifact_key(f"{NOARCH}/{filename}") for filename in artifacts)
+    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=keys))
+    assert world.requeued == []
+    check(world)
 
 
 def test_verify__what_is_left_for_later_is_harmless_for_a_while(world: World) -> None:
@@ -213,8 +215,7 @@ def test_verify__what_is_left_for_later_is_harmless_for_a_while(world: World) ->
     assert find_wrong(world, later_ms=3_600_000) == []
 
 
-def test_verify__small_subdir_of_a_large_channel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "LARGE_CHANNELDATA_BYTES", 1200)
+def test_verify__small_subdir_of_a_large_channel(world: World) -> None:
     world.storage.clock_ms += 3_600_000
     world.publish(LINUX, package(path=LINUX))
     assert find_wrong(world) == []
@@ -229,7 +230,7 @@ def test_verify__large_files_of_a_channel(world: World) -> None:
         versions = world.storage.versions[name]
         good = versions[-1]
         versions[-1] = replace(good, body=(good.body or b"").replace(b"pkg0012", b"pkg0099"))
-        assert [(one.key, one.problem) for one in find_wrong(world)] == [(name, Problem.PROJECTION_WRONG)]
+        assert [(one.key, one.problem) for one in find_wrong(world)] == [(name, Problem.OUTPUT_WRONG)]
         versions[-1] = good
     assert find_wrong(world) == []
 
@@ -247,11 +248,9 @@ def test_verify__tampered_file_is_found_while_others_are_behind(world: World) ->
     assert [finding.problem for finding in find_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
 
 
-def test_project__all_of_a_large_subdir_is_lost_but_the_compressed_file(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_project__all_of_a_large_subdir_is_lost_but_the_compressed_file(world: World) -> None:
     for name in ("repodata.json", "run_exports.json", "run_exports.json.zst", "index.html"):
         world.storage.remove(f"{NOARCH}/{name}")
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.catch_up()
-    check(world, monkeypatch)
+    check(world)

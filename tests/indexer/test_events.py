@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
+from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.events import find_subdir, format_requeue, parse_message, plan_work
+from lambdas.indexer.events import format_requeued, parse_message, plan_work
 from lambdas.indexer.model import SubdirKeys
 
+PATCHES = "patch_instructions.json"
 BUCKET = "fairway-test"
 NOARCH, LINUX = parse_subdir_id("team/noarch"), parse_subdir_id("team/linux-64")
+
+
+def artifacts(subdir: SubdirId, *filenames: str) -> frozenset[ArtifactKey]:
+    return frozenset(parse_artifact_key(f"{subdir}/{filename}") for filename in filenames)
 
 
 def notification(*keys: str, bucket: str = BUCKET, event: str = "ObjectCreated:Put") -> str:
@@ -104,19 +110,18 @@ def test_parse_message__malformed(body: str) -> None:
 
 @pytest.mark.parametrize("path", [NOARCH, parse_subdir_id("a.b_c/linux-64")])
 def test_parse_message__reminder_of_a_subdir(path: SubdirId) -> None:
-    (key,) = parse_message(format_requeue([f"{path}/"]), bucket=BUCKET)
+    (key,) = parse_message(format_requeued([f"{path}/"]), bucket=BUCKET)
     assert plan_work([key]).subdirs == {path: SubdirKeys(deferred=True)}
-    assert find_subdir(key) == path
 
 
 @given(st.lists(st.text(max_size=1024)))
 def test_parse_message__reminder_of_any_keys(keys: list[str]) -> None:
-    assert parse_message(format_requeue(keys), bucket=BUCKET) == tuple(keys)
+    assert parse_message(format_requeued(keys), bucket=BUCKET) == tuple(keys)
 
 
 @pytest.mark.parametrize("keys", [None, 1, [1], [None], [["a/noarch/"]]])
 def test_parse_message__malformed_reminder(keys: object) -> None:
-    body = json.dumps(json.loads(format_requeue([])) | {"Keys": keys})
+    body = json.dumps(json.loads(format_requeued([])) | {"Keys": keys})
     with pytest.raises(InvalidDocumentError):
         parse_message(body, bucket=BUCKET)
 
@@ -137,9 +142,11 @@ def test_plan_work__groups_by_subdir() -> None:
     assert work.invalid_keys == {}
     assert work.subdirs == {
         NOARCH: SubdirKeys(
-            artifacts=frozenset({"a-1-0.conda", "c-1-0.tar.bz2"}), sidecars=frozenset({"a-1-0.conda"}), patches=False
+            artifacts=artifacts(NOARCH, "a-1-0.conda", "c-1-0.tar.bz2"),
+            attestations=artifacts(NOARCH, "a-1-0.conda"),
+            patches=False,
         ),
-        LINUX: SubdirKeys(artifacts=frozenset({"b-1-0.tar.bz2"}), patches=True),
+        LINUX: SubdirKeys(artifacts=artifacts(LINUX, "b-1-0.tar.bz2"), patches=True),
     }
 
 
@@ -199,8 +206,7 @@ def test_plan_work__order_and_duplicates_do_not_matter(keys: list[str], random: 
 def test_plan_work__misplaced(key: str) -> None:
     work = plan_work([key, "team/noarch/good-1-0.conda"])
     assert set(work.invalid_keys) <= {key}
-    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=frozenset({"good-1-0.conda"}))}
-    assert find_subdir(key) is None
+    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=artifacts(NOARCH, "good-1-0.conda"))}
     assert bool(work.invalid_keys) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
 
 
@@ -227,12 +233,11 @@ def test_plan_work__none_of_our_business(key: str) -> None:
 def test_plan_work__any_key_has_one_fate(key: str) -> None:
     work = plan_work([key])
     assert len(work.subdirs) + len(work.invalid_keys) <= 1
-    assert (find_subdir(key) in work.subdirs) is bool(work.subdirs)
 
 
 def test_plan_work__reminder_beside_what_was_touched() -> None:
     work = plan_work(["team/noarch/", "team/noarch/a-1-0.conda"])
-    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=frozenset({"a-1-0.conda"}), deferred=True)}
+    assert work.subdirs == {NOARCH: SubdirKeys(artifacts=artifacts(NOARCH, "a-1-0.conda"), deferred=True)}
 
 
 @pytest.mark.parametrize("key", ["team/", "Team Files/", "team/noarch/deeper/", "//"])
@@ -242,6 +247,8 @@ def test_plan_work__folder_that_is_no_subdir(key: str) -> None:
     assert (work.subdirs, work.invalid_keys) == ({}, {})
 
 
-def test_find_subdir__of_each_kind() -> None:
-    for name in ("a-1-0.conda", "a-1-0.tar.bz2", "a-1-0.conda.sigs", "patch_instructions.json"):
-        assert find_subdir(f"team/noarch/{name}") == NOARCH
+def test_plan_work__keys_of_each_kind() -> None:
+    keys = [f"team/noarch/{name}" for name in ("a-1-0.conda", "b-1-0.tar.bz2", "a-1-0.conda.sigs", "", PATCHES)]
+    ((subdir, found),) = plan_work(keys).subdirs.items()
+    assert subdir == NOARCH
+    assert sorted(found.list_keys(subdir)) == sorted(keys)

@@ -34,7 +34,7 @@ PATCHES = {
 
 
 def make_uploads() -> dict[str, bytes]:
-    linux: str = LINUX.subdir
+    linux: str = LINUX.name
     several = {
         NOARCH: [
             conda_package(about=ABOUT, depends=["python >=3.11", "bar"]),

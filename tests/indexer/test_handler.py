@@ -10,11 +10,11 @@ import pytest
 
 from lambdas.channel.errors import UnavailableError
 from lambdas.indexer import handler
-from lambdas.indexer.events import format_requeue
+from lambdas.indexer.events import format_requeued
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
 from tests.builders import conda_package, tar_bz2_package
-from tests.indexer.world import LINUX, NOARCH, POLICY, World, assert_same_as_from_nothing, package
+from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
 
 BUCKET = "fairway-test"
 FOO = f"{NOARCH}/foo-1.0-0.conda"
@@ -276,26 +276,27 @@ def test_handle_queue__hands_on_what_there_is_no_time_for(
     requeuer.fails = False
     assert queue.deliver(remaining_ms=0) == set()
     assert world.listed(NOARCH) == {"known-1.0-0.conda"}
-    assert read_metrics(capsys.readouterr().out)["HandedOn"] == 4
+    assert read_metrics(capsys.readouterr().out)["RequeuedKeys"] == 4
     (keys,) = requeuer.handed_on
     assert len(keys) == 4
-    queue.send(body=format_requeue(keys))
+    queue.send(body=format_requeued(keys))
     assert queue.deliver() == set()
     assert len(world.listed(NOARCH)) == 5
     assert len(requeuer.handed_on) == 1
 
 
-@pytest.mark.usefixtures("scaled_down")
 def test_handle_queue__reminder(world: World, queue: Queue) -> None:
     world.defers = True
+    world.limits = SMALL
+    world.storage.min_part_bytes = SMALL.sizes.min_part
     for number in range(20):
         queue.send(world.upload(NOARCH, package(name=f"p{number}")))
     queue.deliver()
     queue.send(world.upload(NOARCH, package(name="late")))
     queue.deliver()
     assert "late-1.0-0.conda" not in world.listed(NOARCH)
-    assert world.reminded
-    stuck = queue.send(body=format_requeue([f"{NOARCH}/"]))
+    assert world.requeued
+    stuck = queue.send(body=format_requeued([f"{NOARCH}/"]))
     world.storage.fault = fail_for("noarch/repodata.json", kind="splice")
     assert queue.deliver() == {stuck}
     world.storage.fault = None

@@ -10,16 +10,18 @@ from botocore.exceptions import ConnectTimeoutError
 from botocore.stub import ANY, Stubber
 
 from lambdas.channel.errors import RejectedError, UnavailableError
+from lambdas.channel.layout import rejected_object_key
 from lambdas.channel.names import parse_subdir_id
+from lambdas.indexer.cdn import MAX_PATHS
 from lambdas.indexer.events import parse_message
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.notify import MAX_PATHS, AwsNotifier, QueueNotifier
-from lambdas.indexer.quarantine import make_rejection, object_key, parse_rejection
+from lambdas.indexer.notify import AwsNotifier, Requeuer
+from lambdas.indexer.quarantine import make_rejection, parse_rejection
 from lambdas.storage.protocol import ObjectInfo
 
 KEYS = ["team/noarch/foo-1.0-0.conda"]
 INFO = ObjectInfo(key=KEYS[0], size=3, etag="e", last_modified_ms=1_700_000_000_000)
-REFUSAL = make_rejection(INFO, RejectedError("archive-empty", "it is empty", hint="upload it again"))
+REJECTION = make_rejection(INFO, RejectedError("archive-empty", "it is empty", hint="upload it again"))
 
 
 class Aws:
@@ -61,7 +63,7 @@ def aws() -> Iterator[Aws]:
 def test_announce_rejection__one_event(aws: Aws) -> None:
     detail = {
         "key": KEYS[0],
-        "id": REFUSAL.id,
+        "id": REJECTION.id,
         "code": "archive-empty",
         "message": "it is empty",
         "hint": "upload it again",
@@ -76,11 +78,11 @@ def test_announce_rejection__one_event(aws: Aws) -> None:
         "EventBusName": "bus",
     }
     aws.stubbed_events.add_response("put_events", {"FailedEntryCount": 0, "Entries": []}, {"Entries": [entry]})
-    aws.notifier().publish_rejection(REFUSAL)
+    aws.notifier().publish_rejection(REJECTION)
 
 
 def test_announce_rejection__no_bus(aws: Aws) -> None:
-    aws.notifier(event_bus=None).publish_rejection(REFUSAL)
+    aws.notifier(event_bus=None).publish_rejection(REJECTION)
 
 
 def test_announce_rejection__entry_failed(aws: Aws) -> None:
@@ -88,14 +90,14 @@ def test_announce_rejection__entry_failed(aws: Aws) -> None:
         "put_events", {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
     )
     with pytest.raises(UnavailableError):
-        aws.notifier().publish_rejection(REFUSAL)
+        aws.notifier().publish_rejection(REJECTION)
 
 
 @pytest.mark.parametrize("code", ["InternalFailure", "ThrottlingException", "AccessDeniedException"])
 def test_announce_rejection__bus_fails(aws: Aws, code: str) -> None:
     aws.stubbed_events.add_client_error("put_events", code, http_status_code=500)
     with pytest.raises(UnavailableError):
-        aws.notifier().publish_rejection(REFUSAL)
+        aws.notifier().publish_rejection(REJECTION)
 
 
 def test_announce_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +106,7 @@ def test_announce_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(aws.events, "put_events", fail)
     with pytest.raises(UnavailableError):
-        aws.notifier().publish_rejection(REFUSAL)
+        aws.notifier().publish_rejection(REJECTION)
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_drop_cached__cloudfront_fails(aws: Aws, code: str) -> None:
 
 
 def test_parse_rejection__of_what_was_announced() -> None:
-    document = {slot: getattr(REFUSAL, slot) for slot in Rejection.__slots__}
-    assert parse_rejection(json.dumps(document).encode()) == REFUSAL
-    assert object_key(REFUSAL).startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
+    document = {slot: getattr(REJECTION, slot) for slot in Rejection.__slots__}
+    assert parse_rejection(json.dumps(document).encode()) == REJECTION
+    assert rejected_object_key(REJECTION.key, REJECTION.id).startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
 
 
 @pytest.fixture
@@ -170,7 +172,7 @@ def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypat
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
     path = parse_subdir_id("team/noarch")
-    QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue(path)
+    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_subdir(path)
     ((message),) = sent
     assert (message["QueueUrl"], message["DelaySeconds"]) == ("https://sqs.example.org/queue", 60)
     assert parse_message(message["MessageBody"], bucket="any") == ("team/noarch/",)
@@ -180,9 +182,9 @@ def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypat
 def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> None:
     client, stubber = sqs
     stubber.add_client_error("send_message", code, http_status_code=400)
-    requeuer = QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
+    requeuer = Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
     with pytest.raises(UnavailableError):
-        requeuer.requeue(parse_subdir_id("team/noarch"))
+        requeuer.requeue_subdir(parse_subdir_id("team/noarch"))
 
 
 def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +192,7 @@ def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], mo
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
     keys = [f"team/noarch/{number:04}{chr(1) * 1008}" for number in range(100)]  # of 1,024 bytes, at their longest
-    QueueNotifier(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_keys(keys)
+    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_keys(keys)
     assert [message["DelaySeconds"] for message in sent] == [0, 0, 0]
     assert max(len(message["MessageBody"]) for message in sent) < 256 * 1024
     assert [key for message in sent for key in parse_message(message["MessageBody"], bucket="any")] == keys

@@ -17,9 +17,10 @@ from lambdas.channel.errors import (
     UnavailableError,
     VanishedError,
 )
+from lambdas.channel.layout import parse_artifact_key, rejected_object_key, rejection_key
 from lambdas.channel.names import parse_subdir_id
-from lambdas.indexer.model import Outputs, Policy, SubdirKeys
-from lambdas.indexer.quarantine import list_rejections, object_key, reason_key
+from lambdas.indexer.model import LIMITS, Outputs, Policy, SubdirKeys
+from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.tree.cards import decode_cards
 from lambdas.indexer.tree.shard_index import decode_index
 from lambdas.indexer.tree.shards import decode_shard
@@ -321,12 +322,12 @@ def test_index__bad_artifact_among_good_ones(world: World, bad: tuple[str, bytes
     assert world.listed(NOARCH) == {"a-1.0-0.conda", "z-1.0-0.conda"}
     assert {outcome.status for outcome in report.outcomes} == {"indexed", "rejected"}
     assert not report.failures
-    key = NOARCH.key(bad[0])
+    key = f"{NOARCH}/{bad[0]}"
     assert key not in world.storage.list_keys()
     (rejection,) = list_rejections(world.storage)
     assert rejection.key == key
     assert rejection.message
-    assert world.storage.body(object_key(rejection)) == bad[1]
+    assert world.storage.body(rejected_object_key(rejection.key, rejection.id)) == bad[1]
     assert world.notifier.rejections == [rejection]
     assert set(world.notifier.dropped) == {key}
     assert_same_as_from_nothing(world.storage)
@@ -388,28 +389,29 @@ def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: 
 
 def test_refuse__misplaced_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
-    rejection = world.indexer().refuse(
-        "team/foo-1.0-0.conda", RejectedError("invalid-key", "no", hint="upload elsewhere")
-    )
+    error = RejectedError("invalid-key", "no", hint="upload elsewhere")
+    (outcome,) = world.indexer().reject({"team/foo-1.0-0.conda": error}).outcomes
+    rejection = outcome.rejection
     assert rejection is not None
     assert (rejection.code, rejection.hint) == ("invalid-key", "upload elsewhere")
     assert [key for key in world.storage.list_keys() if not key.startswith(".fairway/")] == []
-    assert world.storage.body(object_key(rejection)) == b"anything"
+    assert world.storage.body(rejected_object_key(rejection.key, rejection.id)) == b"anything"
     assert set(world.notifier.dropped) == {"team/foo-1.0-0.conda"}
 
 
 def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
     key = "x" * 1018 + ".conda"
     world.storage.upload(key, b"anything")
-    rejection = world.indexer().refuse(key, RejectedError("invalid-key", "no"))
+    (outcome,) = world.indexer().reject({key: RejectedError("invalid-key", "no")}).outcomes
+    rejection = outcome.rejection
     assert rejection is not None
-    assert len(reason_key(rejection).encode()) <= 1024
+    assert len(rejection_key(rejection.key, rejection.id).encode()) <= 1024
     assert [one.key for one in list_rejections(world.storage)] == [key]
     assert key not in world.storage.list_keys()
 
 
 def test_refuse__nothing_there(world: World) -> None:
-    assert world.indexer().refuse("team/foo-1.0-0.conda", RejectedError("invalid-key", "no")) is None
+    assert world.indexer().reject({"team/foo-1.0-0.conda": RejectedError("invalid-key", "no")}).outcomes == ()
     assert world.storage.list_keys() == []
 
 
@@ -417,9 +419,8 @@ def test_refuse__nothing_there(world: World) -> None:
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambdas.indexer.tree.shards.MAX_SHARD_BYTES", 4000)
-    monkeypatch.setattr("lambdas.indexer.indexer.MAX_SHARD_BYTES", 4000)
+def small_shards(world: World) -> None:
+    world.limits = replace(LIMITS, max_shard_bytes=4000)
 
 
 def large(build: str, size: int = 1200) -> tuple[str, bytes]:
@@ -468,7 +469,7 @@ def test_index__artifact_that_is_replaced_before_it_is_set_aside(world: World) -
     def fault(kind: str, touched: str, moment: str) -> None:
         if (kind, touched, moment) == ("head", key, "before"):
             looks.append(key)
-            if len(looks) == 2:
+            if len(looks) == 1:
                 world.storage.upload(key, package(build="2")[1])
 
     world.storage.fault = fault
@@ -481,14 +482,13 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
     """What is listed stays, and can be removed; patches are the operator's."""
     keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
     world.index(*keys)
-    monkeypatch.setattr("lambdas.indexer.tree.shards.MAX_SHARD_BYTES", 4000)
-    monkeypatch.setattr("lambdas.indexer.indexer.MAX_SHARD_BYTES", 4000)
+    world.limits = replace(LIMITS, max_shard_bytes=4000)
     world.storage.upload(
         f"{NOARCH}/{PATCHES}", json.dumps({"packages.conda": {"foo-1.0-0.conda": {"depends": ["x" * 9000]}}}).encode()
     )
     world.index(f"{NOARCH}/{PATCHES}", *keys)
     assert len(world.listed(NOARCH)) == 4
-    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=frozenset(key.rpartition("/")[2] for key in keys)))
+    world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=frozenset(map(parse_artifact_key, keys))))
     world.storage.remove(keys[3])
     world.index(keys[3])
     assert len(world.listed(NOARCH)) == 3
@@ -1115,7 +1115,7 @@ def test_index__what_nobody_touched(world: World) -> None:
 
 def test_index__shards_are_named_by_their_bytes(world: World) -> None:
     world.publish(NOARCH, package(), package(name="bar"))
-    (foo,) = [shard for shard in shards_of(world.storage, NOARCH) if FOO in shard.packages_conda]
+    (foo,) = [shard for shard in shards_of(world.storage, NOARCH) if FOO in shard.flat["packages.conda"]]
     assert decode_shard(world.storage.body(shard_key_of(world, "foo"))) == foo
 
 

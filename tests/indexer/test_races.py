@@ -302,7 +302,7 @@ BODIES = {
     for path in PATHS
     for name, version in (("foo", "1.0"), ("foo", "2.0"), ("bar", "1.0"))
 }
-BODIES |= {f"{NOARCH.key('foo-1.0-0.conda')}.sigs": [SIGNATURES, b"[]", b"{}"]}
+BODIES |= {f"{NOARCH}/foo-1.0-0.conda.sigs": [SIGNATURES, b"[]", b"{}"]}
 BODIES |= {
     f"{NOARCH}/{PATCHES}": [
         PATCH,

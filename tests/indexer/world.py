@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from lambdas.channel.layout import SHARD_INDEX
+from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.layout import SHARD_INDEX, parse_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.events import find_subdir, plan_work
+from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.model import Outputs, Policy, Report
+from lambdas.indexer.model import LIMITS, Limits, Outputs, Policy, Report
+from lambdas.indexer.spliced.sizes import Sizes
 from lambdas.indexer.tree.encoding import decompress
 from lambdas.indexer.tree.shard_index import decode_index, encode_index
 from lambdas.indexer.tree.shards import Shard, decode_shard, iter_records
@@ -28,6 +30,18 @@ NOARCH = parse_subdir_id("team/noarch")
 LINUX = parse_subdir_id("team/linux-64")
 URL = "https://conda.example.org"
 POLICY = Policy(outputs=Outputs(url=URL))
+SMALL = Limits(
+    sizes=Sizes(
+        large=2500,
+        large_uncompressed=1200,
+        whole=500,
+        min_part=600,
+        max_part=2000,
+        padding=64,
+        segment_scale=1200 / 1024**2,
+    )
+)
+"""A handful of packages fills segments and parts."""
 HIDDEN_PREFIX = ".fairway/"
 PATCHES = "patch_instructions.json"
 
@@ -40,11 +54,21 @@ class World:
     notifier: RecordingNotifier = field(default_factory=RecordingNotifier)
     policy: Policy = POLICY
     defers: bool = False
-    reminded: list[SubdirId] = field(default_factory=list)
+    requeued: list[SubdirId] = field(default_factory=list)
+    limits: Limits = LIMITS
+
+    def __post_init__(self) -> None:
+        self.storage.min_part_bytes = self.limits.sizes.min_part
 
     def indexer(self, storage: ObjectStorage | None = None) -> Indexer:
-        requeue = self.reminded.append if self.defers else None
-        return Indexer(storage or self.storage, self.notifier, self.policy, requeue=requeue, sleep=lambda _: None)
+        return Indexer(
+            storage or self.storage,
+            self.notifier,
+            self.policy,
+            requeue=self.requeued.append if self.defers else None,
+            limits=self.limits,
+            sleep=lambda _: None,
+        )
 
     def upload(self, path: SubdirId, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
         filename, body = package
@@ -64,7 +88,7 @@ class World:
 
     def catch_up(self) -> None:
         """Do what the queue's handler does with reminders, when they come."""
-        paths, self.reminded[:] = list(self.reminded), []
+        paths, self.requeued[:] = list(self.requeued), []
         self.index(*(f"{path}/" for path in paths))
 
     def index_json(self, path: SubdirId, name: str = "repodata.json") -> Any:  # noqa: ANN401 - JSON
@@ -98,7 +122,11 @@ class InlinePool:
 
 
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
-    return [indexer.index(path, touched) for path, touched in plan_work(keys).subdirs.items()]
+    """Index as the queue's handler does; raise the first error of a subdir as a whole."""
+    report = index_batch(indexer, keys)
+    for failure in report.subdir_failures.values():
+        raise failure
+    return list(report.subdirs.values())
 
 
 def package(
@@ -109,12 +137,19 @@ def package(
 
 def sources(storage: MemoryStorage) -> list[str]:
     """The keys of what publishers uploaded, where it counts."""
-    return [key for key in storage.list_keys() if not key.startswith(HIDDEN_PREFIX) and find_subdir(key) is not None]
+    return [key for key in storage.list_keys() if is_source(key)]
 
 
-def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY) -> MemoryStorage:
+def is_source(key: str) -> bool:
+    try:
+        return parse_key(key) is not None
+    except InvalidNameError:
+        return False
+
+
+def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY, limits: Limits = LIMITS) -> MemoryStorage:
     """Index what publishers uploaded once more, in a bucket that holds nothing else."""
-    fresh = World(policy=policy)
+    fresh = World(policy=policy, limits=limits)
     fresh.storage.clock_ms = storage.clock_ms
     for key in sources(storage):
         info = storage.head(key)
@@ -156,7 +191,7 @@ def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, byte
             key = f"{path}/shards/{sha256}.msgpack.zst"
             shown.add(key)
             for filename, record in iter_records(decode_shard(snapshot[key])):
-                shown.add(f"{f'{path}/{filename}'}.sigs.{record.get('attestations_sha256')}")
+                shown.add(f"{path}/{filename}.sigs.{record.get('attestations_sha256')}")
     return {
         key: body
         for key, body in snapshot.items()
@@ -216,7 +251,7 @@ def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced
             for filename, record in iter_records(shard):
                 check_artifact(storage, f"{path}/{filename}", record["sha256"], there, excused)
                 if attestation := record.get("attestations_sha256"):
-                    copy = storage.body(f"{f'{path}/{filename}'}.sigs.{attestation}")
+                    copy = storage.body(f"{path}/{filename}.sigs.{attestation}")
                     assert hashlib.sha256(copy).hexdigest() == attestation
         for name in ("repodata.json", "repodata_from_packages.json", "current_repodata.json"):
             for key in (f"{path}/{name}", f"{path}/{name}.zst"):

@@ -12,7 +12,7 @@ from lambdas.channel.errors import (
     UnavailableError,
     UsageError,
 )
-from lambdas.channel.names import ACCESS_KEY
+from lambdas.channel.layout import ACCESS_KEY
 from lambdas.key_refresher import handler
 from lambdas.key_refresher.handler import refresh_keys, run_hourly
 from lambdas.key_refresher.refresh import CONFIRM_SECONDS, ISSUERS_UNAVAILABLE

@@ -24,10 +24,10 @@ from tests.memory import MemoryStorage, RecordingNotifier
 FOO = f"{NOARCH}/foo-1.0-0.conda"
 TIME_MS = 1_750_000_000_000
 UPLOADS = {
-    NOARCH.key(package()[0]): package(about={"summary": "ünïcode"})[1],
-    NOARCH.key(package(name="bar")[0]): package(name="bar", run_exports=["bar"])[1],
+    f"{NOARCH}/{package()[0]}": package(about={"summary": "ünïcode"})[1],
+    f"{NOARCH}/{package(name='bar')[0]}": package(name="bar", run_exports=["bar"])[1],
     f"{NOARCH}/foo-1!2.0+x-0.conda": package(version="1!2.0+x")[1],
-    LINUX.key(package(path=LINUX)[0]): package(path=LINUX)[1],
+    f"{LINUX}/{package(path=LINUX)[0]}": package(path=LINUX)[1],
     f"{FOO}.sigs": b"[]",
     f"{NOARCH}/{PATCHES}": b'{"remove": ["bar-1.0-0.conda"]}',
 }

@@ -47,10 +47,11 @@ class CatchUp:
             ConflictError: others were quicker every time.
         """
         current = commit
+        remove_unwanted = self.remove_unwanted
 
         def attempt() -> bool:
-            nonlocal current
-            updated = self._update(CommitReader(subdir, current, known))
+            nonlocal current, remove_unwanted
+            updated = self._update(CommitReader(subdir, current, known), remove_unwanted=remove_unwanted)
             is_latest = subdir.fetch_etag() == current.etag
             if is_latest and not updated.was_lost:
                 return updated.has_deferred
@@ -59,7 +60,9 @@ class CatchUp:
                     return False  # the other run updates them
                 # What we wrote may have replaced what the later run wrote: an ETag says which bytes are
                 # there, and the same bytes come back when a change is undone. So inspect once more.
+                # That includes outputs that the later commit doesn't want any more.
                 current = subdir.fetch_commit()
+                remove_unwanted = True
             raise ConflictError(f"{subdir} kept changing")
 
         return retry_conflicts(attempt, sleep=self.sleep)
@@ -90,13 +93,13 @@ class CatchUp:
         wanted = wanted_subdir_filenames(self.outputs, empty_index(subdir.id.name))
         return None not in in_parallel(lambda name: self.storage.head(layout.file(name)), wanted)
 
-    def _update(self, reader: CommitReader) -> Updated:
+    def _update(self, reader: CommitReader, *, remove_unwanted: bool) -> Updated:
         updater = SubdirUpdater(
             reader,
             self.outputs,
             self.limits,
             is_rebuild=self.is_rebuild,
             may_defer=self.may_defer,
-            remove_unwanted=self.remove_unwanted,
+            remove_unwanted=remove_unwanted,
         )
         return updater.update()

@@ -134,7 +134,8 @@ class ChanneldataForm:
 
     def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the entries by name."""
-        return dict(document[section])
+        entries: Mapping[str, Any] = document[section]
+        return entries
 
     def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields outside the section."""

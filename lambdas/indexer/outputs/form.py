@@ -52,12 +52,14 @@ def parse_whole(form: Form, document: Any) -> WholeDocument:  # noqa: ANN401 - J
         InvalidDocumentError: it has another form.
     """
     try:
-        return WholeDocument(
-            header=form.header_of(document),
-            sections={section: dict(form.section_of(document, section)) for section in form.sections},
-        )
+        header = form.header_of(document)
+        sections = {section: form.section_of(document, section) for section in form.sections}
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidDocumentError(f"not a document of this form: {error!r}") from error
+    for section, entries in sections.items():
+        if not isinstance(entries, dict):
+            raise InvalidDocumentError(f"not a document of this form: section {section!r} is not an object")
+    return WholeDocument(header=header, sections=sections)
 
 
 def replace_entries(form: Form, document: WholeDocument, changes: Mapping[str, Entries | None]) -> WholeDocument:

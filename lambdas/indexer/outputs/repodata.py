@@ -68,9 +68,12 @@ class RepodataForm:
 
     def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the records of a section."""
+        entries: Mapping[str, Any]
         if section in flat_sections():
-            return dict(document[section])
-        return dict(document.get("v3", {}).get(section.removeprefix("v3."), {}))
+            entries = document[section]
+        else:
+            entries = document.get("v3", {}).get(section.removeprefix("v3."), {})
+        return entries
 
     def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields that are not computed from records."""

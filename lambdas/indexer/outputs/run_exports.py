@@ -43,7 +43,8 @@ class RunExportsForm:
 
     def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the entries of a section."""
-        return dict(document[section])
+        entries: Mapping[str, Any] = document[section]
+        return entries
 
     def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields outside the sections."""

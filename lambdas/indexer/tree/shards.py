@@ -27,8 +27,6 @@ from lambdas.indexer.tree.encoding import (
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, apply_patches
 from lambdas.indexer.tree.shard_index import ShardHash
 
-MAX_SHARD_BYTES: Final = 16 * 1024 * 1024
-"""Of a decompressed shard: conda reads no larger one."""
 _HASH_FIELDS: Final = ("md5", "sha256", "attestations_sha256")
 
 
@@ -36,7 +34,9 @@ _HASH_FIELDS: Final = ("md5", "sha256", "attestations_sha256")
 class Shard:
     """What readers see of one package name, with hex hashes; each record carries ``run_exports``."""
 
-    flat: Mapping[str, Mapping[str, Record]] = field(default_factory=dict)
+    flat: Mapping[str, Mapping[str, Record]] = field(
+        default_factory=lambda: {section: {} for section in flat_sections()}
+    )
     """``{"packages" | "packages.conda": {filename: record}}``."""
     v3: Mapping[str, Mapping[str, Record]] = field(default_factory=dict)
     """``{"conda" | "tar.bz2": {stem: record}}`` (CEP 48); empty sections are left out."""
@@ -122,8 +122,8 @@ def decode_shard(body: bytes) -> Shard:
         raise InvalidDocumentError(f"not a shard: {error!r}") from error
 
 
-def choose_overflow(old: Cards, new: Cards, patches: PatchInstructions = NO_PATCHES) -> list[str]:
-    """Return which new artifacts would make the shard larger than clients read; old ones keep their place.
+def choose_overflow(old: Cards, new: Cards, patches: PatchInstructions = NO_PATCHES, *, max_bytes: int) -> list[str]:
+    """Return which new artifacts would make the shard larger than ``max_bytes``; old ones keep their place.
 
     Sizes are measured one by one and added up: a shard of all is no larger than the sum.
     """
@@ -135,7 +135,7 @@ def choose_overflow(old: Cards, new: Cards, patches: PatchInstructions = NO_PATC
         before = kept[name]
         more = _measure_alone(name, new[name], patches)
         more -= 0 if before is None else _measure_alone(name, before, patches)
-        if size + more > MAX_SHARD_BYTES:
+        if size + more > max_bytes:
             overflow.append(name)
         else:
             size += more

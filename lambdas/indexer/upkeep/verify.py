@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import NOARCH, Channel, PackageName
-from lambdas.indexer.model import LIMITS, Outputs
+from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import fetch_etags
 from lambdas.indexer.outputs.channeldata import ChannelPart, apply_to_part, make_entry, make_part, merge_parts
 from lambdas.indexer.outputs.registry import CHANNELDATA, REPODATA, ZSTD
@@ -35,6 +35,7 @@ class ChannelView:
 
     outputs: Outputs
     """Which optional outputs the deployment writes, and the base URL that they show."""
+    limits: Limits = LIMITS
     etags: dict[str, str | None] = field(default_factory=dict)
     """Which commit of each subdir was verified."""
     parts: list[ChannelPart] = field(default_factory=list)
@@ -68,7 +69,7 @@ def verify_subdir(
             yield Finding(problem=Problem.INDEX_MISSING, key=subdir.layout.prefix, message=message)
         return
     yield from check_patches(subdir, commit)
-    contents = yield from _verify_tree(subdir, commit, tree, progress)
+    contents = yield from _verify_tree(subdir, commit, tree, view.limits, progress)
     progress(f"{subdir}: outputs")
     compressed = subdir.storage.head(subdir.layout.file(REPODATA.name + ZSTD.suffix))
     is_current = compressed is not None and compressed.metadata.get(COMMIT) == commit.sha256
@@ -91,11 +92,11 @@ def verify_subdir(
 
 
 def _verify_tree(
-    subdir: Subdir, commit: Commit, tree: TreeVerifier, progress: Progress
+    subdir: Subdir, commit: Commit, tree: TreeVerifier, limits: Limits, progress: Progress
 ) -> Generator[Finding, None, _Contents]:
     """Verify shards and cards in batches; return what they say."""
     patches = subdir.fetch_patches(commit.index.patches_sha256)
-    expected = ExpectedDocuments(subdir.id)
+    expected = ExpectedDocuments(subdir.id, limits)
     entries: dict[PackageName, dict[str, Any] | None] = {}
     is_complete = True
     names = sorted(commit.index.shards)
@@ -125,12 +126,13 @@ def verify_channel(
     etags = fetch_etags([open_subdir(storage, subdir) for subdir in list_subdirs(storage, channel)])
     is_known = view.is_complete and etags == view.etags
     info = storage.head(ChannelLayout(channel=channel).file(CHANNELDATA.name))
-    is_large_channel = info is not None and info.size > LIMITS.sizes.large_uncompressed
+    is_large_channel = info is not None and info.size > view.limits.sizes.large_uncompressed
     yield from check_channel_outputs(
         storage,
         channel,
         etags,
         merge_parts(view.parts) if is_known else None,
         url=view.outputs.url,
+        limits=view.limits,
         is_deferred=view.is_deferred or (view.is_young and is_large_channel),
     )

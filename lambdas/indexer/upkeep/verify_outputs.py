@@ -8,7 +8,7 @@ from lambdas.channel.errors import FairwayError, InvalidDocumentError
 from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.model import LIMITS, Limits, Outputs
+from lambdas.indexer.model import Limits, Outputs
 from lambdas.indexer.outputs.channel import SHOWN, hash_shown
 from lambdas.indexer.outputs.channeldata import format_channeldata
 from lambdas.indexer.outputs.form import WholeDocument, apply_shards_to_document, encode_whole, make_document
@@ -41,8 +41,9 @@ _DECODERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
 class ExpectedDocuments:
     """The documents that a subdir's shards make, gathered batch by batch."""
 
-    def __init__(self, subdir: SubdirId) -> None:
+    def __init__(self, subdir: SubdirId, limits: Limits) -> None:
         self.subdir = subdir
+        self.limits = limits
         self._documents: dict[str, WholeDocument] = {
             output.name: make_document(output.form, subdir.name) for output in SUBDIR_OUTPUTS if output.form is not None
         }
@@ -62,11 +63,6 @@ class ExpectedDocuments:
     def total(self) -> int:
         """The number of records."""
         return sum(len(entries) for entries in self._documents[REPODATA.name].sections.values())
-
-    @property
-    def limits(self) -> Limits:
-        """Bounds on what is shown."""
-        return LIMITS
 
     def newest(self) -> Iterator[tuple[str, Record]]:
         """Yield every record with its filename."""
@@ -123,6 +119,7 @@ def check_channel_outputs(
     merged: Mapping[str, Any] | None,
     *,
     url: str,
+    limits: Limits,
     is_deferred: bool,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the outputs of a channel; ``merged`` is None if it is unknown what they should say."""
@@ -137,7 +134,7 @@ def check_channel_outputs(
             is_right = _decode_or_none(stored.body) == format_channeldata(merged)
         else:
             contents = ChannelContents(
-                channel=channel, merged=merged, total=len(merged["packages"]), url=url, limits=LIMITS
+                channel=channel, merged=merged, total=len(merged["packages"]), url=url, limits=limits
             )
             is_right = stored.body == output.render(contents)
         if not is_right:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from lambdas.channel.errors import RejectedError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
-from lambdas.channel.names import Extension
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import (
@@ -21,7 +20,7 @@ from lambdas.indexer.artifacts.record import (
     Record,
     check_fields,
     find_indexed_timestamp,
-    find_section,
+    is_v3,
     make_record,
 )
 from tests.builders import BUILD_TIMESTAMP_MS, MemorySource, conda_package, index_json, tar_bz2_package
@@ -228,7 +227,7 @@ def test_make_record__leaves_out_what_says_nothing(key: str, value: object) -> N
     record = record_of(**{key: value})
 
     assert key not in record
-    assert find_section(record, ".conda") == "packages.conda"
+    assert not is_v3(record)
 
 
 @pytest.mark.parametrize("value", [["foo"], "foo", {"weak": "foo"}, {"strong": [1]}])
@@ -368,19 +367,10 @@ def test_find_indexed_timestamp__refuses_the_future(timestamp: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "extension", "section"),
-    [
-        ({}, ".conda", "packages.conda"),
-        ({}, ".tar.bz2", "packages"),
-        ({"schema_version": 2}, ".conda", "packages.conda"),
-        ({"schema_version": 3}, ".conda", "v3"),
-        ({"schema_version": 3}, ".tar.bz2", "v3"),
-    ],
+    ("fields", "expected"), [({}, False), ({"schema_version": 2}, False), ({"schema_version": 3}, True)]
 )
-def test_find_section__keeps_from_old_clients_what_they_would_misread(
-    fields: dict[str, Any], extension: Extension, section: str
-) -> None:
-    assert find_section(record_of(**fields), extension) == section
+def test_is_v3__keeps_from_old_clients_what_they_would_misread(fields: dict[str, Any], expected: bool) -> None:
+    assert is_v3(record_of(**fields)) is expected
 
 
 def test_check_fields__takes_a_part_of_a_record() -> None:
@@ -420,7 +410,8 @@ def test_make_record__equals_conda_index_on_packages_by_other_people() -> None:
         assert record.pop("indexed_timestamp") == UPLOADED_MS
         golden = CORPUS / "golden" / path.parent.name
         if golden.is_dir():
-            section = find_section(record, key.distribution.extension)
+            assert not is_v3(record)
+            section = key.distribution.kind.section
             assert record == json.loads((golden / "repodata.json").read_text())[section][path.name]
             exports = json.loads((golden / "run_exports.json").read_text())[section][path.name]
             assert info.run_exports == exports["run_exports"]

@@ -1,33 +1,31 @@
 """A channel's own files: brought up to date by change, whatever the order, small or large."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from lambdas.channel.layout import SHARD_INDEX
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.outputs import channel as project_channel
-from lambdas.indexer.outputs import feed, newest, pages
-from lambdas.indexer.outputs.channeldata import ChanneldataForm
-from lambdas.indexer.spliced import files
-from lambdas.storage import protocol as storage
+from lambdas.indexer.model import LIMITS, Limits
+from lambdas.indexer.spliced.sizes import SIZES, Sizes
 from tests.indexer.world import LINUX, NOARCH, World, build_from_nothing, package
 
+LARGE = Limits(
+    sizes=Sizes(large_uncompressed=2000, whole=500, min_part=600, max_part=2000, segment_scale=900 / 1024 / 256)
+)
 FILES = ("channeldata.json", "rss.xml", "index.html")
 WIN = parse_subdir_id("team/win-64")
 
 
 @pytest.fixture(params=["small", "large"])
-def scaled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param == "small":
-        return False
-    monkeypatch.setattr(project_channel, "LARGE_CHANNELDATA_BYTES", 2000)
-    monkeypatch.setattr(files, "WHOLE_BYTES", 500)
-    monkeypatch.setattr(files, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(files, "PART_BYTES", 2000)
-    monkeypatch.setattr(storage, "MIN_PART_BYTES", 600)
-    monkeypatch.setattr(ChanneldataForm, "segment_bytes", 900)
-    return True
+def scaled(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "large")
+
+
+@pytest.fixture
+def world(scaled: bool) -> World:
+    return World(limits=LARGE if scaled else LIMITS)
 
 
 def name_of(number: int) -> str:
@@ -43,30 +41,26 @@ def fill(world: World, path: SubdirId, count: int) -> list[str]:
     return keys
 
 
-def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as context:
-        context.setattr(project_channel, "LARGE_CHANNELDATA_BYTES", 2**40)
-        fresh = build_from_nothing(world.storage, world.policy)
+def check(world: World) -> None:
+    limits = replace(world.limits, sizes=SIZES)
+    fresh = build_from_nothing(world.storage, world.policy, limits)
     ours, theirs = (json.loads(one.body("team/channeldata.json")) for one in (world.storage, fresh))
     assert ours == theirs
     for name in ("rss.xml", "index.html"):
         assert world.storage.body(f"team/{name}") == fresh.body(f"team/{name}")
 
 
-def test_project_channel__is_kept_in_segments_where_large(scaled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project_channel__is_kept_in_segments_where_large(world: World, scaled: bool) -> None:
     fill(world, NOARCH, 40)
     world.storage.log.clear()
     world.publish(NOARCH, package(name_of(20), "2.0"))
     spliced = [key for kind, key in world.storage.log if kind == "splice"]
     assert spliced == (["team/channeldata.json"] if scaled else [])
     assert (("get", "team/channeldata.json") in world.storage.log) is True  # whole, or a range of it
-    check(world, monkeypatch)
+    check(world)
 
 
-@pytest.mark.usefixtures("scaled")
-def test_project_channel__reads_the_changed_names_alone() -> None:
-    world = World()
+def test_project_channel__reads_the_changed_names_alone(world: World) -> None:
     fill(world, NOARCH, 20)
     fill(world, LINUX, 20)
     world.storage.log.clear()
@@ -76,30 +70,26 @@ def test_project_channel__reads_the_changed_names_alone() -> None:
     assert len([key for key in read if key.startswith("team/linux-64/")]) == 1
 
 
-@pytest.mark.usefixtures("scaled")
-def test_project_channel__subdirs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project_channel__subdirs_in_turn(world: World) -> None:
     keys = []
     for number in range(12):
         for path in (NOARCH, LINUX, WIN):
             if (number + len(path.name)) % 3:
                 keys.append(world.upload(path, package(name_of(number), f"1.{number % 4}", path=path)))
                 world.index(keys[-1])
-    check(world, monkeypatch)
+    check(world)
     going = keys[3:]  # no subdir ends up empty: one that has been there stays
     for key in going[::2]:
         world.storage.remove(key)
         world.index(key)
-    check(world, monkeypatch)
+    check(world)
     for key in going[1::2]:
         world.storage.remove(key)
     world.index(*going)
-    check(world, monkeypatch)
+    check(world)
 
 
-@pytest.mark.usefixtures("scaled")
-def test_project_channel__the_other_subdir_did_not_get_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project_channel__the_other_subdir_did_not_get_to_it(world: World) -> None:
     fill(world, NOARCH, 15)
     fill(world, LINUX, 15)
 
@@ -116,17 +106,15 @@ def test_project_channel__the_other_subdir_did_not_get_to_it(monkeypatch: pytest
     packages = json.loads(world.storage.body("team/channeldata.json"))["packages"]
     assert packages[name_of(3)]["version"] == "3.0"  # shown with the next one's commit
     world.index(key)
-    check(world, monkeypatch)
+    check(world)
 
 
 class Stop(BaseException):
     """The process ends here."""
 
 
-@pytest.mark.usefixtures("scaled")
 @pytest.mark.parametrize("lost", ["state", "state and versions", "channeldata", "old commits"])
-def test_project_channel__heals(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    world = World()
+def test_project_channel__heals(world: World, lost: str) -> None:
     fill(world, NOARCH, 20)
     fill(world, LINUX, 5)
     state = ".fairway/channeldata/team/state.json.zst"
@@ -143,12 +131,10 @@ def test_project_channel__heals(monkeypatch: pytest.MonkeyPatch, lost: str) -> N
     if lost == "old commits":
         del world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"][:-1]
     world.publish(NOARCH, package(name_of(8), "2.0"))
-    check(world, monkeypatch)
+    check(world)
 
 
-@pytest.mark.usefixtures("scaled")
-def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting() -> None:
-    world = World()
+def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting(world: World) -> None:
     world.publish(NOARCH, package("foo"))
     world.publish(LINUX, package("foo", path=LINUX))
     (shard,) = [key for key in world.storage.list_keys() if key.startswith("team/noarch/shards/")]
@@ -157,28 +143,22 @@ def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting() -> Non
     assert json.loads(world.storage.body("team/channeldata.json"))["packages"]["foo"]["version"] == "2.0"
 
 
-@pytest.mark.usefixtures("scaled")
-def test_project_channel__bounded_feed_and_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, project_channel):
-        monkeypatch.setattr(module, "MAX_ROWS", 5)
-    monkeypatch.setattr(newest, "KEPT_ROWS", 10)
-    monkeypatch.setattr(feed, "MAX_ITEMS", 5)
-    world = World()
+def test_project_channel__bounded_feed_and_page(scaled: bool) -> None:
+    world = World(limits=replace(LARGE if scaled else LIMITS, max_rows=5, max_feed_items=5))
     keys = []
     for number in range(25):
         world.storage.clock_ms += 1000
         keys.append(world.upload(NOARCH, package(name_of(number * 7 % 25))))
         world.index(keys[-1])
-    check(world, monkeypatch)
+    check(world)
     assert b"the newest 5 of 25 packages" in world.storage.body("team/index.html")
     for key in reversed(keys[3:]):
         world.storage.remove(key)
         world.index(key)
-        check(world, monkeypatch)
+        check(world)
 
 
-def test_project_channel__up_to_date_writes_nothing() -> None:
-    world = World()
+def test_project_channel__up_to_date_writes_nothing(world: World) -> None:
     keys = fill(world, NOARCH, 5)
     before = world.storage.requests.copy()
     world.index(*keys)
@@ -187,9 +167,8 @@ def test_project_channel__up_to_date_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_project_channel__one_file_is_missing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    world = World()
+def test_project_channel__one_file_is_missing(world: World, name: str) -> None:
     keys = fill(world, NOARCH, 5)
     world.storage.remove(f"team/{name}")
     world.index(*keys)
-    check(world, monkeypatch)
+    check(world)

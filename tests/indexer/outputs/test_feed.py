@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.names import parse_channel
-from lambdas.indexer.outputs.feed import MAX_ITEMS, format_feed, newest_packages
+from lambdas.indexer.model import LIMITS
+from lambdas.indexer.outputs.feed import format_feed, newest_packages
 
 TEAM = parse_channel("team")
 URL = "https://conda.example.org"
@@ -90,10 +91,12 @@ def test_format_feed__any_summary(summary: str) -> None:
 
 
 def test_format_feed__newest_first_and_bounded() -> None:
-    packages = {f"p{number}": entry(f"p{number}", indexed_ms=T0 + number) for number in range(MAX_ITEMS + 20)}
+    packages = {
+        f"p{number}": entry(f"p{number}", indexed_ms=T0 + number) for number in range(LIMITS.max_feed_items + 20)
+    }
     items = parse(format_feed(TEAM, merged(**packages), url=URL)).findall("item")
-    assert len(items) == MAX_ITEMS
-    assert items[0].findtext("title") == f"p{MAX_ITEMS + 19} 1 [noarch]"
+    assert len(items) == LIMITS.max_feed_items
+    assert items[0].findtext("title") == f"p{LIMITS.max_feed_items + 19} 1 [noarch]"
 
 
 def test_newest_packages__ties_by_name() -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.names import parse_channel, parse_subdir_id
-from lambdas.indexer.outputs.pages import MAX_ROWS, format_channel_page, format_subdir_page
+from lambdas.indexer.model import LIMITS
+from lambdas.indexer.outputs.pages import format_channel_page, format_subdir_page
 
 PATH = parse_subdir_id("team/noarch")
 TEAM = parse_channel("team")
@@ -139,13 +140,13 @@ def test_format_subdir_page__order_does_not_matter() -> None:
 def test_format_subdir_page__bounded() -> None:
     rows = [
         (f"foo-{number}-0.conda", record(indexed_timestamp=1_700_000_000_000 + number))
-        for number in range(MAX_ROWS + 5)
+        for number in range(LIMITS.max_rows + 5)
     ]
     page = Page(format_subdir_page(PATH, rows))
-    assert page.rows == MAX_ROWS + 1
-    assert f"the newest {MAX_ROWS} of {MAX_ROWS + 5} artifacts" in page.text
+    assert page.rows == LIMITS.max_rows + 1
+    assert f"the newest {LIMITS.max_rows} of {LIMITS.max_rows + 5} artifacts" in page.text
     assert "foo-0-0.conda" not in page.text
-    assert f"foo-{MAX_ROWS + 4}-0.conda" in page.text
+    assert f"foo-{LIMITS.max_rows + 4}-0.conda" in page.text
 
 
 def test_format_channel_page__bounded() -> None:
@@ -153,11 +154,11 @@ def test_format_channel_page__bounded() -> None:
     (one,) = everything["packages"].values()
     everything["packages"] = {
         f"p{number}": {**one, "newest": {**one["newest"], "indexed_timestamp": 1_700_000_000_000 + number}}
-        for number in range(MAX_ROWS + 5)
+        for number in range(LIMITS.max_rows + 5)
     }
     page = Page(format_channel_page(TEAM, json.loads(json.dumps(everything)), url=URL))
-    assert page.rows == MAX_ROWS + 1
-    assert f"the newest {MAX_ROWS} of {MAX_ROWS + 5} packages" in page.text
+    assert page.rows == LIMITS.max_rows + 1
+    assert f"the newest {LIMITS.max_rows} of {LIMITS.max_rows + 5} packages" in page.text
 
 
 def test_format_subdir_page__empty() -> None:

@@ -9,12 +9,17 @@ from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import NOARCH, PackageName
-from lambdas.indexer.outputs.repodata import apply_to_repodata, iter_repodata, make_repodata
-from lambdas.indexer.outputs.run_exports import apply_to_run_exports, make_run_exports
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.encoding import encode_json
 from lambdas.indexer.tree.patches import parse_patches
 from lambdas.indexer.tree.shards import Shard, make_shard
+from tests.indexer.outputs.whole import (
+    apply_to_repodata,
+    apply_to_run_exports,
+    iter_records,
+    make_repodata,
+    make_run_exports,
+)
 
 FOO, BAR = PackageName("foo"), PackageName("bar")
 NAMES = [PackageName(name) for name in ("foo", "foo-bar", "bar", "foo.bar")]
@@ -109,7 +114,7 @@ def test_apply_to_repodata__version_3_records() -> None:
     }
     assert document["repodata_version"] == 1
     assert document["info"]["repodata_revisions"]["v3"]["n_packages"] == 2
-    assert sorted(name for name, _ in iter_repodata(document)) == ["foo-1-0.conda", "foo-1-0.tar.bz2"]
+    assert sorted(name for name, _ in iter_records(document)) == ["foo-1-0.conda", "foo-1-0.tar.bz2"]
     assert apply_to_repodata(document, {FOO: None}) == make_repodata(NOARCH)
 
 
@@ -160,7 +165,7 @@ def test_apply__again_changes_nothing(
 def test_apply__lists_what_the_shards_list(tree: dict[PackageName, Shard | None]) -> None:
     document = apply_to_repodata(make_repodata(NOARCH), tree)
     run_exports = apply_to_run_exports(make_run_exports(NOARCH), tree)
-    listed = {filename for filename, _ in iter_repodata(document)}
+    listed = {filename for filename, _ in iter_records(document)}
     assert listed == {*run_exports["packages"], *run_exports["packages.conda"]}
     assert not listed & set(document["removed"])
     for section in ("packages", "packages.conda"):

@@ -6,23 +6,21 @@ The sizes are scaled down, so that a handful of packages fills segments and part
 import contextlib
 import json
 import random
+from dataclasses import replace
 
 import pytest
 
 from lambdas.channel.errors import UnavailableError
 from lambdas.channel.layout import SHARD_INDEX
 from lambdas.indexer.model import Outputs, Policy
-from lambdas.indexer.outputs import newest, pages
-from lambdas.indexer.outputs import subdir as project_subdir
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.spliced import files
+from lambdas.indexer.spliced.sizes import SIZES
 from lambdas.indexer.tree.encoding import decompress
 from tests.builders import tar_bz2_package
-from tests.indexer.world import NOARCH, World, build_from_nothing, package
+from tests.indexer.world import NOARCH, SMALL, World, build_from_nothing, package
 
 FLAT = ("repodata.json", "run_exports.json")
-
-pytestmark = pytest.mark.usefixtures("scaled_down")
 
 
 def fill(world: World, count: int, *, start: int = 0) -> list[str]:
@@ -40,11 +38,10 @@ def is_large(world: World, name: str = "repodata.json") -> bool:
     return files.TABLES in info.metadata
 
 
-def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(world: World) -> None:
     """Compare with what is made at once and whole."""
-    with monkeypatch.context() as context:
-        context.setattr(project_subdir, "LARGE_BYTES", 2**40)
-        fresh = build_from_nothing(world.storage, world.policy)
+    limits = replace(world.limits, sizes=SIZES)
+    fresh = build_from_nothing(world.storage, world.policy, limits)
     commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(f"{NOARCH}/{name}"))}
     assert len(commit) == 1
     for name in FLAT:
@@ -54,27 +51,27 @@ def check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.storage.body(f"{NOARCH}/index.html") == fresh.body(f"{NOARCH}/index.html")
 
 
-def test_project__grows_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__grows_large() -> None:
+    world = World(limits=SMALL)
     fill(world, 3)
     assert not is_large(world)
     fill(world, 20, start=3)
     assert is_large(world)
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_project__shrinks_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__shrinks_again() -> None:
+    world = World(limits=SMALL)
     keys = fill(world, 30)
     for key in keys[2:]:
         world.storage.remove(key)
     world.index(*keys)
     assert not is_large(world)
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_project__one_publish_splices(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__one_publish_splices() -> None:
+    world = World(limits=SMALL)
     fill(world, 60)
     before = len(world.storage.log)
     world.publish(NOARCH, package("pkg0030", "2.0"))
@@ -84,12 +81,12 @@ def test_project__one_publish_splices(monkeypatch: pytest.MonkeyPatch) -> None:
         "team/channeldata.json",
     ]
     assert ("get", f"{NOARCH}/repodata.json") not in log  # the plain file is made without reading it
-    check(world, monkeypatch)
+    check(world)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_project__any_publishes_and_removals(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    world = World()
+def test_project__any_publishes_and_removals(seed: int) -> None:
+    world = World(limits=SMALL)
     keys = fill(world, 15)
     chance = random.Random(seed)  # noqa: S311 - no secret hangs on it
     for _ in range(25):
@@ -109,16 +106,16 @@ def test_project__any_publishes_and_removals(monkeypatch: pytest.MonkeyPatch, se
                     if build
                     else package(name, version, run_exports=run_exports, index_extra=more)
                 )
-                if NOARCH.key(made[0]) in keys:
+                if f"{NOARCH}/{made[0]}" in keys:
                     continue
                 batch.append(world.upload(NOARCH, made))
                 keys.append(batch[-1])
         world.index(*batch)
-    check(world, monkeypatch)
+    check(world)
 
 
 def test_project__a_duplicate_event_writes_nothing() -> None:
-    world = World()
+    world = World(limits=SMALL)
     keys = fill(world, 30)
     before = world.storage.requests.copy()
     world.index(*keys)
@@ -127,8 +124,8 @@ def test_project__a_duplicate_event_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize("forget", ["current", "all"])
-def test_project__tables_are_lost(monkeypatch: pytest.MonkeyPatch, forget: str) -> None:
-    world = World()
+def test_project__tables_are_lost(forget: str) -> None:
+    world = World(limits=SMALL)
     fill(world, 40)
     (key,) = [key for key in world.storage.list_keys() if "/tables/" in f"/{key}" and key.startswith(".fairway/")]
     if forget == "current":
@@ -139,24 +136,24 @@ def test_project__tables_are_lost(monkeypatch: pytest.MonkeyPatch, forget: str) 
     world.publish(NOARCH, package("pkg0020", "2.0"))
     shards_read = [key for kind, key in world.storage.log[before:] if kind == "get" and "/shards/" in key]
     assert len(shards_read) <= 1  # the channel's files want one; the others are made again from the file
-    check(world, monkeypatch)
+    check(world)
 
 
 @pytest.mark.parametrize("name", ["repodata.json.zst", "repodata.json", "run_exports.json.zst", "run_exports.json"])
-def test_project__somebody_elses_file_under_our_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    world = World()
+def test_project__somebody_elses_file_under_our_name(name: str) -> None:
+    world = World(limits=SMALL)
     fill(world, 40)
     world.storage.upload(f"{NOARCH}/{name}", b"{}")
     world.publish(NOARCH, package("pkg0020", "2.0"))
-    check(world, monkeypatch)
+    check(world)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_project__stopped_at_any_request(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_project__stopped_at_any_request(moment: str) -> None:
     """Whatever the indexer got done, the next run ends where an undisturbed one does."""
     step = 0
     while True:
-        world = World()
+        world = World(limits=SMALL)
         fill(world, 25)
         key = world.upload(NOARCH, package("pkg0012", "2.0"))
         left = step
@@ -174,7 +171,7 @@ def test_project__stopped_at_any_request(monkeypatch: pytest.MonkeyPatch, moment
         stopped = left < 0
         world.storage.fault = None
         world.index(key)
-        check(world, monkeypatch)
+        check(world)
         if not stopped:
             break
         step += 1
@@ -185,8 +182,8 @@ class Stop(BaseException):
     """The process ends here."""
 
 
-def test_project__catches_up_over_many_commits(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__catches_up_over_many_commits() -> None:
+    world = World(limits=SMALL)
     fill(world, 25)
 
     def fault(kind: str, key: str, when: str) -> None:
@@ -200,23 +197,23 @@ def test_project__catches_up_over_many_commits(monkeypatch: pytest.MonkeyPatch) 
             world.index(key)
     world.storage.fault = None
     world.index(key)
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_project__old_commit_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__old_commit_is_forgotten() -> None:
+    world = World(limits=SMALL)
     fill(world, 25)
     versions = world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"]
     del versions[:]
     fill(world, 26)
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_project__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
+def test_project__optional_outputs() -> None:
+    world = World(limits=SMALL, policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
     fill(world, 25)
     world.publish(NOARCH, package("pkg0012", "2.0"))
-    check(world, monkeypatch)
+    check(world)
     import bz2
 
     assert bz2.decompress(world.storage.body(f"{NOARCH}/repodata.json.bz2")) == world.storage.body(
@@ -227,8 +224,8 @@ def test_project__optional_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pkg0012-1.0-0.conda" not in current
 
 
-def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+def test_project__patches() -> None:
+    world = World(limits=SMALL)
     fill(world, 25)
     plain = json.loads(world.storage.body(f"{NOARCH}/repodata.json"))
     instructions = {
@@ -252,22 +249,19 @@ def test_project__patches(monkeypatch: pytest.MonkeyPatch) -> None:
     world.storage.remove(key)
     world.index(key)
     assert f"{NOARCH}/repodata_from_packages.json" not in world.storage.list_keys()
-    check(world, monkeypatch)
+    check(world)
 
 
-def test_project__page_of_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (pages, project_subdir):
-        monkeypatch.setattr(module, "MAX_ROWS", 5)
-    monkeypatch.setattr(newest, "KEPT_ROWS", 10)
-    world = World()
+def test_project__page_of_the_newest() -> None:
+    world = World(limits=replace(SMALL, max_rows=5))
     keys = []
     for number in range(30):
         world.storage.clock_ms += 1000
         keys.append(world.upload(NOARCH, package(f"pkg{number * 7 % 30:04}")))
         world.index(keys[-1])
-        check(world, monkeypatch)
+        check(world)
     assert is_large(world)
     for key in reversed(keys[5:]):
         world.storage.remove(key)
         world.index(key)
-        check(world, monkeypatch)
+        check(world)

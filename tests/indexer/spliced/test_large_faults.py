@@ -20,6 +20,7 @@ from lambdas.storage import parallel
 from tests.indexer.world import (
     NOARCH,
     PATCHES,
+    SMALL,
     InlinePool,
     World,
     build_from_nothing,
@@ -35,8 +36,6 @@ WRITES = {"put", "copy", "delete", "splice"}
 COUNT = 14
 FIRST = f"{NOARCH}/pkg00-1.0-0.conda"
 PATCH = b'{"packages.conda": {"pkg03-1.0-0.conda": {"depends": ["b"]}}, "remove": ["pkg05-1.0-0.conda"]}'
-
-pytestmark = pytest.mark.usefixtures("scaled_down")
 
 
 class Killed(BaseException):
@@ -76,7 +75,7 @@ HAPPENINGS: dict[str, Callable[[World], str]] = {
 
 @functools.cache
 def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
-    world = World(defers=defers)
+    world = World(limits=SMALL, defers=defers)
     keys = [world.upload(NOARCH, package(f"pkg{number:02}", run_exports=["x"])) for number in range(COUNT)]
     if patched:
         world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
@@ -87,7 +86,7 @@ def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
     assert files.TABLES in info.metadata, "large enough"
     if defers:
         world.publish(NOARCH, package("pkg02", "2.0", run_exports=["x"]))
-        assert world.reminded, "something is left for later"
+        assert world.requeued, "something is left for later"
     return world.storage
 
 
@@ -105,7 +104,7 @@ def say(world: MemoryStorage) -> dict[str, object]:
 def check(world: World) -> None:
     """Compare with the index built from nothing, once what was left for later is done."""
     world.catch_up()
-    assert world.reminded == []
+    assert world.requeued == []
     check_readable(world.storage)
     check_encodings(world.storage)
     ours, theirs = say(world.storage), say(build_from_nothing(world.storage))
@@ -117,7 +116,7 @@ def check(world: World) -> None:
 def record(happening: str, *, patched: bool, defers: bool) -> list[tuple[str, str]]:
     """The moments of a run that nothing disturbs."""
     moments: list[tuple[str, str]] = []
-    world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
+    world = World(limits=SMALL, storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
     key = HAPPENINGS[happening](world)
     world.storage.fault = lambda kind, key, moment: moments.append((kind, moment))
     world.index(key)
@@ -149,7 +148,7 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
     chooser = random.Random(happening)  # noqa: S311 - no secret
     for number in chooser.sample(writes, min(len(writes), 5 * TIMES)):
         for error in (Killed(), ConflictError("409"), UnavailableError("503")):
-            world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
+            world = World(limits=SMALL, storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
             key = HAPPENINGS[happening](world)
             world.storage.fault = fail_at(number, error)
             with contextlib.suppress(Killed, FairwayError):
@@ -168,7 +167,7 @@ def test_index__large_documents_and_another_in_between(first: str, *, patched: b
     chooser = random.Random(first)  # noqa: S311 - no secret
     for second, happen in HAPPENINGS.items():
         for at in chooser.sample(range(len(moments)), min(len(moments), 2 * TIMES)):
-            world = World(storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
+            world = World(limits=SMALL, storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
             count = 0
 
             def interrupt(kind: str, key: str, moment: str, *, world: World = world, at: int = at) -> None:

@@ -10,23 +10,11 @@ from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
-from lambdas.indexer.outputs.repodata import (
-    RepodataForm,
-    apply_to_removed,
-    apply_to_repodata,
-    make_repodata,
-    repodata_entries,
-)
-from lambdas.indexer.outputs.run_exports import (
-    RunExportsForm,
-    apply_to_run_exports,
-    make_run_exports,
-    run_exports_entries,
-)
+from lambdas.indexer.outputs.repodata import RepodataForm, apply_to_removed
+from lambdas.indexer.outputs.run_exports import RunExportsForm
 from lambdas.indexer.spliced.frames import RESET_BLOCK, RESET_TEXT, decode_chunk, encode_chunk
 from lambdas.indexer.spliced.segments import (
     MAX_BEST_SEGMENTS,
-    ROUND_BYTES,
     Chunk,
     Form,
     SegmentedDocument,
@@ -38,9 +26,11 @@ from lambdas.indexer.spliced.segments import (
     scan_table,
     segment_entries,
 )
+from lambdas.indexer.spliced.sizes import SIZES
 from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, compress, encode_json
 from lambdas.indexer.tree.shards import Shard, make_shard
 from scripts.benchmarks.synthetic import Channel
+from tests.indexer.outputs.whole import apply_to_repodata, apply_to_run_exports, make_repodata, make_run_exports
 
 SUBDIR = SubdirName("linux-64")
 NAMES = [PackageName(name) for name in ("a", "a-b", "a.b", "a_b", "b", "c", "libfoo", "libfoo-dev", "z")]
@@ -78,8 +68,10 @@ def shard_of(name: str, seed: int) -> Shard | None:
     rows = {f"{name}-1.{number}-0": record(name, f"1.{number}", seed * 7 + number) for number in range(seed % 9 + 1)}
     stems = list(rows)
     return Shard(
-        packages={f"{stem}.tar.bz2": rows[stem] for stem in stems if seed % 3 == 0},
-        packages_conda={f"{stem}.conda": rows[stem] for stem in stems if seed % 5},
+        flat={
+            "packages": {f"{stem}.tar.bz2": rows[stem] for stem in stems if seed % 3 == 0},
+            "packages.conda": {f"{stem}.conda": rows[stem] for stem in stems if seed % 5},
+        },
         v3={"conda": {stem: rows[stem] for stem in stems[:2]}} if seed % 7 == 1 else {},
         removed=(f"{name}-0.1-0.conda",) if seed % 4 == 0 else (),
     )
@@ -120,9 +112,9 @@ def repodata_of(shards: Mapping[PackageName, Shard | None] | Mapping[PackageName
 
 
 def make_document(shards: Mapping[PackageName, Shard | None]) -> Document:
-    entries = [(name, repodata_entries(shard)) for name, shard in sorted(shards.items()) if shard is not None]
+    entries = [(name, RepodataForm().entries_of(shard)) for name, shard in sorted(shards.items()) if shard is not None]
     header = {"info": {"subdir": SUBDIR}, "removed": apply_to_removed([], shards)}
-    return Document(SmallRepodataForm(), segment_entries(SmallRepodataForm(), entries, header))
+    return Document(SmallRepodataForm(), segment_entries(SmallRepodataForm(), entries, lambda: header))
 
 
 SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9).map(
@@ -148,7 +140,7 @@ def test_apply_entries__says_what_a_rebuild_says(
         shards |= changed
         removed = apply_to_removed(document.table.header["removed"], changed)
         document = document.apply(
-            {name: None if shard is None else repodata_entries(shard) for name, shard in changed.items()},
+            {name: None if shard is None else RepodataForm().entries_of(shard) for name, shard in changed.items()},
             {**document.table.header, "removed": removed},
         )
         assert json.loads(document.text) == repodata_of(shards)
@@ -163,9 +155,9 @@ def scan(document: Document) -> Table:
 @given(SHARDS)
 def test_apply_entries__run_exports(shards: dict[PackageName, Shard | None]) -> None:
     form = SmallRunExportsForm()
-    empty = segment_entries(form, [], {"info": {"subdir": SUBDIR, "version": 1}})
+    empty = segment_entries(form, [], lambda: {"info": {"subdir": SUBDIR, "version": 1}})
     document = Document(form, empty).apply(
-        {name: None if shard is None else run_exports_entries(shard) for name, shard in shards.items()}
+        {name: None if shard is None else RunExportsForm().entries_of(shard) for name, shard in shards.items()}
     )
     assert json.loads(document.text) == apply_to_run_exports(make_run_exports(SUBDIR), shards)
 
@@ -176,7 +168,7 @@ def test_apply_entries__unchanged_entries_keep_every_chunk() -> None:
     again = apply_entries(
         document.form,
         document.table,
-        {name: None if shard is None else repodata_entries(shard) for name, shard in shards.items()},
+        {name: None if shard is None else RepodataForm().entries_of(shard) for name, shard in shards.items()},
         document.table.header,
         document.load,
     )
@@ -192,7 +184,7 @@ def numbered(count: int, *, prefix: str = "pkg") -> list[tuple[str, dict[str, di
 
 
 def make_numbered(form: Form, count: int) -> Document:
-    return Document(form, segment_entries(form, numbered(count), {"info": {"subdir": SUBDIR, "version": 1}}))
+    return Document(form, segment_entries(form, numbered(count), lambda: {"info": {"subdir": SUBDIR, "version": 1}}))
 
 
 @pytest.mark.parametrize("form", [SmallRunExportsForm(), PlainForm()])
@@ -248,7 +240,7 @@ def test_apply_entries__the_size_seldom_changes() -> None:
     """It stands in the frame's header: where it changes, the beginning of the file has to travel too."""
     document = make_numbered(RunExportsForm(), 2000)
     assert all(
-        (chunk.text_bytes + len(RESET_TEXT)) % ROUND_BYTES == 0 for chunk in document.table.sections["packages.conda"]
+        (chunk.text_bytes + len(RESET_TEXT)) % SIZES.padding == 0 for chunk in document.table.sections["packages.conda"]
     )
     after = document.apply({"pkg00100a": {"packages.conda": {"pkg00100a-1-0.conda": {"run_exports": {}}}}})
     assert after.table.text_bytes == document.table.text_bytes
@@ -270,7 +262,7 @@ def test_apply_entries__many_segments_are_compressed_less_thoroughly() -> None:
 
 def test_parse_entries__keys_and_values() -> None:
     text = b'"a-1-0.conda":{"run_exports":{}},"b-1-0.conda":{"run_exports":{"weak":["x"]}},    '
-    assert dict(parse_entries(SmallRunExportsForm(), text)) == {
+    assert dict(parse_entries(SmallRunExportsForm(), "packages", text)) == {
         "a-1-0.conda": {"run_exports": {}},
         "b-1-0.conda": {"run_exports": {"weak": ["x"]}},
     }
@@ -282,7 +274,7 @@ def test_parse_entries__keys_and_values() -> None:
 )
 def test_parse_entries__broken(text: bytes) -> None:
     with pytest.raises(InvalidDocumentError):
-        list(parse_entries(SmallRepodataForm(), text))
+        list(parse_entries(SmallRepodataForm(), "packages", text))
 
 
 @pytest.mark.parametrize(
@@ -318,8 +310,8 @@ def test_segment_entries__compressed_size_is_near_that_of_one_frame() -> None:
     form = RepodataForm()
     channel = Channel(records=8000)
     shards = {name: make_shard(channel.make_cards(name)) for name in channel.list_names()}
-    entries = [(str(name), repodata_entries(shard)) for name, shard in shards.items()]
-    segmented = segment_entries(form, entries, {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
+    entries = [(str(name), RepodataForm().entries_of(shard)) for name, shard in shards.items()]
+    segmented = segment_entries(form, entries, lambda: {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
     assert len(segmented.table.sections["packages.conda"]) >= 4
     spliced = sum(chunk.block_bytes + len(RESET_BLOCK) for chunk in segmented.table.chunks())
     whole = len(compress(encode_json(repodata_of(shards)), level=BEST_LEVEL))

@@ -12,28 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.indexer.outputs import subdir as project_subdir
-from lambdas.indexer.outputs.repodata import RepodataForm
-from lambdas.indexer.outputs.run_exports import RunExportsForm
-from lambdas.indexer.outputs.subdir import REPODATA
-from lambdas.indexer.spliced import files, segments
-from lambdas.storage import protocol as storage
+from lambdas.indexer.model import Limits
+from lambdas.indexer.outputs.registry import REPODATA
+from lambdas.indexer.spliced import files
+from lambdas.indexer.spliced.sizes import Sizes
 from tests.indexer.world import NOARCH, World, package
 
 CHANGES = 1000
+LIMITS = Limits(
+    sizes=Sizes(large=10_000, whole=2_000, min_part=3_000, max_part=20_000, padding=512, segment_scale=4_000 / 1024**2)
+)
 READER = Path(__file__).with_name("read_with_rattler.py")
-
-
-@pytest.fixture(autouse=True)
-def scale_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project_subdir, "LARGE_BYTES", 10_000)
-    monkeypatch.setattr(files, "WHOLE_BYTES", 2_000)
-    monkeypatch.setattr(files, "MIN_PART_BYTES", 3_000)
-    monkeypatch.setattr(files, "PART_BYTES", 20_000)
-    monkeypatch.setattr(segments, "ROUND_BYTES", 512)
-    monkeypatch.setattr(storage, "MIN_PART_BYTES", 3_000)
-    monkeypatch.setattr(RepodataForm, "segment_bytes", 4_000)
-    monkeypatch.setattr(RunExportsForm, "segment_bytes", 1_000)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -81,9 +70,9 @@ def publish_at_random(world: World) -> dict[str, str]:
 
 
 def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
-    world = World()
+    world = World(limits=LIMITS)
     there = publish_at_random(world)
-    info = world.storage.head(f"{NOARCH}/{REPODATA}")
+    info = world.storage.head(f"{NOARCH}/{REPODATA.name}")
     assert info is not None
     assert files.TABLES in info.metadata  # it is spliced, not whole
     folder, url = served

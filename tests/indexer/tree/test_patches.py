@@ -182,7 +182,7 @@ def shown_run_exports(patch: object, own: dict[str, Any]) -> Any:  # noqa: ANN40
     patches = parse(patch_instructions_version=2, **{"packages.conda": {"foo-1.0-0.conda": {"run_exports": patch}}})
     record = {"name": "foo", "version": "1.0", "build": "0", "md5": "0a" * 16, "sha256": "0b" * 32, "size": 1}
     card = Card(record=record, run_exports=own, facts={}, etag="e")
-    return make_shard({"foo-1.0-0.conda": card}, patches).packages_conda["foo-1.0-0.conda"]["run_exports"]
+    return make_shard({"foo-1.0-0.conda": card}, patches).flat["packages.conda"]["foo-1.0-0.conda"]["run_exports"]
 
 
 def test_make_shard__run_exports_patched() -> None:
@@ -356,5 +356,5 @@ def test_parse_patches__anything_is_refused_or_can_be_published(document: object
     }
     shard = make_shard(cards, patches)
     encode_shard(shard)
-    encode_json([shard.packages, shard.packages_conda])
-    assert all(isinstance(shown["run_exports"], dict) for shown in [*shard.packages.values()])
+    encode_json([shard.flat["packages"], shard.flat["packages.conda"]])
+    assert all(isinstance(shown["run_exports"], dict) for shown in [*shard.flat["packages"].values()])

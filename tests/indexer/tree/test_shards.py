@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambdas.channel.errors import InvalidDocumentError
+from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import NOARCH, PackageName, parse_subdir_id
 from lambdas.indexer.tree.cards import Card, decode_cards, encode_cards
 from lambdas.indexer.tree.encoding import compress, decompress, encode_msgpack
@@ -24,12 +25,10 @@ from lambdas.indexer.tree.shard_index import (
 )
 from lambdas.indexer.tree.shards import (
     Shard,
-    cards_key,
     decode_shard,
     encode_shard,
     iter_records,
     make_shard,
-    shard_key,
 )
 
 MD5, SHA256 = "0a" * 16, "0b" * 32
@@ -224,14 +223,14 @@ def test_encode_index__what_clients_require() -> None:
 
 def test_make_shard__sections_by_extension() -> None:
     shard = make_shard({"foo-1.0-0.conda": card(), "foo-1.0-0.tar.bz2": card()})
-    assert list(shard.packages) == ["foo-1.0-0.tar.bz2"]
-    assert list(shard.packages_conda) == ["foo-1.0-0.conda"]
+    assert list(shard.flat["packages"]) == ["foo-1.0-0.tar.bz2"]
+    assert list(shard.flat["packages.conda"]) == ["foo-1.0-0.conda"]
     assert shard.v3 == {}
 
 
 def test_make_shard__version_3_records_are_kept_from_older_clients() -> None:
     shard = make_shard({"foo-1.0-0.conda": card(schema_version=3), "foo-2.0-0.tar.bz2": card(schema_version=3)})
-    assert (shard.packages, shard.packages_conda) == ({}, {})
+    assert (shard.flat["packages"], shard.flat["packages.conda"]) == ({}, {})
     assert {kind: list(records) for kind, records in shard.v3.items()} == {
         "conda": ["foo-1.0-0"],
         "tar.bz2": ["foo-2.0-0"],
@@ -242,14 +241,14 @@ def test_make_shard__attestations_and_run_exports_of_the_card() -> None:
     one = Card(
         record=record(), run_exports={"weak": ["foo"]}, facts={"summary": "x"}, etag="e", attestations_sha256="0c" * 32
     )
-    shown = make_shard({"foo-1.0-0.conda": one}).packages_conda["foo-1.0-0.conda"]
+    shown = make_shard({"foo-1.0-0.conda": one}).flat["packages.conda"]["foo-1.0-0.conda"]
     assert shown == {**record(), "run_exports": {"weak": ["foo"]}, "attestations_sha256": "0c" * 32}
 
 
 def test_make_shard__removed_by_patches() -> None:
     patches = parse_patches(b'{"remove": ["foo-1.0-0.conda", "bar-1.0-0.conda"]}')
     shard = make_shard({"foo-1.0-0.conda": card(), "foo-2.0-0.conda": card(version="2.0")}, patches)
-    assert list(shard.packages_conda) == ["foo-2.0-0.conda"]
+    assert list(shard.flat["packages.conda"]) == ["foo-2.0-0.conda"]
     assert shard.removed == ("foo-1.0-0.conda",)
 
 
@@ -259,8 +258,8 @@ def test_make_shard__card_of_no_artifact() -> None:
 
 
 def test_keys__of_shards_and_cards() -> None:
-    assert shard_key(PATH, ShardHash("ab")) == "team/noarch/shards/ab.msgpack.zst"
-    assert cards_key(PATH, ShardHash("ab")) == ".fairway/cards/team/noarch/ab.json.zst"
+    assert SubdirLayout(subdir=PATH).shard("ab") == "team/noarch/shards/ab.msgpack.zst"
+    assert SubdirLayout(subdir=PATH).cards("ab") == ".fairway/cards/team/noarch/ab.json.zst"
 
 
 # What others may have put there
