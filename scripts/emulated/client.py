@@ -32,9 +32,7 @@ async def install_packages(channel: str, specs: list[str], folder: Path, *, shar
     cache = folder / "repodata"
     config = SourceConfig(sharded_enabled=sharded, bz2_enabled=False)
     gateway = Gateway(cache_dir=cache, default_config=config, client=client)
-    records = await solve(
-        [Channel(channel)], specs, gateway=gateway, platforms=[SubdirName.current(), Subdir("noarch")]
-    )
+    records = await solve([Channel(channel)], specs, gateway=gateway, platforms=[Subdir.current(), Subdir("noarch")])
     solved = time.monotonic()
     prefix = folder / "prefix"
     await install(records, target_prefix=prefix, cache_dir=folder / "packages", client=client, show_progress=False)
