@@ -30,7 +30,7 @@ AUTHORIZER_MAX_BYTES = 64 * 1024  # each cold start at the edge unpacks it
 
 # The services that the indexer calls. botocore describes some 400 more, about 120 MB unpacked, and
 # Lambda allows 250 MB in all.
-_BOTOCORE_SERVICES = frozenset({"cloudfront", "events", "s3", "sqs", "sts", "xray"})  # xray: the tracer asks at import
+_BOTOCORE_SERVICES = frozenset({"cloudfront", "events", "s3", "sqs", "sts"})
 _BOTOCORE_DATA = frozenset({"_retry.json", "endpoints.json", "partitions.json", "sdk-default-configuration.json"})
 
 # boto3's resources and examples: the functions use clients. Powertools' page for browsing an HTTP API.

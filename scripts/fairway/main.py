@@ -25,9 +25,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {  # {name: (module:command, summa
     "reconcile": ("scripts.fairway.reconcile:reconcile", "Repair an index by listing the bucket."),
     "rebuild": ("scripts.fairway.rebuild:rebuild", "Rebuild an index from its artifacts."),
     "index": ("scripts.fairway.index:index", "Index a directory, without AWS."),
-    "token": ("scripts.fairway.tokens:token", "Create, list, rotate and revoke tokens for reading."),
-    "channel": ("scripts.fairway.channels:channel", "List channels, make them public or private."),
-    "issuer": ("scripts.fairway.issuers:issuer", "Let workloads read with their identity tokens (OIDC)."),
+    "token": ("scripts.fairway.tokens:token", "Create, list, rotate and revoke tokens."),
+    "channel": ("scripts.fairway.channels:channel", "List channels, and make them public or private."),
+    "issuer": ("scripts.fairway.issuers:issuer", "Manage trusted issuers of identity tokens (OIDC)."),
     "audit": ("scripts.fairway.audit:audit", "Show who changed access, when and how."),
 }
 

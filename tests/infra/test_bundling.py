@@ -71,7 +71,7 @@ def test_build_indexer__leaves_out_what_no_function_needs(for_lambda: Path) -> N
     assert not [name for name in names if name.endswith((".pyc", ".pyi", "/RECORD", "/INSTALLER"))]
     assert not [name for name in names if {"__pycache__", "tests", "bin"} & set(name.split("/")[:-1])]
     services = {name.split("/")[2] for name in names if name.startswith("botocore/data/") and name.count("/") > 2}
-    assert services == {"cloudfront", "events", "s3", "sqs", "sts", "xray"}
+    assert services == {"cloudfront", "events", "s3", "sqs", "sts"}
     assert not [name for name in names if name.startswith(("lambdas/authorizer", "infra", "scripts", "tests"))]
 
 
