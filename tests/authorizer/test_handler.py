@@ -8,7 +8,7 @@ from lambdas.access.document import encode_access
 from lambdas.authorizer import handler as handler_module
 from lambdas.authorizer.handler import build_handler, handle_viewer_request
 from lambdas.authorizer.log import report
-from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.channel.errors import InvalidDocumentError
 from tests.access_documents import NOW, make_document, make_event, make_request, make_secret, make_token
@@ -23,8 +23,8 @@ class FakeSource:
         return FetchedDocument(body=encode_access(make_document(make_token(SECRET, "team"))), etag='"1"')
 
 
-def make_keeper() -> RulesKeeper:
-    return RulesKeeper(FakeSource(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=report)
+def make_keeper() -> RulesCache:
+    return RulesCache(FakeSource(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=report)
 
 
 def ask(uri: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from lambdas.access.decisions import AccessRules
 from lambdas.access.document import AccessDocument, encode_access
-from lambdas.authorizer.rules import RETRY_SECONDS, FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import RETRY_SECONDS, FetchedDocument, RulesCache
 from lambdas.channel.errors import UnavailableError
 from tests.access_documents import NOW, make_document, make_secret, make_token
 
@@ -37,7 +37,7 @@ class Harness:
     def __init__(self, answer: AccessDocument | FetchedDocument | bytes | Exception) -> None:
         self.source = FakeSource(answer)
         self.reports: list[str] = []
-        self.keeper = RulesKeeper(
+        self.keeper = RulesCache(
             self.source,
             public_globs=("pub",),
             refresh_seconds=REFRESH,

@@ -49,14 +49,14 @@ print(time.perf_counter() - start)
 _MEASURE_MEMORY = """
 import resource, sys, time
 sys.path.insert(0, {root!r})
-from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.authorizer import source
 import http.client, ssl
 body = sys.stdin.buffer.read()
 class Source:
     def fetch(self, etag):
         return FetchedDocument(body=body, etag="1")
-keeper = RulesKeeper(Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=print)
+keeper = RulesCache(Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=print)
 start = time.perf_counter()
 assert keeper.current(1790000000.0)
 first = time.perf_counter() - start
