@@ -183,14 +183,14 @@ def test_build_authorizer__builds_anew_after_a_change(tree: Path, change: str) -
     assert second.read_bytes() != first.read_bytes()
 
 
-def test_build_keykeeper__leaves_boto3_to_the_runtime(tmp_path: Path) -> None:
+def test_build_key_refresher__without_boto3_for_the_runtime(tmp_path: Path) -> None:
     names = read_names(build_key_refresher(None, bundles=tmp_path))
     assert "lambdas/key_refresher/handler.py" in names
     assert {name.split("/")[0] for name in names} == {"lambdas"}
     assert {name.split("/")[1] for name in names} == {"__init__.py", "access", "channel", "key_refresher", "storage"}
 
 
-def test_build_keykeeper__carries_boto3_where_the_runtime_has_none(tmp_path: Path) -> None:
+def test_build_key_refresher__with_boto3_for_a_target(tmp_path: Path) -> None:
     assert "boto3/__init__.py" in read_names(build_key_refresher(host_target(), bundles=tmp_path))
 
 
