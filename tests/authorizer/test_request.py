@@ -62,7 +62,7 @@ def test_object_key__of_a_plain_path(uri: str, key: str) -> None:
         "/a~/x",
     ],
 )
-def test_object_key__of_no_channel(uri: str) -> None:
+def test_object_key__invalid_channel(uri: str) -> None:
     assert find(uri) is None
 
 

@@ -219,7 +219,7 @@ def test_issuer_refresh__fetches_the_keys(run: Run, storage: DirectoryStorage, m
 
 
 @pytest.mark.parametrize("claim", ["repository", "=x", "repository=*"])
-def test_issuer_add__attack_everybody_at_an_issuer(run: Run, claim: str) -> None:
+def test_issuer_add__attack_claims_match_every_identity_token(run: Run, claim: str) -> None:
     result = run("issuer", "add", ISSUER, "--audience", AUDIENCE, "--claim", claim, "--channel", "team")
     assert result.code == 2
 

@@ -145,13 +145,13 @@ def test_several_deployments__alarms_use_their_own_metrics_alone(deployments: li
     assert set(metrics.values()) == {1}
     for each in deployments:
         variables = each.function(INDEXER)["Properties"]["Environment"]["Variables"]
-        (refused,) = [
+        (rejected,) = [
             alarm["Properties"]
             for alarm in each.resources("AWS::CloudWatch::Alarm")
             if alarm["Properties"]["MetricName"] == "RejectedUploads"
         ]
-        assert refused["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
-        assert refused["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+        assert rejected["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+        assert rejected["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
 
 
 def stack_region(synthesis: Synthesis, stack: str) -> str:

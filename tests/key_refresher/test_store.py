@@ -65,10 +65,10 @@ def test_fetch_access__understands_what_the_authorizer_does_and_nothing_else(bod
             return FetchedDocument(body=body, etag="1")
 
     reports: list[str] = []
-    keeper = RulesCache(
+    rules = RulesCache(
         Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=lambda code, _: reports.append(code)
     )
-    assert (keeper.current(0) is not None) == fit == (not reports)
+    assert (rules.current(0) is not None) == fit == (not reports)
 
     storage = make_bucket()
     storage.upload(ACCESS_KEY, body)
@@ -199,7 +199,7 @@ def test_fetch_history__archives_lose_nothing() -> None:
     assert fetch_history(storage) == (*history, *create(AccessDocument()).history)
 
 
-def test_fetch_history__crash_between_archive_and_swap_doubles_nothing() -> None:
+def test_fetch_history__crash_between_archive_and_swap_duplicates_nothing() -> None:
     storage = make_bucket()
     history = make_full(storage)
 
