@@ -10,10 +10,9 @@ from cdk_nag import AwsSolutionsChecks
 
 from infra.channel_stack import ChannelStack, EdgeStack
 from infra.config import EDGE_REGION, Configuration
-from infra.parse_config import parse_configuration
+from infra.console import print_error
+from infra.parse_config import CONTEXT_KEYS, parse_configuration
 from lambdas.channel.errors import FairwayError
-
-SETTINGS = ("account", "endpoint_url", "environment", "environments", "name", "region")
 
 
 def read_configuration(app: cdk.App) -> Configuration:
@@ -22,7 +21,7 @@ def read_configuration(app: cdk.App) -> Configuration:
     Raises:
         UsageError: a setting is invalid.
     """
-    context = {name: app.node.try_get_context(name) for name in SETTINGS}
+    context = {name: app.node.try_get_context(name) for name in CONTEXT_KEYS}
     given = {name: value for name, value in context.items() if value is not None}
     return parse_configuration({**given, "default_account": os.environ.get("CDK_DEFAULT_ACCOUNT")})
 
@@ -52,10 +51,7 @@ def run(app: cdk.App) -> int:
     try:
         build(app)
     except FairwayError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - for people
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)  # noqa: T201 - for people
-        return 2
+        return print_error(error)
     app.synth()
     return 0
 

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 from infra.config import EDGE_REGION, OPTIONAL_OUTPUTS, Configuration, OptionalOutput, Publisher, Workload
 from lambdas.channel.errors import UsageError
 
+CONTEXT_KEYS = ("account", "endpoint_url", "environment", "environments", "name", "region")
+
 UNKNOWN_ACCOUNT = "000000000000"  # for synthesis without credentials, which can be checked but not deployed
 EMULATOR_ACCOUNT = "000000000000"
 

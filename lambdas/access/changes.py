@@ -1,7 +1,7 @@
-"""Changes of the access document, each with its entry in the history.
+"""Changes of the access document, each with its entry in the history. Pure.
 
-Every change is a function of the document that may be applied twice: a lost swap is read again and
-applied again, and a write that was taken for lost may have arrived.
+Every change is a function of the document, and may be applied twice: after a lost swap it is applied to
+the new document, and a write that seemed to be lost may have succeeded.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from lambdas.channel.errors import UsageError
 from lambdas.channel.names import Channel
 
 MAX_HISTORY: Final = 1000
-"""Entries kept in the document; the command moves older ones to an archive beside it."""
+"""Maximum number of entries in the document; the command moves older ones to ``.fairway/audit/``."""
 KEPT_SECONDS: Final = 90 * 24 * 3600
-"""How long a revoked or expired token stays listed; the history keeps it for good."""
+"""How long a revoked or expired token stays listed; the history keeps it forever."""
 
 
 def find_tokens(document: AccessDocument, id_or_name: str) -> tuple[Token, ...]:
-    """Return the token of that id, or else all tokens of that name."""
+    """Return the token with this id, or else all tokens with this name."""
     by_id = tuple(token for token in document.tokens if token.id == id_or_name)
     return by_id or tuple(token for token in document.tokens if token.name == id_or_name)
 
 
 def apply_token_created(document: AccessDocument, token: Token) -> AccessDocument:
-    """Add a token under a name that no valid token has.
+    """Add a token.
 
     Raises:
-        UsageError: the name is taken.
+        UsageError: a valid token has the same name.
     """
     if any(known.sha256 == token.sha256 for known in document.tokens):
-        return document  # a write that we took for lost had arrived
+        return document  # a write that seemed to be lost had succeeded
     if any(known.name == token.name and known.is_valid(token.created) for known in document.tokens):
         raise UsageError(
-            f"there is a token named {token.name!r}",
+            f"a token named {token.name!r} exists already",
             hint=f"replace it with 'fairway token rotate {token.name}', or choose another name",
         )
     change = Change(
@@ -61,10 +61,10 @@ def apply_token_created(document: AccessDocument, token: Token) -> AccessDocumen
 
 
 def apply_token_rotated(document: AccessDocument, old_id: str, token: Token, *, overlap_seconds: int) -> AccessDocument:
-    """Add a token beside the old one of the same name, which ends after the overlap.
+    """Add a token with the old one's name; the old one expires after the overlap.
 
     Raises:
-        UsageError: the old token is not there, or valid no longer.
+        UsageError: the old token does not exist or is no longer valid.
     """
     if any(known.sha256 == token.sha256 for known in document.tokens):
         return document
@@ -80,32 +80,34 @@ def apply_token_rotated(document: AccessDocument, old_id: str, token: Token, *, 
         by=token.creator,
         action=Action.TOKEN_ROTATED,
         subject=token.name,
-        detail=f"{old_id} ends {format_time(end)}, {token.id} expires {_format_expiry(token.expires)}",
+        detail=f"{old_id} expires {format_time(end)}, {token.id} expires {_format_expiry(token.expires)}",
     )
     return _record(replace(document, tokens=(*tokens, token)), change)
 
 
 def apply_token_revoked(document: AccessDocument, id_or_name: str, *, now: int, by: str) -> AccessDocument:
-    """Revoke the token of that id, or all valid tokens of that name.
+    """Revoke the token with this id, or all tokens with this name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no token has this id or name.
     """
     found = find_tokens(document, id_or_name)
     if not found:
         raise UsageError(f"no token {id_or_name!r}", hint="see 'fairway token list'")
-    gone = {token.id for token in found if token.revoked is None}
-    if not gone:
+    revoked = {token.id for token in found if token.revoked is None}
+    if not revoked:
         return document
-    tokens = tuple(replace(token, revoked=now) if token.id in gone else token for token in document.tokens)
-    change = Change(at=now, by=by, action=Action.TOKEN_REVOKED, subject=found[0].name, detail=", ".join(sorted(gone)))
+    tokens = tuple(replace(token, revoked=now) if token.id in revoked else token for token in document.tokens)
+    change = Change(
+        at=now, by=by, action=Action.TOKEN_REVOKED, subject=found[0].name, detail=", ".join(sorted(revoked))
+    )
     return _record(replace(document, tokens=tokens), change)
 
 
 def apply_visibility(
     document: AccessDocument, channel: Channel, visibility: Visibility, *, now: int, by: str
 ) -> AccessDocument:
-    """Make a channel public or private, whatever the deployment says of it."""
+    """Make a channel public or private; this overrides the deployment's settings."""
     known = document.channels.get(channel)
     if known is not None and known.visibility is visibility:
         return document
@@ -116,7 +118,7 @@ def apply_visibility(
 
 
 def apply_issuer_added(document: AccessDocument, issuer: Issuer, *, now: int, by: str) -> AccessDocument:
-    """Trust an issuer, or add rules and audiences to one that is trusted; its keys are those given."""
+    """Trust an issuer, or add rules and audiences to a trusted one; its keys are replaced by those given."""
     known = next((known for known in document.issuers if known.issuer == issuer.issuer), None)
     merged = issuer
     if known is not None:
@@ -139,10 +141,10 @@ def apply_issuer_added(document: AccessDocument, issuer: Issuer, *, now: int, by
 
 
 def apply_issuer_removed(document: AccessDocument, issuer: str, *, now: int, by: str) -> AccessDocument:
-    """Trust an issuer no longer.
+    """Stop trusting an issuer.
 
     Raises:
-        UsageError: it was not trusted.
+        UsageError: the issuer is not trusted.
     """
     others = tuple(known for known in document.issuers if known.issuer != issuer)
     if len(others) == len(document.issuers):
@@ -154,7 +156,7 @@ def apply_issuer_removed(document: AccessDocument, issuer: str, *, now: int, by:
 def apply_keys(
     document: AccessDocument, issuer: str, keys: Iterable[SigningKey], *, now: int, by: str
 ) -> AccessDocument:
-    """Replace an issuer's keys by those it publishes now; an issuer that isn't there is left alone."""
+    """Replace an issuer's keys by those that it publishes now; an unknown issuer is ignored."""
     wanted = tuple(sorted(keys, key=lambda key: key.kid))
     known = next((known for known in document.issuers if known.issuer == issuer), None)
     if known is None:
@@ -170,13 +172,13 @@ def apply_keys(
 
 
 def apply_pruning(document: AccessDocument, *, now: int) -> AccessDocument:
-    """Drop tokens that ended long ago; the history still has them."""
+    """Drop tokens that expired or were revoked long ago; the history still has them."""
     tokens = tuple(token for token in document.tokens if token.ended is None or now - token.ended < KEPT_SECONDS)
     return document if len(tokens) == len(document.tokens) else replace(document, tokens=tokens)
 
 
 def split_history(document: AccessDocument) -> tuple[AccessDocument, tuple[Change, ...]]:
-    """Take the oldest half of a full history out: the document without it, and what was taken."""
+    """Split off the older half of a full history; return the document without it, and the split-off entries."""
     if len(document.history) <= MAX_HISTORY:
         return document, ()
     kept = MAX_HISTORY // 2
@@ -184,7 +186,7 @@ def split_history(document: AccessDocument) -> tuple[AccessDocument, tuple[Chang
 
 
 def format_scope(scope: Scope) -> str:
-    """Describe a scope in a few words."""
+    """Format a scope in a few words."""
     channels = " ".join(scope.channels)
     return channels if scope.packages is None else f"{channels} (only {' '.join(scope.packages)})"
 

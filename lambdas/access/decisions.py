@@ -1,9 +1,9 @@
-"""May this credential read this? The access document, compiled, and the decision.
+"""Decides whether a credential may read a file, by the compiled access document. Pure.
 
-Default deny. A decision depends on the channel's name, the filename, the credentials and the time,
-never on what is in the bucket: a channel that exists and one that does not are answered alike
-(invariant 8). A token is found by the SHA-256 of what was sent, so the time a look-up takes tells
-nothing about any other token: to come nearer to a stored hash, one would have to invert SHA-256.
+Denies by default. A decision depends on the channel's name, the filename, the credentials and the time,
+never on the bucket's contents: the answer is the same whether a channel exists or not (invariant 8). A token
+is looked up by its SHA-256, so that the duration of the look-up reveals nothing about other tokens:
+approaching a stored hash step by step would require inverting SHA-256.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ MAX_REMEMBERED_IDENTITIES: Final = 1024
 
 
 class Decision(Enum):
-    """What is answered, as far as access goes."""
+    """The outcome of an access check."""
 
     ALLOWED = "allowed"
     UNAUTHENTICATED = "unauthenticated"
-    """No credential, or none that is valid: 401."""
+    """No valid credential: 401."""
     FORBIDDEN = "forbidden"
-    """Valid, but not for this: 403."""
+    """A valid credential, but not for this file: 403."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AccessRules:
-    """The access document in the form that decides quickest."""
+    """The access document, compiled for fast decisions."""
 
     public: frozenset[str]
     private: frozenset[str]
     public_globs: tuple[str, ...]
-    """Channels that the deployment makes public, where the document does not say otherwise."""
+    """Channels that the deployment makes public, unless the document overrides it."""
     tokens: Mapping[str, Token]
-    """By SHA-256 in hex; revoked ones are left out."""
+    """By SHA-256 in hex, without revoked tokens."""
     issuers: Mapping[str, Issuer]
     remembered: dict[bytes, tuple[int, tuple[Scope, ...]]] = field(default_factory=dict)
     """Identity tokens verified under these rules: SHA-256 → (expiry, scopes)."""
 
 
 def compile_rules(document: AccessDocument, *, public_globs: Iterable[str]) -> AccessRules:
-    """Compile the document together with what the deployment says is public."""
+    """Compile the document and the deployment's public channels."""
     by_visibility = {
         visibility: frozenset(name for name, rule in document.channels.items() if rule.visibility is visibility)
         for visibility in Visibility
@@ -64,17 +64,17 @@ def compile_rules(document: AccessDocument, *, public_globs: Iterable[str]) -> A
 
 
 def is_public(rules: AccessRules, channel: str) -> bool:
-    """Tell whether the channel is read without credentials; the document wins over the deployment."""
+    """Tell whether the channel is readable without credentials; the document overrides the deployment."""
     if channel in rules.private:
         return False
     return channel in rules.public or matches_any(rules.public_globs, channel)
 
 
 def decide(rules: AccessRules, *, channel: str, filename: str, credentials: Iterable[str], now: int) -> Decision:
-    """Decide whether one of the credentials opens a file of a channel.
+    """Decide whether one of the credentials gives access to a file of a channel.
 
-    Credentials are tokens or identity tokens as they were sent; on a public channel they are not
-    looked at, so that a client with masked or outdated ones can still read it.
+    Credentials are tokens or identity tokens as sent by the client. For a public channel they are not
+    checked, so that a client with masked or expired ones can still read it.
     """
     if is_public(rules, channel):
         return Decision.ALLOWED
@@ -90,7 +90,7 @@ def decide(rules: AccessRules, *, channel: str, filename: str, credentials: Iter
 
 
 def find_scopes(rules: AccessRules, credential: str, *, now: int) -> tuple[Scope, ...] | None:
-    """Return what a credential may read; None where it is not valid."""
+    """Return what a credential may read; None if it is invalid."""
     if is_token(credential):
         token = rules.tokens.get(hash_token(credential))
         return (token.scope,) if token is not None and token.is_valid(now) else None
@@ -126,9 +126,9 @@ def _covers(scope: Scope, channel: str, filename: str) -> bool:
 def find_package(filename: str) -> str | None:
     """Return the package whose artifact, or companion of one, a filename may be.
 
-    None means a file of the index. Whatever has an artifact's extension anywhere in its name is an
-    artifact here (``.conda.sigs``, ``.CONDA``); where no name can be made out, it is the empty one,
-    which a pattern other than ``*`` does not cover.
+    None means an index file. A filename that contains an artifact's extension anywhere, in any case, counts
+    as an artifact (``.conda.sigs``, ``.CONDA``). If it has no package name, the name is empty, which no
+    pattern but ``*`` matches.
     """
     lower = filename.lower()
     ends = [end for extension in extensions() if (end := lower.rfind(extension)) >= 0]

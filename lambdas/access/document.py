@@ -1,7 +1,7 @@
-"""The access document: who may read which channels. Parse, encode, change.
+"""The access document: who may read which channels. Its values, parser and encoder. Pure.
 
-One JSON object, ``.fairway/access.json``, holds channels' visibility, tokens (their SHA-256, never
-themselves), trusted issuers of identity tokens with their public keys, and the history of changes:
+One JSON object, ``.fairway/access.json``, contains the visibility of channels, tokens (only their SHA-256),
+trusted issuers of identity tokens with their public keys, and the history of changes:
 
     {"version": 1,
      "channels": {"tools": {"visibility": "public"}},
@@ -11,9 +11,9 @@ themselves), trusted issuers of identity tokens with their public keys, and the 
                   "rules": [{"claims": {"repository": "org/*"}, "channels": ["team-*"], "packages": null}]}],
      "history": [{"at": "…", "by": "…", "action": "token-created", "subject": "ci", "detail": "…"}]}
 
-Keys that this version does not know are kept when the document is written again. A restriction that
-an older reader must not overlook therefore needs a new ``version``. How it is changed is in
-``changes.py``, what follows from it for one request in ``decisions.py``.
+Unknown keys are kept when the document is written again. A restriction that an older version of Fairway
+must not ignore therefore needs a new ``version``. Changes are in ``changes.py``, decisions in
+``decisions.py``.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _Extra = Mapping[str, Any]
 
 
 class Visibility(Enum):
-    """Whether a channel is read with or without credentials."""
+    """Whether a channel is readable without credentials."""
 
     PUBLIC = "public"
     PRIVATE = "private"
 
 
 class Action(Enum):
-    """What an entry of the history says was done."""
+    """The kind of a change in the history."""
 
     TOKEN_CREATED = "token-created"  # noqa: S105 - the name of an action
     TOKEN_ROTATED = "token-rotated"  # noqa: S105 - likewise
@@ -68,16 +68,16 @@ class Action(Enum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """What a credential may read: channels, and of their artifacts all or those of some names."""
+    """What a credential may read: channels, and all their artifacts or those of some packages."""
 
     channels: tuple[Glob, ...]
     packages: tuple[Glob, ...] | None = None
-    """None: every artifact. Index files are readable either way."""
+    """None for all artifacts. Index files are readable in any case."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
-    """A token as it is stored. Times are seconds since 1970."""
+    """A stored token. Times are seconds since 1970."""
 
     id: str
     name: str
@@ -90,12 +90,12 @@ class Token:
     extra: _Extra = field(default_factory=dict)
 
     def is_valid(self, now: int) -> bool:
-        """Tell whether the token opens anything at this time."""
+        """Tell whether the token is valid at this time."""
         return self.revoked is None and (self.expires is None or now < self.expires)
 
     @property
     def ended(self) -> int | None:
-        """When the token stopped or will stop to be valid, if ever."""
+        """When the token stops being valid; None for never."""
         ends = [end for end in (self.revoked, self.expires) if end is not None]
         return min(ends, default=None)
 
@@ -111,7 +111,7 @@ class SigningKey:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimRule:
-    """Identity tokens whose claims match every pattern have the scope."""
+    """A rule: identity tokens whose claims match every pattern have the scope."""
 
     claims: Mapping[str, str]
     scope: Scope
@@ -120,25 +120,25 @@ class ClaimRule:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Issuer:
-    """Somebody whose identity tokens are believed."""
+    """A trusted issuer of identity tokens."""
 
     issuer: str
     audiences: tuple[str, ...]
     rules: tuple[ClaimRule, ...]
     keys: tuple[SigningKey, ...] = ()
     confirmed: int | None = None
-    """When the issuer was last seen to publish these keys."""
+    """When the issuer was last seen publishing these keys."""
     extra: _Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """Who did what, and when: one entry of the history."""
+    """One entry of the history: who changed what, and when."""
 
     at: int
     by: str
     action: Action | str
-    """A string where another version of Fairway wrote an action that this one does not know."""
+    """A string if another version of Fairway wrote an action that is unknown here."""
     subject: str
     detail: str = ""
     extra: _Extra = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChannelRule:
-    """What the document says of one channel."""
+    """The settings of one channel."""
 
     visibility: Visibility
     extra: _Extra = field(default_factory=dict)
@@ -164,10 +164,10 @@ class AccessDocument:
 
 
 def parse_access(body: bytes) -> AccessDocument:
-    """Read the document; all of it must make sense.
+    """Parse the document.
 
     Raises:
-        InvalidDocumentError: it does not; the message says where, and repeats no hash.
+        InvalidDocumentError: it is malformed; the message says where, and contains no hash.
     """
     if len(body) > MAX_DOCUMENT_BYTES:
         raise InvalidDocumentError(f"access document has {len(body)} bytes, more than {MAX_DOCUMENT_BYTES}")
@@ -180,7 +180,7 @@ def parse_access(body: bytes) -> AccessDocument:
     if version != DOCUMENT_VERSION:
         raise InvalidDocumentError(
             f"access document has version {version!r}, this Fairway reads {DOCUMENT_VERSION}",
-            hint="it was written by another version of Fairway: upgrade, or deploy again",
+            hint="another version of Fairway wrote it: upgrade this one",
         )
     channels = {name: _parse_channel_rule(name, rule) for name, rule in top.take("channels", dict, default={}).items()}
     tokens = tuple(_parse_token(index, item) for index, item in enumerate(top.take("tokens", list, default=[])))
@@ -189,15 +189,15 @@ def parse_access(body: bytes) -> AccessDocument:
     if len({token.sha256 for token in tokens}) != len(tokens):
         raise InvalidDocumentError("access document: two tokens have the same hash")
     if len({issuer.issuer for issuer in issuers}) != len(issuers):
-        raise InvalidDocumentError("access document: an issuer is there twice")
+        raise InvalidDocumentError("access document: duplicate issuer")
     return AccessDocument(channels=channels, tokens=tokens, issuers=issuers, history=history, extra=top.rest())
 
 
 def encode_access(document: AccessDocument) -> bytes:
-    """Write the document; ``parse_access`` of the result is the document again.
+    """Encode the document; ``parse_access`` is the inverse.
 
     Raises:
-        InvalidDocumentError: it has grown beyond what the edge reads.
+        InvalidDocumentError: it is larger than the authorizer accepts.
     """
     raw = {
         **document.extra,
@@ -214,7 +214,7 @@ def encode_access(document: AccessDocument) -> bytes:
     if len(body) > MAX_DOCUMENT_BYTES:
         raise InvalidDocumentError(
             f"access document would have {len(body)} bytes, more than {MAX_DOCUMENT_BYTES}",
-            hint="revoke tokens that nobody uses, or give several machines one token",
+            hint="revoke unused tokens, or use one token for several machines",
         )
     return body
 
@@ -223,23 +223,23 @@ def parse_scope(channels: Iterable[str], packages: Iterable[str] | None) -> Scop
     """Check patterns of channels and packages.
 
     Raises:
-        InvalidNameError: one is no pattern.
-        UsageError: there is no channel.
+        InvalidNameError: a pattern is invalid.
+        UsageError: no channel is given.
     """
     scope = Scope(
         channels=tuple(parse_channel_glob(pattern) for pattern in channels),
         packages=None if packages is None else tuple(parse_package_glob(pattern) for pattern in packages),
     )
     if not scope.channels:
-        raise UsageError("no channel given", hint="name at least one: --channel team, or --channel 'team-*'")
+        raise UsageError("no channel given", hint="give at least one: --channel team, or --channel 'team-*'")
     return scope
 
 
 def parse_token_name(text: str) -> str:
-    """Check what people call a token.
+    """Check the name of a token.
 
     Raises:
-        InvalidNameError: it is not one short word.
+        InvalidNameError: it is too long or has other characters.
     """
     if not _TOKEN_NAME.match(text):
         raise InvalidNameError(
@@ -252,26 +252,26 @@ def parse_issuer_url(text: str) -> str:
     """Check the URL of an issuer: https, a host name, no port, no query.
 
     Raises:
-        InvalidNameError: it is another kind of URL.
+        InvalidNameError: it is any other string.
     """
     if len(text) > MAX_ISSUER_CHARS or not _ISSUER.match(text) or "/." in text:
         raise InvalidNameError(
             f"invalid issuer {text!r}",
-            hint="an issuer is an https URL, like https://token.actions.githubusercontent.com",
+            hint="an issuer is an https URL, such as https://token.actions.githubusercontent.com",
         )
     return text
 
 
 def parse_claims(claims: Mapping[str, str]) -> Mapping[str, str]:
-    """Check patterns of claims: at least one that says anything.
+    """Check patterns of claims.
 
     Raises:
-        UsageError: none, or only wildcards: everybody at that issuer would be let in.
+        UsageError: all are wildcards, so that every identity token of the issuer would match.
     """
     if not any(pattern.strip("*?") for pattern in claims.values()):
         raise UsageError(
-            "no claim narrows whose identity tokens are accepted",
-            hint="name one: --claim repository=ORGANISATION/REPOSITORY, or --claim 'repository=ORGANISATION/*'",
+            "the claims match every identity token of the issuer",
+            hint="restrict a claim: --claim repository=ORGANIZATION/REPOSITORY, or --claim 'repository=ORGANIZATION/*'",
         )
     for name, pattern in claims.items():
         if not name or len(name) > MAX_CLAIM_CHARS or len(pattern) > MAX_CLAIM_CHARS:
@@ -285,15 +285,15 @@ def format_time(seconds: int) -> str:
 
 
 def encode_history(history: Iterable[Change]) -> bytes:
-    """Write entries of the history, one JSON document per line."""
+    """Encode entries of the history, one JSON document per line."""
     return b"".join(json.dumps(_format_change(change)).encode() + b"\n" for change in history)
 
 
 def parse_history(body: bytes) -> tuple[Change, ...]:
-    """Read what ``encode_history`` wrote.
+    """Parse the output of ``encode_history``.
 
     Raises:
-        InvalidDocumentError: it is something else.
+        InvalidDocumentError: it is malformed.
     """
     try:
         return tuple(_parse_change(index, json.loads(line)) for index, line in enumerate(body.splitlines()))
@@ -302,7 +302,7 @@ def parse_history(body: bytes) -> tuple[Change, ...]:
 
 
 class _Reader:
-    """Takes typed values out of a JSON object; what is left over is kept."""
+    """Reads typed values of a JSON object, and returns the unknown ones in the end."""
 
     __slots__ = ("_known", "_place", "_raw")
 
@@ -314,19 +314,19 @@ class _Reader:
         self._known: set[str] = set()
 
     def take(self, key: str, kind: type, *, default: Any = None, optional: bool = False) -> Any:  # noqa: ANN401 - JSON
-        """Return a value; an optional one may be null, but has to be there: a misspelt limit is none."""
+        """Return a value. Optional keys must be present but may be null, so that a misspelt restriction is an error."""
         self._known.add(key)
         value = self._raw.get(key, default)
         if value is None and optional and key in self._raw:
             return None
         if type(value) is not kind:
-            raise self.complaint(f"{key} is not of type {kind.__name__}")
+            raise self.error(f"{key} is not of type {kind.__name__}")
         return value
 
     def strings(self, key: str) -> list[str]:
         values: list[Any] = self.take(key, list)
         if not all(type(value) is str for value in values):
-            raise self.complaint(f"{key} is not a list of strings")
+            raise self.error(f"{key} is not a list of strings")
         return values
 
     def time(self, key: str, *, optional: bool = False) -> int | None:
@@ -334,20 +334,20 @@ class _Reader:
         if text is None:
             return None
         if not _TIME.match(text):
-            raise self.complaint(f"{key} is not a time like 2026-01-31T12:00:00Z")
+            raise self.error(f"{key} is not a time like 2026-01-31T12:00:00Z")
         try:
             return int(datetime.fromisoformat(text).timestamp())
         except ValueError as error:
-            raise self.complaint(f"{key} is no time") from error
+            raise self.error(f"{key} is not a valid time") from error
 
     def scope(self) -> Scope:
         packages = None if self.take("packages", list, optional=True) is None else self.strings("packages")
         try:
             return parse_scope(self.strings("channels"), packages)
         except FairwayError as error:
-            raise self.complaint(str(error)) from error
+            raise self.error(str(error)) from error
 
-    def complaint(self, text: str) -> InvalidDocumentError:
+    def error(self, text: str) -> InvalidDocumentError:
         return InvalidDocumentError(f"{self._place}: {text}")
 
     def rest(self) -> _Extra:
@@ -365,7 +365,7 @@ def _parse_channel_rule(name: str, raw: object) -> ChannelRule:
         parse_channel(name)
         visibility = Visibility(reader.take("visibility", str))
     except (InvalidNameError, ValueError) as error:
-        raise reader.complaint(str(error)) from error
+        raise reader.error(str(error)) from error
     return ChannelRule(visibility=visibility, extra=reader.rest())
 
 
@@ -373,10 +373,10 @@ def _parse_token(index: int, raw: object) -> Token:
     reader = _Reader(f"token {index}", raw)
     sha256 = reader.take("sha256", str)
     if not _SHA256.match(sha256):
-        raise reader.complaint("sha256 is not 64 hex digits")
+        raise reader.error("sha256 is not 64 hex digits")
     identifier = reader.take("id", str)
     if identifier != token_id(sha256):
-        raise reader.complaint("id does not belong to sha256")
+        raise reader.error("id does not match sha256")
     return Token(
         id=identifier,
         name=reader.take("name", str),
@@ -395,10 +395,10 @@ def _parse_issuer(index: int, raw: object) -> Issuer:
     try:
         issuer = parse_issuer_url(reader.take("issuer", str))
     except InvalidNameError as error:
-        raise reader.complaint(str(error)) from error
+        raise reader.error(str(error)) from error
     audiences = tuple(reader.strings("audiences"))
     if not audiences or not all(audiences):
-        raise reader.complaint("no audience")
+        raise reader.error("no audience")
     jwks = _Reader(f"issuer {index}: jwks", reader.take("jwks", dict, default={}))
     return Issuer(
         issuer=issuer,
@@ -418,11 +418,11 @@ def _parse_rule(place: str, raw: object) -> ClaimRule:
     reader = _Reader(place, raw)
     claims = reader.take("claims", dict)
     if not all(type(pattern) is str for pattern in claims.values()):
-        raise reader.complaint("claims are not strings")
+        raise reader.error("claims are not strings")
     try:
         parse_claims(claims)
     except UsageError as error:
-        raise reader.complaint(str(error)) from error
+        raise reader.error(str(error)) from error
     return ClaimRule(claims=claims, scope=reader.scope(), extra=reader.rest())
 
 
@@ -430,14 +430,14 @@ def _parse_key(place: str, raw: object) -> SigningKey:
     reader = _Reader(place, raw)
     key = SigningKey(kid=reader.take("kid", str), n=reader.take("n", str), e=reader.take("e", str))
     if not _BASE64URL.match(key.n) or not _BASE64URL.match(key.e):
-        raise reader.complaint("n or e is not base64url")
+        raise reader.error("n or e is not base64url")
     return key
 
 
 def _parse_change(index: int, raw: object) -> Change:
     reader = _Reader(f"history {index}", raw)
     action: Action | str = reader.take("action", str)
-    with contextlib.suppress(ValueError):  # another version's is kept as it is
+    with contextlib.suppress(ValueError):  # an action of another version of Fairway
         action = Action(action)
     return Change(
         at=reader.time("at") or 0,

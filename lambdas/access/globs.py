@@ -1,7 +1,7 @@
-"""Patterns of names: ``*`` stands for any characters, ``?`` for one, all else for itself.
+"""Globs: ``*`` matches any characters, ``?`` matches one, any other character matches itself. Pure.
 
-Matching takes at most time proportional to the product of both lengths, whatever the pattern: no
-regular expression is built, so no pattern in the access document can stall the edge.
+Matching takes at most time proportional to the product of both lengths, because no regular expression is
+used: no pattern in the access document can stall the authorizer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NAME_GLOB = re.compile(r"[a-z0-9_.*?-]+\Z")
 
 
 def glob_matches(pattern: str, text: str) -> bool:
-    """Tell whether the pattern covers the whole text."""
+    """Tell whether the pattern matches the whole text."""
     if pattern in {text, "*"}:
         return True
     position = here = 0
@@ -31,7 +31,7 @@ def glob_matches(pattern: str, text: str) -> bool:
         elif position < len(pattern) and (pattern[position] == "?" or pattern[position] == text[here]):
             position += 1
             here += 1
-        elif star >= 0:  # let the last star swallow one character more
+        elif star >= 0:  # let the last star match one more character
             resume += 1
             position, here = star + 1, resume
         else:
@@ -40,7 +40,7 @@ def glob_matches(pattern: str, text: str) -> bool:
 
 
 def matches_any(patterns: tuple[str, ...], text: str) -> bool:
-    """Tell whether one of the patterns covers the whole text."""
+    """Tell whether one of the patterns matches the whole text."""
     return any(glob_matches(pattern, text) for pattern in patterns)
 
 
@@ -48,7 +48,7 @@ def parse_channel_glob(text: str) -> Glob:
     """Check a pattern of channel names.
 
     Raises:
-        InvalidNameError: a character that no channel's name may have, or too long.
+        InvalidNameError: it is too long or has characters that no channel's name may have.
     """
     return _parse_glob(text, "channel", MAX_CHANNEL_CHARS)
 
@@ -57,7 +57,7 @@ def parse_package_glob(text: str) -> Glob:
     """Check a pattern of package names.
 
     Raises:
-        InvalidNameError: a character that no package's name may have, or too long.
+        InvalidNameError: it is too long or has characters that no package's name may have.
     """
     return _parse_glob(text, "package", MAX_FIELD_CHARS)
 

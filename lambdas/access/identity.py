@@ -1,8 +1,8 @@
-"""Identity tokens (OpenID Connect): is this JSON Web Token genuine, and what may its bearer read?
+"""Verifies identity tokens (OpenID Connect), and finds what their bearers may read. Pure.
 
-Verifies RS256 with the standard library alone: one modular exponentiation and the exact comparison
-of the whole padded message, so nothing inside the padding is ever parsed. No other algorithm is
-known here, so none can be confused with it. Keys come from the access document; nothing is fetched.
+Verifies RS256 with the standard library: one modular exponentiation, and an exact comparison of the whole
+padded message, so that the padding is never parsed. No other algorithm is implemented, so that none can be
+confused with RS256. Keys come from the access document; nothing is fetched.
 
 Source: RFC 7515 (JWS), RFC 7519 (JWT), RFC 8017 section 9.2 (EMSA-PKCS1-v1_5), RFC 8725 (best practice).
 """
@@ -27,9 +27,9 @@ MIN_KEY_BITS: Final = 2048
 MAX_KEY_BITS: Final = 4096
 MAX_EXPONENT_BITS: Final = 32
 LEEWAY_SECONDS: Final = 30
-"""How far an issuer's clock may be ahead of ours."""
+"""How far an issuer's clock may be ahead."""
 MAX_CONFIRMED_AGE_SECONDS: Final = 7 * 24 * 3600
-"""Keys that the issuer has not been seen to publish for so long are no longer believed."""
+"""How long keys are trusted after the issuer was last seen publishing them."""
 
 # DigestInfo of SHA-256. Source: RFC 8017, section 9.2, note 1.
 _SHA256_DIGEST_INFO: Final = bytes.fromhex("3031300d060960864801650304020105000420")
@@ -37,32 +37,32 @@ _MIN_PADDING_BYTES: Final = 8
 
 
 class InvalidIdentityError(PermanentError):
-    """An identity token that proves nothing. The code is for its owner, never for who sent it."""
+    """An invalid identity token. The code is for operators, never for the client."""
 
     def __init__(self, code: str, message: str) -> None:
-        """Keep the code apart from the sentence."""
+        """Keep the code apart from the message."""
         super().__init__(message)
         self.code = code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What a genuine identity token says."""
+    """The contents of a valid identity token."""
 
     issuer: str
     claims: Mapping[str, Any]
     expires: int
     scopes: tuple[Scope, ...]
-    """Empty where no rule matches: known, but allowed nothing."""
+    """Empty if no rule matches: authenticated, but without access."""
 
 
 def looks_like_identity(text: str) -> bool:
-    """Tell an identity token from other credentials by its form."""
+    """Tell whether a credential has the form of an identity token."""
     return len(text) <= MAX_IDENTITY_BYTES and text.isascii() and text.startswith("ey") and text.count(".") == 2  # noqa: PLR2004 - header, claims, signature
 
 
 def parse_public_key(key: SigningKey) -> tuple[int, int] | None:
-    """Return modulus and exponent, or None where the key is weak or absurd."""
+    """Return modulus and exponent; None if the key is weak or implausible."""
     modulus = int.from_bytes(_decode_base64url(key.n), "big")
     exponent = int.from_bytes(_decode_base64url(key.e), "big")
     if not MIN_KEY_BITS <= modulus.bit_length() <= MAX_KEY_BITS or modulus % 2 == 0:
@@ -73,10 +73,11 @@ def parse_public_key(key: SigningKey) -> tuple[int, int] | None:
 
 
 def verify_identity(text: str, issuers: Mapping[str, Issuer], *, now: int) -> Identity:
-    """Check an identity token and collect the scopes that its claims give.
+    """Verify an identity token and return the scopes that its claims give.
 
     Raises:
-        InvalidIdentityError: it is malformed, not for us, not valid now, or not signed by its issuer.
+        InvalidIdentityError: it is malformed, for another audience, expired or not yet valid, or not signed by
+            a trusted issuer.
     """
     if len(text) > MAX_IDENTITY_BYTES:
         raise InvalidIdentityError("too-long", f"identity token longer than {MAX_IDENTITY_BYTES} bytes")
@@ -84,7 +85,7 @@ def verify_identity(text: str, issuers: Mapping[str, Issuer], *, now: int) -> Id
         raise InvalidIdentityError("malformed", "identity token is not ASCII")
     parts = text.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature
-        raise InvalidIdentityError("malformed", "identity token has not three parts")
+        raise InvalidIdentityError("malformed", "identity token does not have three parts")
     header = _parse_part(parts[0], "header")
     claims = _parse_part(parts[1], "claims")
     if header.get("alg") != "RS256":
@@ -110,7 +111,7 @@ def _find_issuer(claims: Mapping[str, Any], issuers: Mapping[str, Issuer]) -> Is
     name = claims.get("iss")
     issuer = issuers.get(name) if isinstance(name, str) else None
     if issuer is None:
-        raise InvalidIdentityError("unknown-issuer", "identity token is from an issuer that is not trusted")
+        raise InvalidIdentityError("unknown-issuer", "identity token is from an untrusted issuer")
     return issuer
 
 
@@ -120,13 +121,13 @@ def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
         [audience] if isinstance(audience, str) else audience if isinstance(audience, list) else []
     )
     if not any(isinstance(name, str) and name in issuer.audiences for name in audiences):
-        raise InvalidIdentityError("wrong-audience", "identity token is meant for somebody else")
+        raise InvalidIdentityError("wrong-audience", "identity token is for another audience")
 
 
 def _check_times(claims: Mapping[str, Any], now: int) -> int:
     expires = claims.get("exp")
     if expires is None or not _is_number(expires):
-        raise InvalidIdentityError("no-expiry", "identity token does not say when it expires")
+        raise InvalidIdentityError("no-expiry", "identity token has no valid expiry")
     if now >= expires:
         raise InvalidIdentityError("expired", "identity token has expired")
     for name in ("nbf", "iat"):
@@ -137,17 +138,19 @@ def _check_times(claims: Mapping[str, Any], now: int) -> int:
 
 
 def _is_number(value: Any) -> bool:  # noqa: ANN401 - JSON
-    return type(value) in {int, float} and abs(value) < 2**53  # also neither NaN nor infinite
+    return type(value) in {int, float} and abs(value) < 2**53  # neither NaN nor infinite
 
 
 def _find_key(header: Mapping[str, Any], issuer: Issuer, now: int) -> tuple[int, int]:
     if issuer.confirmed is None or now - issuer.confirmed > MAX_CONFIRMED_AGE_SECONDS:
-        raise InvalidIdentityError("stale-keys", "the issuer's keys were not confirmed for too long")
+        raise InvalidIdentityError("stale-keys", "the issuer's keys have not been confirmed for too long")
     kid = header.get("kid")
     key = next((key for key in issuer.keys if key.kid == kid), None)
     public = parse_public_key(key) if key is not None else None
     if public is None:
-        raise InvalidIdentityError("unknown-key", "identity token names a key that the issuer does not publish")
+        raise InvalidIdentityError(
+            "unknown-key", "identity token is signed with a key that the issuer does not publish"
+        )
     return public
 
 
@@ -179,7 +182,7 @@ def _claim_matches(pattern: str, value: Any) -> bool:  # noqa: ANN401 - JSON
 
 def _parse_part(text: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(_decode_base64url(text), object_pairs_hook=_refuse_duplicates)
+        value = json.loads(_decode_base64url(text), object_pairs_hook=_reject_duplicates)
     except (ValueError, RecursionError) as error:
         raise InvalidIdentityError("malformed", f"identity token's {what} is not JSON") from error
     if not isinstance(value, dict):
@@ -187,10 +190,10 @@ def _parse_part(text: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise ValueError("duplicate key")
     return value
 
 
@@ -199,6 +202,6 @@ def _decode_base64url(text: str) -> bytes:
         value = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error) as error:
         raise InvalidIdentityError("malformed", "identity token is not base64url") from error
-    if base64.urlsafe_b64encode(value).rstrip(b"=").decode() != text:  # one text per value
+    if base64.urlsafe_b64encode(value).rstrip(b"=").decode() != text:  # only one text for each value
         raise InvalidIdentityError("malformed", "identity token is not canonical base64url")
     return value

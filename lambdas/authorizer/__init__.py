@@ -1,1 +1,1 @@
-"""Decides at the edge who may read what."""
+"""The functions at the edge: decide who may read what, and set Cache-Control."""

@@ -1,8 +1,8 @@
-"""What is answered: the request rewritten for S3, or a response made here. Pure.
+"""Answers a viewer request: with the request rewritten for S3, or with a response. Pure.
 
-Invariant 8: 400 and 405 by the form of the request alone; then 401 and 403, alike for channels that exist
-and those that don't; only who may read learns that there is nothing. Invariant 9: no answer repeats
-anything that the viewer sent.
+Invariant 8: 400 and 405 depend on the form of the request alone. 401 and 403 come next, the same whether
+the channel exists or not; only permitted readers see 404. Invariant 9: no answer repeats anything that
+the viewer sent.
 """
 
 from __future__ import annotations
@@ -14,39 +14,39 @@ from lambdas.access.decisions import AccessRules, Decision, decide
 from lambdas.authorizer.request import (
     MalformedRequestError,
     ViewerRequest,
-    find_key,
-    find_redirect,
     format_uri,
+    object_key,
     parse_request,
+    redirect_location,
 )
 from lambdas.channel.caching import NO_STORE
 
 METHODS: Final = ("GET", "HEAD")
 RETRY_AFTER_SECONDS: Final = 5
 
-# Referer: a browser on a page under /t/TOKEN/ repeats that URL in it.
+# A browser on a page under /t/TOKEN/ sends that URL in Referer.
 _DROPPED: Final = frozenset({"authorization", "cookie", "referer"})
-_REFUSALS: Final = {
+_REJECTIONS: Final = {
     Decision.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     Decision.FORBIDDEN: HTTPStatus.FORBIDDEN,
 }
-# Browsers ask for a password when they see this; conda, mamba and rattler don't mind it.
+# Browsers then ask for a password; conda, mamba and rattler ignore it.
 _CHALLENGES: Final = {HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": 'Basic realm="Fairway", charset="UTF-8"'}}
 _TEXTS: Final = {
-    HTTPStatus.BAD_REQUEST: "this URL is not one of a conda channel",
-    HTTPStatus.UNAUTHORIZED: "a valid token is needed here",
-    HTTPStatus.FORBIDDEN: "this token does not open what was asked for",
-    HTTPStatus.NOT_FOUND: "there is nothing here; a channel is at /CHANNEL/",
-    HTTPStatus.METHOD_NOT_ALLOWED: "this is for reading; packages are published through S3",
-    HTTPStatus.SERVICE_UNAVAILABLE: "access rules can't be read at the moment; try again",
-    HTTPStatus.FOUND: "a folder's URL ends with a slash",
+    HTTPStatus.BAD_REQUEST: "not a URL of a conda channel",
+    HTTPStatus.UNAUTHORIZED: "a valid token is required",
+    HTTPStatus.FORBIDDEN: "this token does not give access to this file",
+    HTTPStatus.NOT_FOUND: "nothing here; the URL of a channel is /CHANNEL/",
+    HTTPStatus.METHOD_NOT_ALLOWED: "read-only; packages are published through S3",
+    HTTPStatus.SERVICE_UNAVAILABLE: "access rules are unavailable; try again",
+    HTTPStatus.FOUND: "the URL of a folder ends with a slash",
 }
 
 
 def answer_request(request: dict[str, Any], rules: AccessRules | None, *, now: int) -> dict[str, Any]:
-    """Return the request as the origin may see it, or a response.
+    """Return the request rewritten for the origin, or a response.
 
-    ``rules`` is None where none can be relied on: nobody is let in.
+    ``rules`` is None if no valid rules are known: then every request is rejected.
     """
     if request["method"] not in METHODS:
         return respond(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(METHODS)})
@@ -56,22 +56,25 @@ def answer_request(request: dict[str, Any], rules: AccessRules | None, *, now: i
         return respond(HTTPStatus.BAD_REQUEST)
     if rules is None:
         return respond(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
-    rejection = _refuse(viewer, rules, now)
-    return respond(rejection, headers=_CHALLENGES.get(rejection)) if rejection else _answer_reader(request, viewer)
+    rejection = _check_access(viewer, rules, now)
+    if rejection is not None:
+        return respond(rejection, headers=_CHALLENGES.get(rejection))
+    return _answer_reader(request, viewer)
 
 
-def _refuse(viewer: ViewerRequest, rules: AccessRules, now: int) -> HTTPStatus | None:
+def _check_access(viewer: ViewerRequest, rules: AccessRules, now: int) -> HTTPStatus | None:
+    """Return the status of the rejection; None if the reader has access."""
     if not viewer.segments:
         return HTTPStatus.NOT_FOUND  # the root: there is no list of channels
     decision = decide(rules, channel=viewer.channel, filename=viewer.filename, credentials=viewer.credentials, now=now)
-    return _REFUSALS.get(decision)
+    return _REJECTIONS.get(decision)
 
 
 def _answer_reader(request: dict[str, Any], viewer: ViewerRequest) -> dict[str, Any]:
-    key = find_key(viewer)
+    key = object_key(viewer)
     if key is None:
         return respond(HTTPStatus.NOT_FOUND)
-    redirect = find_redirect(viewer)
+    redirect = redirect_location(viewer)
     if redirect is not None:
         return respond(HTTPStatus.FOUND, headers={"Location": redirect})
     headers = {name: values for name, values in request["headers"].items() if name not in _DROPPED}
@@ -79,7 +82,7 @@ def _answer_reader(request: dict[str, Any], viewer: ViewerRequest) -> dict[str, 
 
 
 def respond(status: HTTPStatus, *, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """Make a response: the same for everybody who gets this status.
+    """Return a response, which is the same for every viewer with this status.
 
     Source: Lambda@Edge, generated responses.
     """

@@ -1,7 +1,4 @@
-"""The Lambda@Edge function: answers each viewer request.
-
-Nothing is logged about a request. What is logged are failures.
-"""
+"""The viewer-request function: answers each request. Logs failures, and nothing about requests."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Any, Final
 
 from lambdas.authorizer.answers import RETRY_AFTER_SECONDS, answer_request, respond
 from lambdas.authorizer.log import report
-from lambdas.authorizer.rules import RulesKeeper
+from lambdas.authorizer.rules import RulesCache
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.authorizer.source import S3Source
 
@@ -21,9 +18,9 @@ _SETTINGS_FILE: Final = __file__.rpartition("/lambdas/")[0] + "/settings.json"
 Handler = Callable[[dict[str, Any], object], dict[str, Any]]
 
 
-def build_keeper(settings: AuthorizerSettings) -> RulesKeeper:
-    """Wire the rules to S3."""
-    return RulesKeeper(
+def build_rules(settings: AuthorizerSettings) -> RulesCache:
+    """Return the rules, to be fetched from S3."""
+    return RulesCache(
         S3Source(settings),
         public_globs=settings.public_channels,
         refresh_seconds=settings.refresh_seconds,
@@ -32,15 +29,15 @@ def build_keeper(settings: AuthorizerSettings) -> RulesKeeper:
     )
 
 
-def build_handler(keeper: RulesKeeper, clock: Callable[[], float] = time.time) -> Handler:
-    """Return the handler over some rules."""
+def build_handler(rules: RulesCache, clock: Callable[[], float] = time.time) -> Handler:
+    """Return a handler that decides by these rules."""
 
     def handle(event: dict[str, Any], _context: object) -> dict[str, Any]:
         try:
             now = clock()
-            return answer_request(event["Records"][0]["cf"]["request"], keeper.current(now), now=int(now))
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody is let in (invariant 10)
-            # The type alone: the text of an error may hold what the viewer sent.
+            return answer_request(event["Records"][0]["cf"]["request"], rules.current(now), now=int(now))
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever the error (invariant 10)
+            # Only the type: the message may contain what the viewer sent.
             report("authorizer-failed", type(error).__name__)
             return respond(HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
@@ -55,8 +52,8 @@ def handle_viewer_request(event: dict[str, Any], context: object) -> dict[str, A
 
     Source: Lambda@Edge event structure, viewer request.
     """
-    global _handler  # noqa: PLW0603 - one per execution environment, made with its first request
+    global _handler  # noqa: PLW0603 - one per execution environment, built at its first request
     if _handler is None:
-        with open(_SETTINGS_FILE, "rb") as file:  # noqa: PTH123 - importing pathlib costs a tenth of the start
-            _handler = build_handler(build_keeper(parse_settings(file.read())))
+        with open(_SETTINGS_FILE, "rb") as file:  # noqa: PTH123 - importing pathlib takes a tenth of the cold start
+            _handler = build_handler(build_rules(parse_settings(file.read())))
     return _handler(event, context)

@@ -1,4 +1,4 @@
-"""Writes the log of the functions at the edge: failures alone, one JSON object per line."""
+"""Logs failures of the functions at the edge: one JSON object per line, and nothing about requests."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import sys
 
 
 def report(code: str, message: str) -> None:
-    """Write one line of log; the ``code`` is what metric filters look for."""
+    """Write one line; metric filters count lines with a ``code``."""
     sys.stdout.write(json.dumps({"level": "ERROR", "code": code, "message": message}) + "\n")

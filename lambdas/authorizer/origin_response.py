@@ -1,10 +1,10 @@
-"""The second Lambda@Edge function: says how long an artifact's or a shard's answer may be kept.
+"""The origin-response function: sets Cache-Control of responses for artifacts and shards.
 
-Runs when S3 has answered, before the answer enters the cache. An artifact or a shard that is there
-is kept for a year, whatever its publisher set on upload (invariant 12); that it is not there is kept by
-nobody, because it may be there in a moment. Decides nothing about access.
+Runs when S3 has answered, before the response enters the cache. Artifacts and shards are cached for a
+year, whatever their publisher set at upload. 404s for them are never cached, because the upload may come
+a moment later (invariant 12). Decides nothing about access.
 
-It never sees the body, and hands on all other headers as they came: CloudFront answers 502 where
+The function does not see the body, and passes on all other headers unchanged: CloudFront answers 502 if
 a read-only one, Transfer-Encoding or Via, is missing.
 
 Source: Lambda@Edge, updating HTTP responses in origin response triggers; restrictions on all edge functions.
@@ -25,7 +25,7 @@ _SHARDS: Final = "shards"
 def handle_origin_response(event: dict[str, Any], _context: object) -> dict[str, Any]:
     """Return S3's response with the right Cache-Control: the entry point.
 
-    Whatever fails, the response goes on as S3 gave it: a reader is better off with that than with 502.
+    If anything fails, S3's response is passed on unchanged: better for a reader than 502.
 
     Source: Lambda@Edge event structure, origin response.
     """
@@ -39,7 +39,7 @@ def handle_origin_response(event: dict[str, Any], _context: object) -> dict[str,
 
 
 def apply_cache_control(response: dict[str, Any], *, uri: str) -> dict[str, Any]:
-    """Return the response to a request for that URI, with another Cache-Control where one is due; pure."""
+    """Return the response to a request for that URI with the right Cache-Control; pure."""
     value = decide_cache_control(str(response["status"]), uri=uri)
     if value is None:
         return response
@@ -48,11 +48,10 @@ def apply_cache_control(response: dict[str, Any], *, uri: str) -> dict[str, Any]
 
 
 def decide_cache_control(status: str, *, uri: str) -> str | None:
-    """Return the Cache-Control for S3's status; None where what S3 says of the object holds.
+    """Return the Cache-Control for a status of S3; None to keep the one that the object has.
 
-    ``uri`` is what S3 was asked for, not what the viewer wrote: CloudFront matches its patterns with
-    the latter, so that ``/t/TOKEN/shards/noarch/repodata.json``, of a channel called "shards", comes
-    by here as well.
+    ``uri`` is that of the request to S3. CloudFront matches its patterns with the viewer's URI, so that
+    ``/t/TOKEN/shards/noarch/repodata.json``, in a channel named "shards", comes through here, too.
     """
     if status not in _SERVED:
         return NO_STORE
@@ -60,5 +59,5 @@ def decide_cache_control(status: str, *, uri: str) -> str | None:
 
 
 def _is_immutable(uri: str) -> bool:
-    """Say whether it is an artifact, or ``/CHANNEL/SUBDIR/shards/NAME``."""
+    """Tell whether this is the URI of an artifact, or ``/CHANNEL/SUBDIR/shards/NAME``."""
     return kind_of(uri) is not None or uri.split("/")[3:-1] == [_SHARDS]

@@ -1,8 +1,8 @@
-"""What a viewer asks for: a CloudFront event's request → normal path and credentials. Pure.
+"""Parses a viewer request: CloudFront's event → path segments and credentials. Pure.
 
-A path is decoded once, and what comes out must be plain: the characters of conda's names between
-single slashes. All else is malformed, whoever asks and whatever exists. What S3 will be asked for
-is written anew from the decoded parts, so that the path decided on and the path fetched can't differ.
+A path is decoded once. The result must consist of the characters of conda's names between single
+slashes; any other path is malformed, for every viewer and whether the file exists or not. The URI for
+S3 is built from the decoded segments, so that access is decided for the same path that is fetched.
 """
 
 from __future__ import annotations
@@ -27,37 +27,38 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
 class MalformedRequestError(PermanentError):
-    """A request that is answered 400 before anybody is asked about access."""
+    """A request that is answered 400, before access is checked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewerRequest:
-    """A request in normal form."""
+    """A parsed request."""
 
     method: str
     segments: tuple[str, ...]
-    """The decoded path without token and slashes; empty for the root."""
+    """The decoded path without the token; empty for the root."""
     is_directory: bool
-    """The path ended in a slash."""
+    """Whether the path ends with a slash."""
     credentials: tuple[str, ...]
-    """As sent, in the order in which they are tried."""
+    """As sent by the viewer, in the order in which they are tried."""
 
     @property
     def channel(self) -> str:
-        """The part of the path that access is decided by; not checked yet."""
+        """The first segment; not checked yet."""
         return self.segments[0] if self.segments else ""
 
     @property
     def filename(self) -> str:
-        """The last part of the path, where that is a file's."""
+        """The last segment, if it names a file."""
         return "" if self.is_directory or not self.segments else self.segments[-1]
 
 
 def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
-    """Take a viewer request apart.
+    """Parse a viewer request.
 
     Raises:
-        MalformedRequestError: the path is anything but plain, or there is more than one Authorization.
+        MalformedRequestError: the path has other characters or empty segments, or there is more than one
+            Authorization header.
 
     Source: Lambda@Edge event structure; the URI is as the viewer sent it.
     """
@@ -69,30 +70,30 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
     parts = uri[1:].split("/")
     credentials: tuple[str, ...] = ()
     if _decode(parts[0]) == _TOKEN_MARK:
-        # Whatever the client put there (a mask, nothing at all) is a credential, perhaps a bad one.
+        # Anything that the client put there (a mask, an empty string) is a credential, perhaps an invalid one.
         credentials = tuple(parts[1:2])
         parts = parts[2:] or [""]
     credentials += parse_authorization(request.get("headers", {}).get("authorization", ()))
     is_directory = parts[-1] == ""
     segments = tuple(_parse_segment(name) for name in (parts[:-1] if is_directory else parts))
     if segments == (INDEX_PAGE,) and not is_directory:
-        segments = ()  # what CloudFront may make of "/" by itself
+        segments = ()  # CloudFront may rewrite "/" to this
     return ViewerRequest(
         method=request["method"], segments=segments, is_directory=is_directory, credentials=credentials
     )
 
 
 def parse_authorization(headers: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
-    """Return the credentials of an Authorization header: what it carries may or may not be valid.
+    """Return the credentials of an Authorization header; they may be invalid.
 
     Raises:
-        MalformedRequestError: more than one such header, or an absurdly long one.
+        MalformedRequestError: there is more than one such header, or it is too long.
     """
     if not headers:
         return ()
     value = headers[0]["value"].strip()
     if len(headers) > 1 or len(value) > MAX_HEADER_CHARS:
-        raise MalformedRequestError("more than one Authorization header, or too long a one")
+        raise MalformedRequestError("more than one Authorization header, or it is too long")
     scheme, _, rest = value.partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
@@ -102,13 +103,13 @@ def parse_authorization(headers: Sequence[Mapping[str, str]]) -> tuple[str, ...]
             user, _, password = base64.b64decode(rest, validate=True).decode("ascii").partition(":")
         except (ValueError, binascii.Error):
             return ("",)
-        # "TOKEN:" and "TOKEN:x" are what people type into a prompt that insists on a user name.
+        # The user comes second, for "TOKEN:" and "TOKEN:x", which people enter where a user name is required.
         return (password, user)
     return ("",)
 
 
-def find_key(request: ViewerRequest) -> str | None:
-    """Return the key of the object that is meant; None where no reader may find one."""
+def object_key(request: ViewerRequest) -> str | None:
+    """Return the key of the requested object; None if the channel's name is invalid."""
     try:
         parse_channel(request.channel)
     except InvalidNameError:
@@ -117,10 +118,10 @@ def find_key(request: ViewerRequest) -> str | None:
     return "/".join(names)
 
 
-def find_redirect(request: ViewerRequest) -> str | None:
-    """Return where ``/CHANNEL`` and ``/CHANNEL/SUBDIR`` lead: the same with a slash.
+def redirect_location(request: ViewerRequest) -> str | None:
+    """Return the redirect of ``/CHANNEL`` and ``/CHANNEL/SUBDIR`` to the same with a slash; None for other paths.
 
-    Relative to the URL that was asked for, so that a token in it is not repeated.
+    It is relative to the requested URL, so that a token in the URL is not repeated.
     """
     if request.is_directory or len(request.segments) not in {1, 2}:
         return None
@@ -133,10 +134,9 @@ def find_redirect(request: ViewerRequest) -> str | None:
 
 
 def format_uri(key: str) -> str:
-    """Write the URI that asks S3 for exactly this key.
+    """Format the URI for exactly this key.
 
-    S3 reads ``+`` in a path as a space. Every other character that a key of ours may have stands
-    for itself.
+    S3 reads ``+`` in a path as a space. Every other character of a key is sent unchanged.
     """
     return "/" + key.replace("+", "%2B")
 
@@ -144,12 +144,12 @@ def format_uri(key: str) -> str:
 def _parse_segment(text: str) -> str:
     name = _decode(text)
     if not _SEGMENT.match(name) or name in {".", ".."}:
-        raise MalformedRequestError("path is not plain")
+        raise MalformedRequestError("path has an invalid segment")
     return name
 
 
 def _decode(text: str) -> str:
-    """Decode percent escapes once; what is no escape is left and found illegal later."""
+    """Decode percent escapes once. A percent sign that starts no escape stays, and is rejected later."""
     if "%" not in text:
         return text
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text)

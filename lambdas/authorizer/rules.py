@@ -1,10 +1,9 @@
-"""Fetches and keeps the access document: one small conditional GET per refresh interval.
+"""Caches the access rules: one small conditional GET per refresh interval.
 
-The document is believed for ``refresh_seconds`` without asking. When asking fails, the last good
-rules stay in force for ``stale_seconds`` after S3 last confirmed them, then there are none (invariant 10).
-While the document can't be understood, the last good rules stay in force, and an alarm is raised.
-Ages are wall-clock time: a monotonic clock may stand still while Lambda freezes the environment,
-and a revoked token must not outlive that.
+Rules are used for ``refresh_seconds`` without asking S3. If a request to S3 fails, the last valid rules
+are used until ``stale_seconds`` after S3 last confirmed them, then none (invariant 10). While the document is
+malformed, the last valid rules are used, and an alarm is raised. Ages are wall-clock time: a monotonic
+clock may stop while Lambda freezes the environment, and a revoked token must not stay valid meanwhile.
 """
 
 from __future__ import annotations
@@ -18,29 +17,29 @@ from lambdas.access.document import parse_access
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError
 
 RETRY_SECONDS: Final = 2
-"""After a failed attempt, requests are answered from what is there for so long."""
+"""How long after a failed request the next one is sent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchedDocument:
-    """S3's answer: a body, or neither of both where there is no such object."""
+    """S3's answer; both are None if the object is missing."""
 
     body: bytes | None
     etag: str | None
 
 
 class DocumentSource(Protocol):
-    """Where the access document comes from."""
+    """A source of the access document."""
 
     def fetch(self, etag: str | None) -> FetchedDocument | None:
-        """Return the document; None where it still has that ETag.
+        """Return the document; None if it still has that ETag.
 
         Raises:
-            UnavailableError: no answer, or one that says neither.
+            UnavailableError: there is no answer, or it is an error.
         """
 
 
-class RulesKeeper:
+class RulesCache:
     """The rules of one execution environment."""
 
     def __init__(
@@ -52,7 +51,7 @@ class RulesKeeper:
         stale_seconds: int,
         report: Callable[[str, str], None],
     ) -> None:
-        """``report`` is given a code, which alarms look for, and a sentence."""
+        """``report`` takes a code, which an alarm counts, and a message."""
         self._source = source
         self._public_globs = public_globs
         self._refresh_seconds = refresh_seconds
@@ -65,7 +64,7 @@ class RulesKeeper:
         self._failed = False
 
     def current(self, now: float) -> AccessRules | None:
-        """Return the rules in force; None where there are none to rely on."""
+        """Return the valid rules; None if there are none."""
         wait = RETRY_SECONDS if self._failed else self._refresh_seconds
         if not 0 <= now - self._asked_at < wait:  # also when the clock was set back
             self._refresh(now)
@@ -88,8 +87,8 @@ class RulesKeeper:
 
     def _accept(self, fetched: FetchedDocument) -> bool:
         if fetched.body is None:
-            # Every deployment writes one: it was deleted, which is no way to change rules.
-            self._report("access-document-missing", "the access document is not there")
+            # Every deployment creates one, so it was deleted. That must change nothing.
+            self._report("access-document-missing", "the access document is missing")
             return False
         try:
             document = parse_access(fetched.body)

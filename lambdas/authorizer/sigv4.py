@@ -1,7 +1,7 @@
 """Signs one GET with AWS Signature Version 4. Pure.
 
-Only what the authorizer needs: no query, no body, a path of unreserved characters. Exists because
-importing boto3 takes seconds where the authorizer runs.
+Supports only what the authorizer needs: no query, no body, a path of unreserved characters. Importing
+boto3 would take seconds in the authorizer.
 
 Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html
 """
@@ -20,7 +20,7 @@ _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AwsCredentials:
-    """Who signs. The secrets stay out of every repr."""
+    """AWS credentials, whose secrets are in no repr."""
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -37,9 +37,9 @@ def sign_get(
     service: str,
     timestamp: str,
 ) -> dict[str, str]:
-    """Return the headers of a GET, signed: those given, Host, X-Amz-Date, and Authorization.
+    """Return the headers of a signed GET: those given, Host, X-Amz-Date, and Authorization.
 
-    ``timestamp`` is like ``20260131T120000Z``; ``path`` is as it will be sent.
+    ``timestamp`` is like ``20260131T120000Z``; ``path`` is the path as sent.
     """
     signed = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
     signed["host"] = host

@@ -1,6 +1,6 @@
-"""Reads the access document from S3: one signed, conditional GET, bounded in time and size.
+"""Fetches the access document from S3: one signed, conditional GET, bounded in time and size.
 
-``http.client`` is imported with the first request: importing it is half of the function's start.
+``http.client`` is imported at the first request, because importing it takes half of the cold start.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from lambdas.authorizer.settings import AuthorizerSettings
 
 TIMEOUT_SECONDS: Final = 1.5
-"""For connecting, and for each wait on the connection."""
+"""Time limit for connecting, and for each read."""
 DEADLINE_SECONDS: Final = 3.0
-"""For the whole answer; a viewer request has five."""
+"""Time limit for the whole answer; the function has five seconds."""
 _CHUNK_BYTES: Final = 64 * 1024
 _OK: Final = 200
 _NOT_MODIFIED: Final = 304
@@ -31,7 +31,7 @@ _NOT_FOUND: Final = 404
 
 
 class S3Source:
-    """The access document in the bucket, read with the function's own role."""
+    """Fetches the access document with the function's role."""
 
     def __init__(self, settings: AuthorizerSettings) -> None:
         self._region = settings.region
@@ -42,12 +42,12 @@ class S3Source:
             self._secure, self._host, self._path = scheme == "https", host, f"/{settings.bucket}/{ACCESS_KEY}"
 
     def fetch(self, etag: str | None) -> FetchedDocument | None:
-        """Return the document; None where it still has that ETag.
+        """Return the document; None if it still has that ETag.
 
-        A 403 is no "not there" (invariant 7): without a grant, S3 answers so whatever exists.
+        A 403 does not mean that it is missing (invariant 7): S3 answers so if a permission is missing.
 
         Raises:
-            UnavailableError: no answer, a late or a long one, or any status but 200, 304 and 404.
+            UnavailableError: there is no answer, it is too late or too large, or its status is not 200, 304 or 404.
         """
         deadline = time.monotonic() + DEADLINE_SECONDS
         connection = self._connect()
@@ -73,7 +73,7 @@ class S3Source:
             host=self._host,
             path=self._path,
             headers=headers,
-            credentials=_find_credentials(),
+            credentials=_read_credentials(),
             region=self._region,
             service="s3",
             timestamp=time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
@@ -91,7 +91,7 @@ def _read_answer(response: HTTPResponse, etag: str | None, deadline: float) -> F
 
 
 def _is_missing_key(response: HTTPResponse) -> bool:
-    # A bucket that isn't there is a 404 too, but says nothing about rules.
+    # A missing bucket is a 404, too, but says nothing about the document.
     return b"NoSuchKey" in response.read(_CHUNK_BYTES)
 
 
@@ -103,13 +103,13 @@ def _read_body(response: HTTPResponse, deadline: float) -> bytes:
             raise UnavailableError(f"the access document has more than {MAX_DOCUMENT_BYTES} bytes")
         if time.monotonic() > deadline:
             raise UnavailableError(f"reading the access document took more than {DEADLINE_SECONDS} s")
-    if response.length:  # what Content-Length promised and did not come
-        raise UnavailableError("the access document was cut short")
+    if response.length:  # less than Content-Length
+        raise UnavailableError("the answer for the access document was cut short")
     return bytes(body)
 
 
-def _find_credentials() -> AwsCredentials:
-    # Lambda replaces these with each new environment; they outlive it.
+def _read_credentials() -> AwsCredentials:
+    # Lambda sets these when it creates an execution environment; they are valid for its lifetime.
     try:
         return AwsCredentials(
             access_key_id=os.environ["AWS_ACCESS_KEY_ID"],

@@ -1,6 +1,6 @@
-"""Fetches an issuer's public keys: discovery document, then key set. Bounded, https only.
+"""Fetches an issuer's public keys: the discovery document, then the key set. Bounded, https only.
 
-Standard library only: the ``fairway`` command uses it too.
+The ``fairway`` command uses it, too.
 
 Source: OpenID Connect Discovery 1.0, section 4; RFC 7517 (JWK).
 """
@@ -32,11 +32,11 @@ Fetch = Callable[[str], bytes]
 
 
 def fetch_keys(issuer: str, *, fetch: Fetch | None = None) -> tuple[SigningKey, ...]:
-    """Return the keys that an issuer signs with now.
+    """Return the keys that an issuer publishes now.
 
     Raises:
-        UnavailableError: it does not answer.
-        InvalidDocumentError: what it answers is no key set, or names another issuer.
+        UnavailableError: the issuer does not answer.
+        InvalidDocumentError: the answer is malformed, or of another issuer.
     """
     read = fetch or fetch_https
     discovery = read(issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -47,22 +47,22 @@ def parse_discovery(body: bytes, issuer: str) -> str:
     """Return the URL of the key set.
 
     Raises:
-        InvalidDocumentError: the document is another issuer's, or names no https URL.
+        InvalidDocumentError: the document is of another issuer, or its key set has no public https URL.
     """
     document = _parse_object(body, "discovery document")
     if document.get("issuer") != issuer:
         raise InvalidDocumentError(
             f"the discovery document is of issuer {document.get('issuer')!r}, not {issuer!r}",
-            hint="write the issuer exactly as its identity tokens have it in 'iss'",
+            hint="write the issuer exactly as in 'iss' of its identity tokens",
         )
     return require_public_https(document.get("jwks_uri"))
 
 
 def parse_jwks(body: bytes) -> tuple[SigningKey, ...]:
-    """Return the RSA keys of a key set that are meant for signatures and strong enough; skip others.
+    """Return the strong RSA keys for signatures in a key set; skip others.
 
     Raises:
-        InvalidDocumentError: it is no key set, or has no such key.
+        InvalidDocumentError: it is malformed, or has no such key.
     """
     items = _parse_object(body, "key set").get("keys")
     if not isinstance(items, list):
@@ -78,10 +78,10 @@ def parse_jwks(body: bytes) -> tuple[SigningKey, ...]:
 
 
 def require_public_https(url: object) -> str:
-    """Return a URL that may be fetched: https, a host's name, its usual port.
+    """Return a URL if it may be fetched: https, a host name, the default port.
 
     Raises:
-        InvalidDocumentError: it is another kind of URL, such as one that leads inside a network.
+        InvalidDocumentError: it is any other URL, such as one of an internal network.
     """
     try:
         parts = urlsplit(url) if isinstance(url, str) else None
@@ -94,10 +94,10 @@ def require_public_https(url: object) -> str:
 
 
 def fetch_https(url: str) -> bytes:
-    """Read a small document over https; redirects are not followed.
+    """Fetch a small document over https, without following redirects.
 
     Raises:
-        UnavailableError: no answer, not 200, or too long or late a one.
+        UnavailableError: there is no answer, its status is not 200, or it is too large or too late.
     """
     require_public_https(url)
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -112,10 +112,10 @@ def fetch_https(url: str) -> bytes:
 
 
 def read_bounded(response: IO[bytes], deadline: float) -> bytes:
-    """Read a body to its end, within bounds.
+    """Read a body to its end, bounded in size and time.
 
     Raises:
-        UnavailableError: it is too long, or comes too slowly.
+        UnavailableError: it is too large, or takes too long.
     """
     body = bytearray()
     while chunk := response.read(_CHUNK_BYTES):
@@ -123,13 +123,13 @@ def read_bounded(response: IO[bytes], deadline: float) -> bytes:
         if len(body) > MAX_BYTES:
             raise UnavailableError(f"an issuer's document has more than {MAX_BYTES} bytes")
         if time.monotonic() > deadline:
-            raise UnavailableError("an issuer's document comes too slowly")
+            raise UnavailableError("an issuer's document took too long")
     return bytes(body)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_: Any, **__: Any) -> None:  # noqa: ANN401 - the base class's parameters
-        """Follow no redirect: it could lead anywhere."""
+        """Follow no redirect: its target is not checked."""
 
 
 def _parse_object(body: bytes, what: str) -> dict[str, Any]:

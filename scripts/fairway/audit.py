@@ -1,4 +1,4 @@
-"""``fairway audit``: the history of changes of access."""
+"""``fairway audit``: the history of the access document."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Examples:
 """
 )
 @click.option("--since", default=None, metavar="DURATION", help="Only changes of the last 30d, 12h, …")
-@click.option("--subject", default=None, help="Only changes of this token, channel or issuer.")
+@click.option("--subject", default=None, help="Only changes to this token, channel or issuer.")
 @with_session
 def audit(session: Session, since: str | None, subject: str | None) -> None:
     """Show who changed access, when and how, oldest first.
 
-    "Who" is what the command of that time found out about its caller. What AWS itself recorded of
-    writes to the access document is in CloudTrail, where that is switched on for the bucket.
+    WHO is the AWS identity that the command found at that time. AWS records writes to the access
+    document in CloudTrail, if data events are enabled for the bucket.
     """
     start = 0 if since is None else session.now - parse_duration(since)
     changes = [

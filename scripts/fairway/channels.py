@@ -17,10 +17,10 @@ AS_DEPLOYED = "as deployed"
 
 @click.group()
 def channel() -> None:
-    """List channels, make them public or private.
+    """List channels, and make them public or private.
 
-    A channel comes into being with the first upload to it. It is private unless the deployment
-    or 'set-public' says otherwise; what is set here wins.
+    The first upload creates a channel. It is private, unless it is public in the deployment's
+    settings or by 'set-public'. 'set-public' and 'set-private' override the deployment's settings.
     """
 
 
@@ -34,7 +34,7 @@ Examples:
 )
 @with_session
 def list_channels(session: Session) -> None:
-    """List the channels and what is set for them."""
+    """List channels and their visibility."""
     rules = fetch_access(session.storage).channels
     stored = {name for name in session.storage.list_folders("") if _is_channel(name)}
     channels = [
@@ -45,7 +45,7 @@ def list_channels(session: Session) -> None:
         }
         for name in sorted(stored | rules.keys())
     ]
-    rows = [(str(row["name"]), str(row["visibility"]), "" if row["stored"] else "no packages yet") for row in channels]
+    rows = [(str(row["name"]), str(row["visibility"]), "" if row["stored"] else "no packages") for row in channels]
     session.show(channels, format_table(("CHANNEL", "VISIBILITY", ""), rows) if rows else "no channels")
 
 
@@ -59,8 +59,8 @@ Examples:
 @click.argument("name")
 @with_session
 def set_public(session: Session, name: str) -> None:
-    """Let everybody read a channel, without credentials."""
-    _set(session, parse_channel(name), Visibility.PUBLIC)
+    """Make a channel public: readers need no credentials."""
+    _set_visibility(session, parse_channel(name), Visibility.PUBLIC)
 
 
 @channel.command(
@@ -73,11 +73,11 @@ Examples:
 @click.argument("name")
 @with_session
 def set_private(session: Session, name: str) -> None:
-    """Let only tokens and trusted workloads read a channel."""
-    _set(session, parse_channel(name), Visibility.PRIVATE)
+    """Make a channel private: readers need credentials."""
+    _set_visibility(session, parse_channel(name), Visibility.PRIVATE)
 
 
-def _set(session: Session, name: Channel, visibility: Visibility) -> None:
+def _set_visibility(session: Session, name: Channel, visibility: Visibility) -> None:
     now, caller = session.now, session.caller
     change_access(
         session.storage,
@@ -86,7 +86,7 @@ def _set(session: Session, name: Channel, visibility: Visibility) -> None:
     )
     session.show(
         {"name": name, "visibility": visibility.value},
-        f"{name} is {visibility.value}; it takes effect everywhere within 60 seconds",
+        f"{name} is {visibility.value}; this takes effect within 60 seconds",
     )
 
 

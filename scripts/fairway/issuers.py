@@ -1,4 +1,4 @@
-"""``fairway issuer``: trust, list, refresh and forget issuers of identity tokens (OIDC)."""
+"""``fairway issuer``: add, list, refresh, check and remove trusted issuers of identity tokens (OIDC)."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _GITHUB: Final = "https://token.actions.githubusercontent.com"
 
 @click.group()
 def issuer() -> None:
-    """Let workloads read with their identity tokens (OIDC), without a stored secret.
+    """Manage trusted issuers of identity tokens (OIDC).
 
-    An identity token is accepted as Bearer, or as the password of Basic, where its issuer is
-    trusted, one of its audiences is ours, and its claims match a rule.
+    CI jobs and other workloads can read with their identity tokens instead of a stored secret.
+    An identity token is accepted, as Bearer token or as the password of Basic authentication, if
+    its issuer is trusted, one of its audiences is configured, and its claims match a rule.
     """
 
 
@@ -46,11 +47,23 @@ Examples:
 """
 )
 @click.argument("issuer_url", metavar="ISSUER")
-@click.option("--audience", "audiences", multiple=True, required=True, metavar="AUD", help="Our name in 'aud'; repeat.")
-@click.option("--claim", "claims", multiple=True, required=True, metavar="NAME=GLOB", help="All must match; repeat.")
-@click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
-@click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
-@click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
+@click.option(
+    "--audience", "audiences", multiple=True, required=True, metavar="AUD", help="Accepted 'aud'; repeatable."
+)
+@click.option(
+    "--claim", "claims", multiple=True, required=True, metavar="NAME=GLOB", help="Required claim; repeatable."
+)
+@click.option(
+    "--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Channels to read; repeatable."
+)
+@click.option(
+    "--package", "packages", multiple=True, metavar="GLOB", help="Restrict to artifacts of these packages; repeatable."
+)
+@click.option(
+    "--jwks",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the issuer's keys from a JWKS file.",
+)
 @with_session
 def add(
     session: Session,
@@ -62,13 +75,15 @@ def add(
     packages: tuple[str, ...],
     jwks: Path | None,
 ) -> None:
-    """Trust an issuer, or give one that is trusted another rule."""
+    """Trust an issuer, or add a rule to a trusted issuer."""
     now, caller = session.now, session.caller
     rule = ClaimRule(claims=parse_claims(_parse_pairs(claims)), scope=parse_scope(channels, packages or None))
     name = parse_issuer_url(issuer_url)
     added = Issuer(issuer=name, audiences=audiences, rules=(rule,), keys=_read_keys(name, jwks), confirmed=now)
     change_access(session.storage, lambda document: apply_issuer_added(document, added, now=now, by=caller), now=now)
-    session.show(describe_issuer(added), f"{name} is trusted for {format_scope(rule.scope)}, within 60 seconds")
+    session.show(
+        describe_issuer(added), f"trusted {name} for {format_scope(rule.scope)}; this takes effect within 60 seconds"
+    )
 
 
 @issuer.command(
@@ -108,12 +123,12 @@ Examples:
 @click.argument("issuer_url", metavar="ISSUER")
 @with_session
 def remove(session: Session, issuer_url: str) -> None:
-    """Trust an issuer no longer, with all its rules."""
+    """Remove a trusted issuer and all its rules."""
     now, caller = session.now, session.caller
     change_access(
         session.storage, lambda document: apply_issuer_removed(document, issuer_url, now=now, by=caller), now=now
     )
-    session.show({"removed": issuer_url}, f"{issuer_url} is no longer trusted, within 60 seconds")
+    session.show({"removed": issuer_url}, f"removed {issuer_url}; its identity tokens stop working within 60 seconds")
 
 
 @issuer.command(
@@ -125,15 +140,22 @@ Examples:
 """
 )
 @click.argument("issuer_url", metavar="[ISSUER]", required=False)
-@click.option("--jwks", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Keys from a file.")
+@click.option(
+    "--jwks",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Read the issuer's keys from a JWKS file.",
+)
 @with_session
 def refresh(session: Session, issuer_url: str | None, jwks: Path | None) -> None:
-    """Fetch issuers' keys now; a scheduled function does it otherwise."""
+    """Fetch the keys of one issuer or of all issuers.
+
+    The deployment does this every hour.
+    """
     trusted = [entry.issuer for entry in fetch_access(session.storage).issuers]
     if issuer_url is not None and issuer_url not in trusted:
-        raise UsageError(f"no issuer {issuer_url!r}", hint="see 'fairway issuer list'")
+        raise UsageError(f"unknown issuer {issuer_url!r}", hint="see 'fairway issuer list'")
     if jwks is not None and issuer_url is None:
-        raise UsageError("whose keys?", hint="name the issuer that --jwks belongs to")
+        raise UsageError("--jwks without an issuer", hint="give the issuer of these keys")
     now, caller = session.now, session.caller
     fetched = {name: _read_keys(name, jwks) for name in ([issuer_url] if issuer_url else trusted)}
     for name, keys in fetched.items():
@@ -156,29 +178,29 @@ Examples:
   fairway issuer check identity-token.txt
   echo "$ID_TOKEN" | fairway issuer check -
 
-Exit code 0 if it is genuine, though no rule may match; 1 if not, 2 for wrong usage.
+Exit code 0 if it is valid, even if no rule matches; 1 if it is invalid; 2 for a usage error.
 """
 )
 @click.argument("file", type=click.File())
 @with_session
 def check(session: Session, file: Any) -> None:  # noqa: ANN401 - click's own type
-    """Tell what an identity token would open, or why it opens nothing."""
+    """Show what an identity token may read, or why it is invalid."""
     issuers = {entry.issuer: entry for entry in fetch_access(session.storage).issuers}
     try:
         identity = verify_identity(file.read().strip(), issuers, now=session.now)
     except InvalidIdentityError as error:
-        error.hint = f"the edge answers 401 ({error.code})"
+        error.hint = f"readers get status 401 ({error.code})"
         raise
     scopes = [format_scope(scope) for scope in identity.scopes]
     end = format_time(identity.expires)
     session.show(
         {"issuer": identity.issuer, "expires": end, "scopes": scopes},
-        f"genuine, until {end}; reads {'; '.join(scopes) or 'nothing: no rule matches (403)'}",
+        f"valid until {end}; may read {'; '.join(scopes) or 'nothing, because no rule matches (status 403)'}",
     )
 
 
 def describe_issuer(entry: Issuer) -> dict[str, Any]:
-    """Return what there is to tell of an issuer."""
+    """Return the fields of an issuer."""
     return {
         "issuer": entry.issuer,
         "audiences": list(entry.audiences),
@@ -200,7 +222,7 @@ def _parse_pairs(claims: tuple[str, ...]) -> dict[str, str]:
     for text in claims:
         name, separator, pattern = text.partition("=")
         if not separator or not name or name in pairs:
-            raise UsageError(f"not a claim: {text!r}", hint="write NAME=GLOB, each name once")
+            raise UsageError(f"invalid claim {text!r}", hint="give NAME=GLOB, each name once")
         pairs[name] = pattern
     return pairs
 

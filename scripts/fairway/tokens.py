@@ -30,30 +30,30 @@ _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdwy])\Z")
 
 @click.group()
 def token() -> None:
-    """Create, list, rotate and revoke tokens for reading.
+    """Create, list, rotate and revoke tokens.
 
-    A token reads the channels that its patterns name, nothing else; it never publishes.
-    Changes take effect everywhere within 60 seconds.
+    A token gives read access to the channels that its patterns match. It never gives access to
+    publish. Changes take effect within 60 seconds.
     """
 
 
 def parse_duration(text: str) -> int:
-    """Return the seconds that ``90d``, ``12h``, ``30m``, ``2w`` or ``1y`` stands for.
+    """Return a duration such as ``90d``, ``12h``, ``30m``, ``2w`` or ``1y`` in seconds.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: it is malformed.
     """
     match = _DURATION.match(text)
     if match is None:
-        raise UsageError(f"not a duration: {text!r}", hint="write a number and a unit: 30m, 12h, 90d, 2w, 1y")
+        raise UsageError(f"invalid duration {text!r}", hint="give a number and a unit, such as 30m, 12h, 90d, 2w or 1y")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def parse_expiry(text: str, *, now: int) -> int | None:
-    """Return when something ends: after a duration, on a day (``2026-12-31``, UTC), or ``never``.
+    """Return the end of a duration, the beginning of a day (``2026-12-31``, UTC), or None for ``never``.
 
     Raises:
-        UsageError: it is something else, or past.
+        UsageError: it is malformed, or in the past.
     """
     if text == "never":
         return None
@@ -62,14 +62,16 @@ def parse_expiry(text: str, *, now: int) -> int | None:
     try:
         expires = int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
     except ValueError:
-        raise UsageError(f"not a time: {text!r}", hint="write 90d, 12h, a day like 2026-12-31, or never") from None
+        raise UsageError(
+            f"invalid expiry {text!r}", hint="give a duration (90d, 12h), a day (2026-12-31), or never"
+        ) from None
     if expires <= now:
-        raise UsageError(f"{text!r} is over", hint="name a day to come, in UTC")
+        raise UsageError(f"expiry {text!r} is in the past", hint="give a later day; days begin at midnight UTC")
     return expires
 
 
 def make_token(name: str, scope: Scope, *, now: int, expires: int | None, creator: str) -> tuple[str, Token]:
-    """Draw a token: the secret, and what is stored of it."""
+    """Generate a token; return the secret, and the entry for the access document."""
     secret = format_token(secrets.randbelow(TOKEN_ENTROPY))
     sha256 = hash_token(secret)
     return secret, Token(
@@ -86,22 +88,35 @@ Examples:
 """
 )
 @click.argument("name")
-@click.option("--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Readable channels; repeat.")
-@click.option("--package", "packages", multiple=True, metavar="GLOB", help="Only artifacts of these packages; repeat.")
-@click.option("--expires", default="never", show_default=True, metavar="WHEN", help="90d, 12h, 2026-12-31 or never.")
+@click.option(
+    "--channel", "channels", multiple=True, required=True, metavar="GLOB", help="Channels it may read; repeatable."
+)
+@click.option(
+    "--package", "packages", multiple=True, metavar="GLOB", help="Restrict to artifacts of these packages; repeatable."
+)
+@click.option(
+    "--expires",
+    default="never",
+    show_default=True,
+    metavar="WHEN",
+    help="When it expires: 90d, 12h, 2026-12-31 or never.",
+)
 @with_session
 def create(session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str) -> None:
-    """Create a token and print it, this once: only its SHA-256 is stored."""
+    """Create a token and print it.
+
+    It is printed only once, because only its SHA-256 is stored.
+    """
     now = session.now
     scope = parse_scope(channels, packages or None)
     secret, entry = make_token(
         parse_token_name(name), scope, now=now, expires=parse_expiry(expires, now=now), creator=session.caller
     )
     change_access(session.storage, lambda document: apply_token_created(document, entry), now=now)
-    session.note(f"token {name!r} ({entry.id}) reads {format_scope(scope)}, {_format_end(entry)}.")
-    session.note("It works within 60 seconds, and is shown this once:")
+    session.note(f"created token {name!r} ({entry.id}) for {format_scope(scope)}; it {_format_end(entry)}")
+    session.note("it works within 60 seconds, and is shown only once:")
     session.show({"token": secret, **describe_token(entry, now=now)}, secret)
-    _show_use(session, secret, scope)
+    _note_usage(session, secret, scope)
 
 
 @token.command(
@@ -112,10 +127,10 @@ Examples:
   fairway token list --all --json
 """,
 )
-@click.option("--all", "with_ended", is_flag=True, help="Also those revoked or expired in the last 90 days.")
+@click.option("--all", "with_ended", is_flag=True, help="Also list tokens revoked or expired in the last 90 days.")
 @with_session
 def list_tokens(session: Session, *, with_ended: bool) -> None:
-    """List tokens: id, name, scope, expiry, creator; never the token."""
+    """List tokens with their scope, expiry and creator."""
     now = session.now
     tokens = [entry for entry in fetch_access(session.storage).tokens if with_ended or entry.is_valid(now)]
     descriptions = [describe_token(entry, now=now) for entry in tokens]
@@ -145,15 +160,18 @@ Examples:
 @click.argument("id_or_name")
 @with_session
 def revoke(session: Session, id_or_name: str) -> None:
-    """Revoke a token by its id, or all tokens of a name."""
+    """Revoke a token; it stops working within 60 seconds.
+
+    A name revokes all tokens with this name.
+    """
     now, caller = session.now, session.caller
     document = change_access(
         session.storage,
         lambda document: apply_token_revoked(document, id_or_name, now=now, by=caller),
         now=now,
     )
-    gone = [describe_token(entry, now=now) for entry in find_tokens(document, id_or_name)]
-    session.show(gone, f"revoked {id_or_name!r}; nobody reads with it in 60 seconds from now on")
+    revoked = [describe_token(entry, now=now) for entry in find_tokens(document, id_or_name)]
+    session.show(revoked, f"revoked {id_or_name!r}; it stops working within 60 seconds")
 
 
 @token.command(
@@ -164,11 +182,18 @@ Examples:
 """
 )
 @click.argument("id_or_name")
-@click.option("--overlap", default="24h", show_default=True, metavar="DURATION", help="How long the old one goes on.")
-@click.option("--expires", default=None, metavar="WHEN", help="As for create; by default as long as the old one had.")
+@click.option(
+    "--overlap", default="24h", show_default=True, metavar="DURATION", help="How long the old token stays valid."
+)
+@click.option(
+    "--expires", default=None, metavar="WHEN", help="As for create; by default the lifetime of the old token."
+)
 @with_session
 def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None) -> None:
-    """Create a token with an old one's name and scope; both work during the overlap."""
+    """Replace a token by a new one with the same name and scope.
+
+    Both work during the overlap. The new token is printed only once.
+    """
     now = session.now
     overlap_seconds = parse_duration(overlap)
     valid = [entry for entry in find_tokens(fetch_access(session.storage), id_or_name) if entry.is_valid(now)]
@@ -186,13 +211,13 @@ def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None)
         lambda document: apply_token_rotated(document, old.id, entry, overlap_seconds=overlap_seconds),
         now=now,
     )
-    session.note(f"token {old.name!r}: {old.id} ends in {overlap} at the latest, {entry.id} {_format_end(entry)}.")
-    session.note("The new one works within 60 seconds, and is shown this once:")
+    session.note(f"rotated token {old.name!r}: {old.id} expires within {overlap}; {entry.id} {_format_end(entry)}")
+    session.note("the new token works within 60 seconds, and is shown only once:")
     session.show({"token": secret, **describe_token(entry, now=now), "replaces": old.id}, secret)
 
 
 def describe_token(entry: Token, *, now: int) -> dict[str, Any]:
-    """Return what may be told of a token."""
+    """Return the public fields of a token."""
     ended = "expired" if entry.revoked is None else "revoked"
     return {
         "id": entry.id,
@@ -211,6 +236,6 @@ def _format_end(entry: Token) -> str:
     return "never expires" if entry.expires is None else f"expires {format_time(entry.expires)}"
 
 
-def _show_use(session: Session, secret: str, scope: Scope) -> None:
+def _note_usage(session: Session, secret: str, scope: Scope) -> None:
     if session.url and not set("*?") & set(scope.channels[0]):
         session.note(f"use it: conda install -c {session.require_url()}/t/{secret}/{scope.channels[0]} PACKAGE")

@@ -128,13 +128,13 @@ def test_apply_issuer_removed__unknown() -> None:
         apply_issuer_removed(AccessDocument(), ISSUER, now=NOW, by="ada")
 
 
-def test_apply_issuer_removed__is_gone_and_on_record() -> None:
+def test_apply_issuer_removed__is_in_the_history() -> None:
     document = apply_issuer_removed(make_document(issuers=[make_issuer("team")]), ISSUER, now=NOW, by="ada")
     assert document.issuers == ()
     assert document.history[-1] == Change(at=NOW, by="ada", action=Action.ISSUER_REMOVED, subject=ISSUER)
 
 
-def test_apply_keys__changed_keys_are_on_record() -> None:
+def test_apply_keys__changed_keys_are_in_the_history() -> None:
     document = apply_keys(
         make_document(issuers=[make_issuer("team")]), ISSUER, [NEW_KEY], now=NOW + 9, by="key_refresher"
     )
@@ -166,7 +166,7 @@ def test_apply_pruning__drops_what_ended_long_ago_alone() -> None:
     assert apply_pruning(make_document(*kept, *gone), now=NOW).tokens == tuple(kept)
 
 
-def test_split_history__loses_and_doubles_nothing() -> None:
+def test_split_history__loses_and_duplicates_nothing() -> None:
     history = tuple(Change(at=at, by="ada", action="x", subject="y") for at in range(MAX_HISTORY + 1))
     document, archived = split_history(AccessDocument(history=history))
     assert archived + document.history == history
@@ -186,7 +186,7 @@ def test_history__holds_no_hash_of_a_token() -> None:
     assert OTHER.sha256 not in text
 
 
-def test_parse_access__refuses_nothing_that_changes_make() -> None:
+def test_parse_access__accepts_the_result_of_changes() -> None:
     document = make_document(TOKEN)
     for change in CHANGES.values():
         document = change(document)

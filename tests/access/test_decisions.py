@@ -191,7 +191,7 @@ def test_find_scopes__remembers_a_bounded_number() -> None:
     assert len(rules.remembered) == 1
 
 
-def test_find_scopes__remembers_no_identity_that_is_not_genuine() -> None:
+def test_find_scopes__remembers_no_invalid_identity() -> None:
     rules = make_rules()
     assert find_scopes(rules, IDENTITY[:-8] + "AAAAAAAA", now=NOW) is None
     assert rules.remembered == {}

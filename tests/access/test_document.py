@@ -135,7 +135,7 @@ def spoil(**changes: object) -> bytes:
         {"creator": ...},
     ],
 )
-def test_parse_access__token_makes_no_sense(changes: dict[str, Any]) -> None:
+def test_parse_access__malformed_token(changes: dict[str, Any]) -> None:
     parse_access(spoil())
     with pytest.raises(InvalidDocumentError):
         parse_access(spoil(**changes))
@@ -165,7 +165,7 @@ def test_parse_access__token_makes_no_sense(changes: dict[str, Any]) -> None:
         b" " * (MAX_DOCUMENT_BYTES + 1),
     ],
 )
-def test_parse_access__document_makes_no_sense(body: bytes) -> None:
+def test_parse_access__malformed_document(body: bytes) -> None:
     with pytest.raises(InvalidDocumentError):
         parse_access(body)
 
@@ -189,7 +189,7 @@ def test_parse_access__same_hash_twice() -> None:
         ("jwks", {"keys": [{"n": "AQAB", "e": "AQAB"}]}),
     ],
 )
-def test_parse_access__issuer_makes_no_sense(key: str, value: object) -> None:
+def test_parse_access__malformed_issuer(key: str, value: object) -> None:
     raw = json.loads(encode_access(make_document(issuers=[make_issuer("team")])))
     parse_access(json.dumps(raw).encode())
     raw["issuers"][0][key] = value
@@ -197,7 +197,7 @@ def test_parse_access__issuer_makes_no_sense(key: str, value: object) -> None:
         parse_access(json.dumps(raw).encode())
 
 
-def test_parse_access__complaint_repeats_no_hash() -> None:
+def test_parse_access__error_contains_no_hash() -> None:
     with pytest.raises(InvalidDocumentError) as caught:
         parse_access(spoil(name=7))
     assert make_token(make_secret(1), "team").sha256 not in str(caught.value)
@@ -208,7 +208,7 @@ def test_encode_access__too_large_for_the_edge() -> None:
         encode_access(AccessDocument(extra={"padding": "x" * MAX_DOCUMENT_BYTES}))
 
 
-def test_parse_scope__no_channel() -> None:
+def test_parse_scope__no_channel_given() -> None:
     with pytest.raises(UsageError):
         parse_scope([], None)
 
@@ -252,7 +252,7 @@ def test_parse_issuer_url__legal(text: str) -> None:
 
 
 @pytest.mark.parametrize("claims", [{}, {"sub": "*"}, {"sub": "**", "ref": "?"}, {"": "x"}, {"sub": "x" * 257}])
-def test_parse_claims__lets_everybody_in(claims: dict[str, str]) -> None:
+def test_parse_claims__match_every_identity_token(claims: dict[str, str]) -> None:
     with pytest.raises(UsageError):
         parse_claims(claims)
 

@@ -46,8 +46,8 @@ RFC_TOKEN = (
 )
 
 
-def refuse(text: str, *, now: int = NOW, issuers: Mapping[str, Issuer] | None = None) -> str:
-    """Return the code that the identity token is refused with."""
+def reject(text: str, *, now: int = NOW, issuers: Mapping[str, Issuer] | None = None) -> str:
+    """Return the code that the identity token is rejected with."""
     with pytest.raises(InvalidIdentityError) as caught:
         verify_identity(text, issuers or ISSUERS, now=now)
     return caught.value.code
@@ -63,7 +63,7 @@ def test_verify_identity__signature_of_the_rfc() -> None:
     assert not _is_signed(signed + b" ", decode_base64url(signature), public)
 
 
-def test_verify_identity__genuine() -> None:
+def test_verify_identity__valid() -> None:
     identity = verify_identity(make_identity(make_claims()), ISSUERS, now=NOW)
     assert identity.issuer == ISSUER
     assert identity.expires == NOW + 300
@@ -104,30 +104,30 @@ def test_verify_identity__rules_add_up() -> None:
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "", None, "HS256", "HS512", "RS512", "PS256", "ES256"])
 def test_verify_identity__attack_algorithm_confusion(algorithm: str | None) -> None:
-    assert refuse(make_identity(make_claims(), {"alg": algorithm, "kid": "k1"})) == "wrong-algorithm"
+    assert reject(make_identity(make_claims(), {"alg": algorithm, "kid": "k1"})) == "wrong-algorithm"
 
 
 def test_verify_identity__attack_algorithm_confusion_without_signature() -> None:
     header = encode_base64url(json.dumps({"alg": "none", "kid": "k1"}).encode())
     claims = encode_base64url(json.dumps(make_claims()).encode())
-    assert refuse(f"{header}.{claims}.") == "wrong-algorithm"
+    assert reject(f"{header}.{claims}.") == "wrong-algorithm"
 
 
 def test_verify_identity__attack_stripped_signature() -> None:
     text = make_identity(make_claims())
-    assert refuse(text[: text.rindex(".") + 1]) == "wrong-signature"
+    assert reject(text[: text.rindex(".") + 1]) == "wrong-signature"
 
 
 def test_verify_identity__attack_key_in_the_token() -> None:
     # jwk, jku and x5u would let a token bring its own key: they are not looked at.
     header = {"alg": "RS256", "kid": "mine", "jwk": {"kty": "RSA", "n": RFC_N, "e": RFC_E, "kid": "mine"}}
-    assert refuse(make_identity(make_claims(), header)) == "unknown-key"
+    assert reject(make_identity(make_claims(), header)) == "unknown-key"
 
 
 def test_verify_identity__attack_changed_claims() -> None:
     header, _, signature = make_identity(make_claims()).split(".")
     claims = encode_base64url(json.dumps(make_claims(repository="acme/other")).encode())
-    assert refuse(f"{header}.{claims}.{signature}") == "wrong-signature"
+    assert reject(f"{header}.{claims}.{signature}") == "wrong-signature"
 
 
 def test_verify_identity__attack_every_bit_of_the_signature_counts() -> None:
@@ -136,7 +136,7 @@ def test_verify_identity__attack_every_bit_of_the_signature_counts() -> None:
     for bit in range(0, 2048, 61):
         bad = bytearray(good)
         bad[bit // 8] ^= 1 << (bit % 8)
-        assert refuse(f"{header}.{claims}.{encode_base64url(bytes(bad))}") == "wrong-signature"
+        assert reject(f"{header}.{claims}.{encode_base64url(bytes(bad))}") == "wrong-signature"
 
 
 def make_forged_block(kind: str, message: bytes) -> bytes:
@@ -173,13 +173,13 @@ def test_verify_identity__attack_padding_oracle_and_forgery(kind: str) -> None:
     header, claims, _ = make_identity(make_claims()).split(".")
     block = make_forged_block(kind, f"{header}.{claims}".encode())
     assert len(block) == 256
-    assert refuse(f"{header}.{claims}.{encode_base64url(sign_bytes(block))}") == "wrong-signature"
+    assert reject(f"{header}.{claims}.{encode_base64url(sign_bytes(block))}") == "wrong-signature"
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 257, 512])
 def test_verify_identity__attack_signature_of_another_length(size: int) -> None:
     header, claims, _ = make_identity(make_claims()).split(".")
-    assert refuse(f"{header}.{claims}.{encode_base64url(bytes(size))}") == "wrong-signature"
+    assert reject(f"{header}.{claims}.{encode_base64url(bytes(size))}") == "wrong-signature"
 
 
 def test_verify_identity__attack_signature_plus_modulus() -> None:
@@ -188,7 +188,7 @@ def test_verify_identity__attack_signature_plus_modulus() -> None:
     modulus = int.from_bytes(decode_base64url(RFC_N), "big")
     number = int.from_bytes(sign_bytes(encode_block(f"{header}.{claims}".encode())), "big") + modulus
     size = 256 if number < 2**2048 else 257
-    assert refuse(f"{header}.{claims}.{encode_base64url(number.to_bytes(size, 'big'))}") == "wrong-signature"
+    assert reject(f"{header}.{claims}.{encode_base64url(number.to_bytes(size, 'big'))}") == "wrong-signature"
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def test_verify_identity__attack_signature_plus_modulus() -> None:
         ({"iat": NOW + LEEWAY_SECONDS + 1}, "not-yet-valid"),
     ],
 )
-def test_verify_identity__attack_claims_of_somebody_else(changes: dict[str, object], code: str) -> None:
-    assert refuse(make_identity(make_claims(**changes))) == code
+def test_verify_identity__attack_foreign_or_expired_claims(changes: dict[str, object], code: str) -> None:
+    assert reject(make_identity(make_claims(**changes))) == code
 
 
 @pytest.mark.parametrize("literal", [b"NaN", b"Infinity", b"1e999"])
 def test_verify_identity__attack_endless_expiry(literal: bytes) -> None:
     claims = json.dumps(make_claims()).encode().replace(str(NOW + 300).encode(), literal)
-    assert refuse(make_identity(claims)) == "no-expiry"
+    assert reject(make_identity(claims)) == "no-expiry"
 
 
 def test_verify_identity__clock_of_the_issuer_is_a_little_ahead() -> None:
@@ -233,21 +233,21 @@ def test_verify_identity__clock_of_the_issuer_is_a_little_ahead() -> None:
 
 @pytest.mark.parametrize("kid", ["k2", "", None, 1, ["k1"]])
 def test_verify_identity__attack_unknown_key(kid: object) -> None:
-    assert refuse(make_identity(make_claims(), {"alg": "RS256", "kid": kid})) == "unknown-key"
+    assert reject(make_identity(make_claims(), {"alg": "RS256", "kid": kid})) == "unknown-key"
 
 
 def test_verify_identity__attack_duplicate_claims() -> None:
     claims = json.dumps(make_claims()).encode()[:-1] + b', "repository": "acme/other"}'
-    assert refuse(make_identity(claims)) == "malformed"
+    assert reject(make_identity(claims)) == "malformed"
 
 
 def test_verify_identity__attack_duplicate_algorithm() -> None:
-    assert refuse(make_identity(make_claims(), b'{"alg": "none", "kid": "k1", "alg": "RS256"}')) == "malformed"
+    assert reject(make_identity(make_claims(), b'{"alg": "none", "kid": "k1", "alg": "RS256"}')) == "malformed"
 
 
 def test_verify_identity__attack_critical_extension() -> None:
     header = {"alg": "RS256", "kid": "k1", "crit": ["b64"], "b64": False}
-    assert refuse(make_identity(make_claims(), header)) == "critical-extension"
+    assert reject(make_identity(make_claims(), header)) == "critical-extension"
 
 
 @pytest.mark.parametrize(
@@ -268,29 +268,29 @@ def test_verify_identity__attack_critical_extension() -> None:
     ],
 )
 def test_verify_identity__attack_malformed(text: str) -> None:
-    assert refuse(text) in {"malformed", "wrong-algorithm"}
+    assert reject(text) in {"malformed", "wrong-algorithm"}
 
 
 def test_verify_identity__attack_two_texts_for_one_token() -> None:
     # The last character of a base64 text has bits that mean nothing; only one way to write them is taken.
     text = make_identity(make_claims())
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-    twin = text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1]
-    assert refuse(twin) == "malformed"
-    assert refuse(text + "=") == "malformed"
+    other = text[:-1] + alphabet[alphabet.index(text[-1]) ^ 1]
+    assert reject(other) == "malformed"
+    assert reject(text + "=") == "malformed"
 
 
 def test_verify_identity__attack_very_long() -> None:
     text = make_identity(make_claims(padding="x" * MAX_IDENTITY_BYTES))
-    assert refuse(text) == "too-long"
+    assert reject(text) == "too-long"
     assert not looks_like_identity(text)
 
 
 def test_verify_identity__attack_withdrawn_keys() -> None:
     stale = {ISSUER: replace(make_issuer("team"), confirmed=NOW - MAX_CONFIRMED_AGE_SECONDS - 1)}
-    assert refuse(make_identity(make_claims()), issuers=stale) == "stale-keys"
+    assert reject(make_identity(make_claims()), issuers=stale) == "stale-keys"
     never = {ISSUER: replace(make_issuer("team"), confirmed=None)}
-    assert refuse(make_identity(make_claims()), issuers=never) == "stale-keys"
+    assert reject(make_identity(make_claims()), issuers=never) == "stale-keys"
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_parse_public_key__attack_weak_key(n: str, e: str) -> None:
     weak = SigningKey(kid="k1", n=n, e=e)
     assert parse_public_key(KEY) is not None
     assert parse_public_key(weak) is None
-    assert refuse(make_identity(make_claims()), issuers={ISSUER: replace(make_issuer("a"), keys=(weak,))}) == (
+    assert reject(make_identity(make_claims()), issuers={ISSUER: replace(make_issuer("a"), keys=(weak,))}) == (
         "unknown-key"
     )
 

@@ -48,7 +48,7 @@ def test_is_token__something_else(text: str) -> None:
     assert not is_token(text)
 
 
-def test_is_token__two_neighbours_swapped() -> None:
+def test_is_token__adjacent_characters_swapped() -> None:
     token = format_token(2**150 + 12345)
     position = next(at for at in range(3, 30) if token[at] != token[at + 1])
     swapped = token[:position] + token[position + 1] + token[position] + token[position + 2 :]

@@ -1,13 +1,12 @@
-"""Throws odd requests at the authorizer and compares each answer with an oracle.
+"""Sends unusual requests to the authorizer and compares each answer with an oracle.
 
     python -m tests.authorizer.fuzz --paths 1000000 [--seed 1]
 
 The oracle shares no code with the authorizer. It reads the final URI as S3 would (percent-decoding,
-``+`` as a space), looks up who may read that key in tables of plain names, and reads the URL that
-was asked for with one regular expression and the standard library's decoder. Three things must hold:
-a key that is fetched is the key that was asked for, somebody who sent a credential for it may read
-it, and nothing of a credential is left in the answer; and where the oracle says "yes", so does the
-authorizer.
+``+`` as a space), looks the key up in tables of plain names and permissions, and parses the viewer's
+URL with one regular expression and the standard library's decoder. Four properties must hold: the key
+that is fetched is the requested one, one of the credentials in the request may read it, the answer
+contains no part of a credential, and the authorizer allows whatever the oracle allows.
 """
 
 import argparse
@@ -373,17 +372,17 @@ def check(case: Case, answer: dict[str, Any]) -> str:
 def _check_fetch(case: Case, answer: dict[str, Any]) -> None:
     key = read_as_s3(answer["uri"])
     if "/" + key != posixpath.normpath("/" + key) or "%" in key or " " in key or not key.isascii():
-        raise DifferenceError(f"key {key!r} means something else to somebody")
+        raise DifferenceError(f"key {key!r} is ambiguous")
     if key.startswith(".") or not _LEGAL_CHANNEL.match(key):
-        raise DifferenceError(f"key {key!r} is no channel's")
+        raise DifferenceError(f"key {key!r} is of no channel")
     path = read_url(case.request["uri"])
     if path is None or key != path[1:] + ("index.html" if path.endswith("/") else ""):
-        raise DifferenceError(f"key {key!r} was not asked for")
+        raise DifferenceError(f"key {key!r} was not requested")
     if answer["querystring"] != "" or "authorization" in answer["headers"]:
-        raise DifferenceError("a query string or a credential goes on to S3")
-    anybody = case.presented if case.presented is not None else _find_secrets(case.request)
-    if not may_read(path[1:], anybody):
-        raise DifferenceError(f"nobody who was named may read {key!r}")
+        raise DifferenceError("a query string or a credential is sent to S3")
+    credentials = case.presented if case.presented is not None else _find_secrets(case.request)
+    if not may_read(path[1:], credentials):
+        raise DifferenceError(f"no credential of the request may read {key!r}")
 
 
 def _find_secrets(request: dict[str, Any]) -> frozenset[str]:

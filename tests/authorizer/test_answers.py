@@ -107,7 +107,7 @@ def test_answer_request__matrix(uri: str, authorization: str | None, expected: s
     assert status(uri, authorization=authorization) == expected
 
 
-def test_answer_request__private_keys_stay_closed_to_whoever_reads_everything() -> None:
+def test_answer_request__private_keys_are_never_readable() -> None:
     rules = compile_rules(make_document(make_token(SECRET, "*")), public_globs=("*",))
     for uri in ("/.fairway/access.json", f"/t/{SECRET}/.fairway/access.json", "/.fairway/", "/.fairway"):
         assert answer_request(make_request(uri), rules, now=NOW)["status"] == "404"
@@ -139,7 +139,7 @@ def test_answer_request__attack_query_string(query: str) -> None:
 
 
 @pytest.mark.parametrize("rules_missing_uri", [f"/t/{SECRET}/{FILE}", f"/{FILE}", "/tools/x", "/pub-x/x", "/"])
-def test_answer_request__attack_no_rules_lets_nobody_in(rules_missing_uri: str) -> None:
+def test_answer_request__attack_no_rules_deny_access(rules_missing_uri: str) -> None:
     answered = answer_request(make_request(rules_missing_uri), None, now=NOW)
     assert answered["status"] == "503"
     assert int(answered["headers"]["retry-after"][0]["value"]) > 0
@@ -194,7 +194,7 @@ def test_answer_request__attack_open_redirect() -> None:
         assert status(uri) == "400"
 
 
-def test_answer_request__rejections_are_kept_by_no_cache() -> None:
+def test_answer_request__rejections_are_not_cached() -> None:
     for uri in ("/team/x", "/team/../x", "/", "/other/x"):
         assert answer(uri)["headers"]["cache-control"] == [{"key": "Cache-Control", "value": "no-store"}]
 

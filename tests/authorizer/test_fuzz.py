@@ -39,7 +39,7 @@ def test_check__finds_an_authorizer_that_is_wrong(change: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize("status", ["400", "401", "403", "404", "302", "405"])
-def test_check__finds_an_authorizer_that_refuses_too_much(status: str) -> None:
+def test_check__finds_an_authorizer_that_rejects_too_much(status: str) -> None:
     case = fuzz.Case(request=make_request("/tools/noarch/repodata.json"), presented=frozenset())
     with pytest.raises(fuzz.DifferenceError):
         fuzz.check(case, {"status": status})

@@ -8,7 +8,7 @@ from lambdas.access.document import encode_access
 from lambdas.authorizer import handler as handler_module
 from lambdas.authorizer.handler import build_handler, handle_viewer_request
 from lambdas.authorizer.log import report
-from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.channel.errors import InvalidDocumentError
 from tests.access_documents import NOW, make_document, make_event, make_request, make_secret, make_token
@@ -23,12 +23,12 @@ class FakeSource:
         return FetchedDocument(body=encode_access(make_document(make_token(SECRET, "team"))), etag='"1"')
 
 
-def make_keeper() -> RulesKeeper:
-    return RulesKeeper(FakeSource(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=report)
+def make_rules() -> RulesCache:
+    return RulesCache(FakeSource(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=report)
 
 
 def ask(uri: str) -> dict[str, Any]:
-    return build_handler(make_keeper(), lambda: NOW + 0.5)(make_event(make_request(uri)), None)
+    return build_handler(make_rules(), lambda: NOW + 0.5)(make_event(make_request(uri)), None)
 
 
 def test_build_handler__answers_events() -> None:
@@ -40,15 +40,15 @@ def test_build_handler__answers_events() -> None:
     "event",
     [{}, {"Records": []}, {"Records": [{"cf": {}}]}, {"Records": [{"cf": {"request": {"method": "GET"}}}]}],
 )
-def test_build_handler__attack_anything_unexpected_lets_nobody_in(event: dict[str, Any]) -> None:
-    answered = build_handler(make_keeper(), lambda: NOW)(event, None)
+def test_build_handler__attack_unexpected_error_denies_access(event: dict[str, Any]) -> None:
+    answered = build_handler(make_rules(), lambda: NOW)(event, None)
     assert answered["status"] == "503"
 
 
 def test_build_handler__attack_token_leaves_in_no_log(capsys: pytest.CaptureFixture[str]) -> None:
     broken = make_request(f"/t/{SECRET}/team/x", authorization=f"Bearer {SECRET}")
     broken["headers"]["authorization"] = [{"key": SECRET}]
-    answered = build_handler(make_keeper(), lambda: NOW)(make_event(broken), None)
+    answered = build_handler(make_rules(), lambda: NOW)(make_event(broken), None)
     assert answered["status"] == "503"
     for uri in (f"/t/{SECRET}/team/x", f"/t/{SECRET}/other/x", f"/t/{SECRET}/../x"):
         ask(uri)

@@ -58,7 +58,7 @@ def find_cache_control(response: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)
 @pytest.mark.parametrize("status", ["200", "206", "304"])
 @pytest.mark.parametrize("published", [None, "no-cache", "private, max-age=60", IMMUTABLE])
-def test_handle_origin_response__what_is_there_is_immutable(uri: str, status: str, published: str | None) -> None:
+def test_handle_origin_response__existing_objects_are_immutable(uri: str, status: str, published: str | None) -> None:
     answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
     assert find_cache_control(answered) == [IMMUTABLE]
     assert answered["status"] == status
@@ -68,7 +68,7 @@ def test_handle_origin_response__what_is_there_is_immutable(uri: str, status: st
 @pytest.mark.parametrize(
     "status", ["204", "301", "307", "400", "403", "404", "405", "412", "416", "500", "502", "503", "504", ""]
 )
-def test_handle_origin_response__errors_are_kept_by_nobody(uri: str, status: str) -> None:
+def test_handle_origin_response__errors_are_not_cached(uri: str, status: str) -> None:
     for published in (None, IMMUTABLE):
         answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
         assert find_cache_control(answered) == ["no-store"]
@@ -76,7 +76,7 @@ def test_handle_origin_response__errors_are_kept_by_nobody(uri: str, status: str
 
 
 @pytest.mark.parametrize("uri", OTHER_URIS)
-def test_handle_origin_response__what_comes_by_and_may_change_keeps_its_own(uri: str) -> None:
+def test_handle_origin_response__mutable_objects_keep_their_cache_control(uri: str) -> None:
     for published in (None, "public, max-age=30"):
         response = make_response("200", published)
         assert handle_origin_response(make_response_event(uri, response), None) == response
@@ -96,7 +96,7 @@ def test_apply_cache_control__nothing_else_changes() -> None:
 
 
 @pytest.mark.parametrize("status", ["200", "404"])
-def test_handle_origin_response__cloudfront_takes_what_it_returns(status: str) -> None:
+def test_handle_origin_response__cloudfront_accepts_the_response(status: str) -> None:
     response = make_response(status, "no-cache", Via="1.1 x", Transfer_Encoding="chunked")
     sent = OriginResponse(
         status=int(status), reason="", headers=(("Via", "1.1 x"), ("Transfer-Encoding", "chunked"), ("X-Cache", "Miss"))
@@ -118,7 +118,7 @@ def test_handle_origin_response__cloudfront_takes_what_it_returns(status: str) -
         (make_response(), {"uri": None}),
     ],
 )
-def test_handle_origin_response__its_own_failure_leaves_the_response_as_it_was(
+def test_handle_origin_response__failure_leaves_the_response_unchanged(
     response: object, request_: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     event = make_response_event(SHARD, response)
@@ -136,12 +136,12 @@ def test_handle_origin_response__logs_nothing_about_requests(capsys: pytest.Capt
     assert captured.out + captured.err == ""
 
 
-def test_decide_cache_control__says_what_the_indexer_says_of_shards() -> None:
+def test_decide_cache_control__agrees_with_the_indexer_about_shards() -> None:
     assert decide_cache_control("200", uri=SHARD) == CACHE_CONTROL_IMMUTABLE
 
 
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)
-def test_decide_cache_control__of_all_that_has_a_behaviour_of_its_own(uri: str) -> None:
+def test_decide_cache_control__agrees_with_the_behaviours(uri: str) -> None:
     patterns = (*ARTIFACT_PATTERNS, *SHARD_PATTERNS)
     config = {"CacheBehaviors": {"Items": [{"PathPattern": pattern} for pattern in patterns]}}
     behaviours = parse_behaviours({**config, "DefaultCacheBehavior": {}})

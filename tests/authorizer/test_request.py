@@ -6,11 +6,11 @@ from lambdas.authorizer.request import (
     MAX_URI_CHARS,
     MalformedRequestError,
     ViewerRequest,
-    find_key,
-    find_redirect,
     format_uri,
+    object_key,
     parse_authorization,
     parse_request,
+    redirect_location,
 )
 from tests.access_documents import format_basic, make_request
 
@@ -20,7 +20,7 @@ def parse(uri: str) -> ViewerRequest:
 
 
 def find(uri: str) -> str | None:
-    return find_key(parse(uri))
+    return object_key(parse(uri))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def find(uri: str) -> str | None:
         ("/team/patch_instructions.json", "team/patch_instructions.json"),
     ],
 )
-def test_find_key__of_a_plain_path(uri: str, key: str) -> None:
+def test_object_key__of_a_plain_path(uri: str, key: str) -> None:
     assert find(uri) == key
 
 
@@ -62,7 +62,7 @@ def test_find_key__of_a_plain_path(uri: str, key: str) -> None:
         "/a~/x",
     ],
 )
-def test_find_key__of_no_channel(uri: str) -> None:
+def test_object_key__invalid_channel(uri: str) -> None:
     assert find(uri) is None
 
 
@@ -188,5 +188,5 @@ def test_parse_request__attack_very_long_authorization() -> None:
         ("/team/noarch/linux-64", None),
     ],
 )
-def test_find_redirect__folders(uri: str, location: str | None) -> None:
-    assert find_redirect(parse(uri)) == location
+def test_redirect_location__folders(uri: str, location: str | None) -> None:
+    assert redirect_location(parse(uri)) == location

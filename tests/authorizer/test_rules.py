@@ -4,7 +4,7 @@ import pytest
 
 from lambdas.access.decisions import AccessRules
 from lambdas.access.document import AccessDocument, encode_access
-from lambdas.authorizer.rules import RETRY_SECONDS, FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import RETRY_SECONDS, FetchedDocument, RulesCache
 from lambdas.channel.errors import UnavailableError
 from tests.access_documents import NOW, make_document, make_secret, make_token
 
@@ -37,7 +37,7 @@ class Harness:
     def __init__(self, answer: AccessDocument | FetchedDocument | bytes | Exception) -> None:
         self.source = FakeSource(answer)
         self.reports: list[str] = []
-        self.keeper = RulesKeeper(
+        self.cache = RulesCache(
             self.source,
             public_globs=("pub",),
             refresh_seconds=REFRESH,
@@ -46,7 +46,7 @@ class Harness:
         )
 
     def hashes(self, now: float) -> set[str] | None:
-        rules = self.keeper.current(now)
+        rules = self.cache.current(now)
         return None if rules is None else set(rules.tokens)
 
 
@@ -65,8 +65,8 @@ def test_current__asks_once_per_interval() -> None:
 
 def test_current__unchanged_document_is_not_read_again() -> None:
     harness = Harness(FIRST)
-    first = harness.keeper.current(NOW)
-    again = harness.keeper.current(NOW + REFRESH)
+    first = harness.cache.current(NOW)
+    again = harness.cache.current(NOW + REFRESH)
     assert again is first
     assert harness.source.asked[1] is not None
 
@@ -131,16 +131,16 @@ def test_current__malformed_document_keeps_the_last_good_one_and_is_reported(bod
     assert harness.hashes(NOW + 60 * REFRESH) == hashes_of(SECOND)
 
 
-def test_current__malformed_from_the_start_lets_nobody_in() -> None:
+def test_current__malformed_from_the_start_denies_access() -> None:
     harness = Harness(b"{")
     assert harness.hashes(NOW) is None
     assert harness.reports == ["access-document-malformed"]
 
 
-def test_current__attack_no_document_lets_nobody_in() -> None:
+def test_current__attack_missing_document_denies_access() -> None:
     # Channels that are public by configuration may have been made private in the document that is gone.
     harness = Harness(MISSING)
-    assert harness.keeper.current(NOW) is None
+    assert harness.cache.current(NOW) is None
     assert harness.reports == ["access-document-missing"]
 
 
@@ -171,7 +171,7 @@ def test_current__attack_deleted_document_opens_nothing() -> None:
 )
 def test_current__attack_no_failure_gives_more_than_there_was(break_it: Callable[[FakeSource], None]) -> None:
     harness = Harness(FIRST)
-    before: AccessRules | None = harness.keeper.current(NOW)
+    before: AccessRules | None = harness.cache.current(NOW)
     break_it(harness.source)
     for second in range(1, 2 * STALE, 7):
-        assert harness.keeper.current(NOW + second) in (before, None)
+        assert harness.cache.current(NOW + second) in (before, None)

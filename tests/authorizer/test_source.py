@@ -91,7 +91,7 @@ def test_fetch__asks_whether_it_changed() -> None:
     assert "if-none-match" in requests[0].headers["Authorization"]
 
 
-def test_fetch__no_such_key_is_no_document() -> None:
+def test_fetch__missing_key() -> None:
     with serving(reply(404, MISSING)) as (source, _):
         assert source.fetch(None) == FetchedDocument(body=None, etag=None)
 
@@ -125,7 +125,7 @@ def test_fetch__follows_no_redirect() -> None:
         assert len(requests) == 1
 
 
-def test_fetch__nobody_listens() -> None:
+def test_fetch__unreachable() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -133,7 +133,7 @@ def test_fetch__nobody_listens() -> None:
         make_source(port).fetch(None)
 
 
-def test_fetch__no_http_at_all() -> None:
+def test_fetch__answer_is_not_http() -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"hello\r\n\r\n")
 

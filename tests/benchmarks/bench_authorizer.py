@@ -49,18 +49,18 @@ print(time.perf_counter() - start)
 _MEASURE_MEMORY = """
 import resource, sys, time
 sys.path.insert(0, {root!r})
-from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.authorizer import source
 import http.client, ssl
 body = sys.stdin.buffer.read()
 class Source:
     def fetch(self, etag):
         return FetchedDocument(body=body, etag="1")
-keeper = RulesKeeper(Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=print)
+rules_cache = RulesCache(Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=print)
 start = time.perf_counter()
-assert keeper.current(1790000000.0)
+assert rules_cache.current(1790000000.0)
 first = time.perf_counter() - start
-assert keeper.current(1790000100.0)  # a new document beside the old one: the peak
+assert rules_cache.current(1790000100.0)  # a new document while the old one is in memory: the peak
 print(first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

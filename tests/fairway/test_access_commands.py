@@ -1,4 +1,4 @@
-"""The commands for access, run as people run them, over a directory in the bucket's place."""
+"""The commands that manage access, run as a user runs them, on a directory in place of the bucket."""
 
 import json
 import re
@@ -120,7 +120,7 @@ def test_token_create__name_is_taken(run: Run) -> None:
     assert "rotate" in result.err
 
 
-def test_token_list__shows_what_may_be_told(run: Run, clock: dict[str, int]) -> None:
+def test_token_list__lists_public_fields(run: Run, clock: dict[str, int]) -> None:
     assert run("token", "list").out == "no tokens\n"
     run("token", "create", "ci", "--channel", "team", "--expires", "1h")
     run("token", "create", "laptop", "--channel", "*")
@@ -135,13 +135,15 @@ def test_token_list__shows_what_may_be_told(run: Run, clock: dict[str, int]) -> 
     assert states == {"ci": "expired", "laptop": "revoked"}
 
 
-def test_token_revoke__reads_no_longer(run: Run, storage: DirectoryStorage) -> None:
+def test_token_revoke__ends_access(run: Run, storage: DirectoryStorage) -> None:
     secret = run("token", "create", "ci", "--channel", "team").out.strip()
     assert run("token", "revoke", "ci").code == 0
     assert not reads(storage, secret, "team")
 
 
-def test_token_rotate__both_read_during_the_overlap(run: Run, storage: DirectoryStorage, clock: dict[str, int]) -> None:
+def test_token_rotate__both_are_valid_during_the_overlap(
+    run: Run, storage: DirectoryStorage, clock: dict[str, int]
+) -> None:
     old = run("token", "create", "ci", "--channel", "team", "--package", "foo", "--expires", "30d").out.strip()
     clock["now"] += 10 * DAY
     result = run("token", "rotate", "ci", "--overlap", "2h", "--json").document
@@ -162,7 +164,7 @@ def test_token_rotate__again_replaces_the_newest(run: Run, storage: DirectorySto
     assert second["replaces"] == first["id"]
 
 
-def test_channel_set_public__and_private_again(run: Run, storage: DirectoryStorage) -> None:
+def test_channel_set_public__then_set_private(run: Run, storage: DirectoryStorage) -> None:
     storage.root.joinpath("uploaded", "noarch").mkdir(parents=True)
     assert run("channel", "list", "--json").document == [
         {"name": "uploaded", "visibility": "as deployed", "stored": True}
@@ -217,7 +219,7 @@ def test_issuer_refresh__fetches_the_keys(run: Run, storage: DirectoryStorage, m
 
 
 @pytest.mark.parametrize("claim", ["repository", "=x", "repository=*"])
-def test_issuer_add__attack_everybody_at_an_issuer(run: Run, claim: str) -> None:
+def test_issuer_add__attack_claims_match_every_identity_token(run: Run, claim: str) -> None:
     result = run("issuer", "add", ISSUER, "--audience", AUDIENCE, "--claim", claim, "--channel", "team")
     assert result.code == 2
 
@@ -244,9 +246,7 @@ def test_main__malformed_document_is_left_alone(run: Run, storage: DirectoryStor
     assert path.read_text() == '{"version": 2}'
 
 
-def test_main__names_the_bucket_that_is_missing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_main__missing_bucket(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FAIRWAY_BUCKET", raising=False)
     monkeypatch.setattr(sys, "argv", ["fairway", "token", "list"])
     with pytest.raises(SystemExit) as caught:
@@ -268,7 +268,7 @@ def test_main__names_the_bucket_that_is_missing(
         ["audit"],
     ],
 )
-def test_main__every_command_explains_itself(run: Run, arguments: list[str]) -> None:
+def test_main__every_command_has_help_and_examples(run: Run, arguments: list[str]) -> None:
     result = run(*arguments, "--help")
     assert result.code == 0
     assert result.err == ""
@@ -297,7 +297,7 @@ def test_parse_expiry__day_begins_at_midnight_utc() -> None:
     assert parse_expiry("never", now=NOW) is None
 
 
-def test_encode_access__of_nothing_is_what_the_keykeeper_creates() -> None:
+def test_encode_access__empty_document() -> None:
     assert json.loads(encode_access(AccessDocument())) == {
         "version": 1,
         "channels": {},

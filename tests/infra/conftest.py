@@ -1,4 +1,4 @@
-"""Synthesises the stacks once for all tests of infra."""
+"""Synthesizes the stacks once for all tests of infra."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-# Before anything imports the CDK, which starts Node there and then: ours, not whichever is installed.
+# The CDK starts Node at import. Use the one of this environment, not one that happens to be installed.
 _NODE = Path(sys.executable).with_name("node")
 if _NODE.exists():
     os.environ.setdefault("JSII_NODE", str(_NODE))
@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {
     "certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/0c0ffee0",
     "access_log": True,
     "alarm_email": "oncall@example.com",
-    "require_if_none_match": True,  # for which no channel may be mutable: abroad has those
+    "require_if_none_match": True,  # excludes mutable channels: OTHER_REGION has those
     "publishers": [
         {"name": "release", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:role/deployer"]},
         {
@@ -43,7 +43,7 @@ EVERYTHING: dict[str, Any] = {
     ],
 }
 
-ABROAD: dict[str, Any] = {
+OTHER_REGION: dict[str, Any] = {
     "region": "eu-central-1",
     "require_if_none_match": False,
     "mutable_channels": ["nightly-*"],
@@ -52,23 +52,23 @@ ABROAD: dict[str, Any] = {
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """What cdk.json has for production, with an account."""
+    """The production environment of cdk.json, with an account."""
     return synthesise(tmp_path_factory.mktemp("plain"), account="123456789012")
 
 
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """Every switch on."""
+    """All settings that a deployment in us-east-1 can have."""
     return synthesise(tmp_path_factory.mktemp("full"), settings=EVERYTHING)
 
 
 @pytest.fixture(scope="session")
-def abroad(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """Every switch on, but that channels are mutable, in a region that is not CloudFront's."""
-    return synthesise(tmp_path_factory.mktemp("abroad"), settings=EVERYTHING | ABROAD)
+def other_region(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """All settings, in another region than CloudFront's, and with mutable channels."""
+    return synthesise(tmp_path_factory.mktemp("other_region"), settings=EVERYTHING | OTHER_REGION)
 
 
 @pytest.fixture(scope="session")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
-    """What cdk.json has for an emulator."""
+    """The local environment of cdk.json."""
     return synthesise(tmp_path_factory.mktemp("emulated"), environment="local", endpoint_url="http://127.0.0.1:4566")

@@ -1,6 +1,7 @@
-"""Reads synthesised templates by what they mean: resources by type, policies by what they allow."""
+"""Queries synthesized templates: resources by type, policies by what they allow."""
 
 import json
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,12 +13,19 @@ import aws_cdk as cdk
 from infra.app import build
 
 ROOT = Path(__file__).resolve().parents[2]
+BUCKET = "arn:aws:s3:::fairway-team-123456789012-us-east-1"
+INDEXER = "lambdas.indexer.handler.handle_queue"
+RECONCILER = "lambdas.indexer.handler.handle_schedule"
+AUTHORIZER = "lambdas.authorizer.handler.handle_viewer_request"
+ORIGIN_RESPONSE = "lambdas.authorizer.origin_response.handle_origin_response"
+KEY_REFRESHER = "lambdas.key_refresher.handler.handle_event"
+
 Resource = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Synthesis:
-    """The templates of one synthesis, by stack, and where they lie."""
+    """The templates of one synthesis, by stack, and their folder."""
 
     folder: Path
     templates: dict[str, dict[str, Any]]
@@ -76,7 +84,7 @@ class Synthesis:
 def synthesise(
     folder: Path, *, settings: Mapping[str, Any] | None = None, environment: str = "production", **above: str
 ) -> Synthesis:
-    """Synthesise the app as ``cdk synth`` does, with the context of ``cdk.json``."""
+    """Synthesize the app as ``cdk synth`` does, with the context of ``cdk.json``."""
     context: dict[str, Any] = json.loads((ROOT / "cdk.json").read_text())["context"]
     context["environment"] = environment
     if settings is not None:
@@ -91,7 +99,7 @@ def synthesise(
 
 
 def as_list(value: object) -> list[Any]:
-    """Return what a policy may write as one value or as a list."""
+    """Return a policy's value as a list, whether it is one value or a list."""
     return value if isinstance(value, list) else [value]
 
 
@@ -123,3 +131,17 @@ def find_values(node: object, key: str) -> Iterator[Any]:
     elif isinstance(node, list):
         for item in node:
             yield from find_values(item, key)
+
+
+def bucket_statements(synthesis: Synthesis) -> list[dict[str, Any]]:
+    statements: list[dict[str, Any]] = synthesis.only("AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"][
+        "Statement"
+    ]
+    return statements
+
+
+def read_settings(synthesis: Synthesis) -> dict[str, Any]:
+    code = synthesis.function(AUTHORIZER)["Properties"]["Code"]["S3Key"]
+    with zipfile.ZipFile(synthesis.folder / f"asset.{code}") as archive:
+        settings: dict[str, Any] = json.loads(archive.read("settings.json"))
+        return settings

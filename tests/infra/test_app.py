@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
 import aws_cdk as cdk
 import pytest
+from aws_cdk import aws_s3 as s3
 
-from infra.app import run
+from infra.app import build, run
 from tests.infra.synthesis import ROOT
 
 pytestmark = pytest.mark.xdist_group("synthesis")
@@ -33,3 +35,11 @@ def test_run__prints_an_error_and_a_hint(
     stored = json.loads((ROOT / "cdk.json").read_text())["context"]
     assert run(cdk.App(context=stored | context)) == 2
     assert capsys.readouterr().err == error + hint
+
+
+def test_build__finding_that_is_not_suppressed(tmp_path: Path) -> None:
+    context = json.loads((ROOT / "cdk.json").read_text())["context"] | {"account": "123456789012"}
+    app = cdk.App(context=context, outdir=str(tmp_path))
+    s3.Bucket(build(app), "PlainBucket")
+    with pytest.raises(RuntimeError, match="AwsSolutions-S1"):
+        app.synth()

@@ -18,7 +18,7 @@ from infra.bundling import (
 )
 from lambdas.channel.errors import UsageError
 
-pytestmark = pytest.mark.xdist_group("bundles")  # one worker installs what the others would too
+pytestmark = pytest.mark.xdist_group("bundles")  # one worker installs the requirements for all
 
 SETTINGS = {"bucket": "b", "region": "r"}
 AARCH64 = 183  # e_machine of an ELF file
@@ -49,13 +49,13 @@ def read_names(path: Path) -> list[str]:
         return archive.namelist()
 
 
-def test_build_indexer__makes_the_same_bytes_twice(for_lambda: Path, tmp_path: Path) -> None:
+def test_build_indexer__is_reproducible(for_lambda: Path, tmp_path: Path) -> None:
     again = build_indexer(LAMBDA_ARM64, bundles=tmp_path)
     assert again.name == for_lambda.name
     assert again.read_bytes() == for_lambda.read_bytes()
 
 
-def test_build_indexer__carries_wheels_for_the_target(for_lambda: Path) -> None:
+def test_build_indexer__contains_wheels_for_the_target(for_lambda: Path) -> None:
     with zipfile.ZipFile(for_lambda) as archive:
         libraries = [name for name in archive.namelist() if name.endswith(".so")]
         assert libraries
@@ -66,7 +66,7 @@ def test_build_indexer__carries_wheels_for_the_target(for_lambda: Path) -> None:
             assert "cpython-313-" in name or ".abi3." in name
 
 
-def test_build_indexer__leaves_out_what_no_function_needs(for_lambda: Path) -> None:
+def test_build_indexer__contains_no_unused_files(for_lambda: Path) -> None:
     names = read_names(for_lambda)
     assert not [name for name in names if name.endswith((".pyc", ".pyi", "/RECORD", "/INSTALLER"))]
     assert not [name for name in names if {"__pycache__", "tests", "bin"} & set(name.split("/")[:-1])]
@@ -107,7 +107,7 @@ print(handler.handle_queue.__name__, handler.handle_schedule.__name__)
     assert finished.stdout.split() == ["handle_queue", "handle_schedule"]
 
 
-def test_build_indexer__refuses_what_the_lock_does_not_vouch_for(tree: Path) -> None:
+def test_build_indexer__wrong_hash_in_the_lock(tree: Path) -> None:
     (tree / "lambdas" / "indexer").mkdir()
     (tree / "requirements-indexer.txt").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
     with pytest.raises(UsageError, match="can't be installed") as caught:
@@ -116,7 +116,7 @@ def test_build_indexer__refuses_what_the_lock_does_not_vouch_for(tree: Path) -> 
     assert not (tree / "bundles").exists()
 
 
-def test_build_authorizer__carries_its_folder_and_settings_alone(tmp_path: Path) -> None:
+def test_build_authorizer__contains_its_folders_and_settings_alone(tmp_path: Path) -> None:
     path = build_authorizer(SETTINGS, bundles=tmp_path)
     names = read_names(path)
     with zipfile.ZipFile(path) as archive:
@@ -133,7 +133,7 @@ def test_build_authorizer__stays_within_its_budget(tmp_path: Path) -> None:
     assert build_authorizer(SETTINGS, bundles=tmp_path).stat().st_size <= 64 * 1024
 
 
-def test_build_authorizer__says_so_when_it_outgrows_its_budget(tree: Path) -> None:
+def test_build_authorizer__too_large(tree: Path) -> None:
     (tree / "lambdas" / "authorizer" / "big.py").write_bytes(os.urandom(70_000))
     with pytest.raises(UsageError, match="more than 65536"):
         build_authorizer(SETTINGS, root=tree, bundles=tree / "bundles")
@@ -155,13 +155,13 @@ def test_build_authorizer__does_not_depend_on_dates_modes_or_leftovers(tree: Pat
         assert archive.namelist() == sorted(archive.namelist())
 
 
-def test_build_authorizer__finds_what_it_built_before(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_authorizer__reuses_a_zip(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = build_authorizer(SETTINGS, root=tree, bundles=tree)
     monkeypatch.setattr(bundling, "_write_zip", None)  # would fail if it were called
     assert build_authorizer(SETTINGS, root=tree, bundles=tree) == first
 
 
-def test_build_authorizer__keeps_a_few_zips_and_what_was_used_last(tree: Path) -> None:
+def test_build_authorizer__keeps_recently_used_zips(tree: Path) -> None:
     first = build_authorizer(SETTINGS, root=tree, bundles=tree)
     for number in range(30):
         latest = build_authorizer({"number": number}, root=tree, bundles=tree)
@@ -173,7 +173,7 @@ def test_build_authorizer__keeps_a_few_zips_and_what_was_used_last(tree: Path) -
 
 
 @pytest.mark.parametrize("change", ["source", "settings"])
-def test_build_authorizer__builds_anew_after_a_change(tree: Path, change: str) -> None:
+def test_build_authorizer__rebuilds_after_a_change(tree: Path, change: str) -> None:
     first = build_authorizer(SETTINGS, root=tree, bundles=tree)
     if change == "source":
         (tree / "lambdas" / "channel" / "__init__.py").write_text("# other\n")
@@ -183,14 +183,14 @@ def test_build_authorizer__builds_anew_after_a_change(tree: Path, change: str) -
     assert second.read_bytes() != first.read_bytes()
 
 
-def test_build_keykeeper__leaves_boto3_to_the_runtime(tmp_path: Path) -> None:
+def test_build_key_refresher__without_boto3_for_the_runtime(tmp_path: Path) -> None:
     names = read_names(build_key_refresher(None, bundles=tmp_path))
     assert "lambdas/key_refresher/handler.py" in names
     assert {name.split("/")[0] for name in names} == {"lambdas"}
     assert {name.split("/")[1] for name in names} == {"__init__.py", "access", "channel", "key_refresher", "storage"}
 
 
-def test_build_keykeeper__carries_boto3_where_the_runtime_has_none(tmp_path: Path) -> None:
+def test_build_key_refresher__with_boto3_for_a_target(tmp_path: Path) -> None:
     assert "boto3/__init__.py" in read_names(build_key_refresher(host_target(), bundles=tmp_path))
 
 
@@ -218,5 +218,5 @@ def test_select_needed__keeps_the_newest_description_of_a_service() -> None:
         ("six.py", True),
     ],
 )
-def test_select_needed__goes_by_what_a_function_reads(name: str, *, needed: bool) -> None:
+def test_select_needed__files_that_a_function_reads(name: str, *, needed: bool) -> None:
     assert select_needed([name]) == ([name] if needed else [])

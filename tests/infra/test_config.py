@@ -32,7 +32,7 @@ def test_parse_configuration__production_in_cdk_json_has_the_defaults() -> None:
 
 
 @pytest.mark.parametrize("described", [Configuration, Publisher])
-def test_configuration__defaults_are_those_of_the_page(described: type) -> None:
+def test_configuration__defaults_match_the_documentation(described: type) -> None:
     page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.MULTILINE)
     documented = {}

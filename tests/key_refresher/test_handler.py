@@ -90,7 +90,7 @@ def test_refresh_keys__unchanged_keys_are_confirmed_once_a_day() -> None:
 
 
 @pytest.mark.parametrize("error", [UnavailableError("down"), InvalidDocumentError("nonsense")])
-def test_refresh_keys__issuer_that_fails_keeps_its_keys_and_hinders_no_other(error: Exception) -> None:
+def test_refresh_keys__failing_issuer_keeps_its_keys_and_delays_no_other(error: Exception) -> None:
     storage = make_bucket(make_document(issuers=[make_issuer("team"), OTHER]))
     with pytest.raises(UnavailableError, match=r"issuer\.example\.com"):
         refresh(storage, first=error, second=(NEW_KEY,))
@@ -146,7 +146,7 @@ def test_run_hourly__malformed_document_fails_the_run() -> None:
     assert storage.requests["put"] == 0
 
 
-def test_run_hourly__issuer_that_fails_is_logged_and_fails_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_hourly__failing_issuer_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     storage = make_bucket(make_document(issuers=[make_issuer("team")]))
     run_hourly(storage, FakeIssuers({ISSUER: UnavailableError("down")}).fetch, now=NOW)
     line = json.loads(capsys.readouterr().out)
@@ -154,7 +154,7 @@ def test_run_hourly__issuer_that_fails_is_logged_and_fails_no_run(capsys: pytest
     assert ISSUER in line["message"]
 
 
-def test_run_hourly__says_how_many_issuers_answered(capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_hourly__logs_the_number_of_issuers(capsys: pytest.CaptureFixture[str]) -> None:
     storage = make_bucket(make_document(issuers=[make_issuer("team")]))
     run_hourly(storage, FakeIssuers({ISSUER: (KEY,)}).fetch, now=NOW)
     assert json.loads(capsys.readouterr().out) == {"level": "INFO", "code": "keys-refreshed", "issuers": 1}

@@ -53,7 +53,7 @@ def test_fetch_keys__issuer_that_ends_in_a_slash() -> None:
     assert fetch_keys(ISSUER + "/", fetch=FakeWeb(issuer=ISSUER + "/").fetch) == (KEY,)
 
 
-def test_fetch_keys__attack_discovery_document_of_somebody_else() -> None:
+def test_fetch_keys__attack_discovery_document_of_another_issuer() -> None:
     with pytest.raises(InvalidDocumentError):
         fetch_keys(ISSUER, fetch=FakeWeb(issuer="https://evil.example.com").fetch)
 
@@ -109,7 +109,7 @@ def test_parse_discovery__no_document(body: bytes) -> None:
         {"e": 65537},
     ],
 )
-def test_parse_jwks__attack_unfit_keys_are_left_out(changes: dict[str, object]) -> None:
+def test_parse_jwks__attack_unusable_keys_are_skipped(changes: dict[str, object]) -> None:
     other = {**JWK, "kid": "other", **changes}
     assert parse_jwks(encode({"keys": [other, JWK, 7]})) == (KEY,)
     with pytest.raises(InvalidDocumentError):
@@ -183,6 +183,6 @@ def test_fetch_https__refused_connection(monkeypatch: pytest.MonkeyPatch) -> Non
         fetch_https("https://issuer.example.com/keys")
 
 
-def test_signing_key__is_all_that_is_kept_of_a_key() -> None:
+def test_parse_jwks__keeps_modulus_and_exponent_alone() -> None:
     (key,) = parse_jwks(encode({"keys": [{**JWK, "d": "private", "x5u": "https://x"}]}))
     assert key == SigningKey(kid="k1", n=RFC_N, e=RFC_E)

@@ -8,7 +8,7 @@ from botocore.stub import Stubber
 
 from lambdas.access.changes import MAX_HISTORY, apply_token_created, apply_visibility
 from lambdas.access.document import AccessDocument, Change, Visibility, encode_access
-from lambdas.authorizer.rules import FetchedDocument, RulesKeeper
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.channel.errors import (
     AccessDeniedError,
     ConflictError,
@@ -66,10 +66,10 @@ def test_fetch_access__understands_what_the_authorizer_does_and_nothing_else(bod
             return FetchedDocument(body=body, etag="1")
 
     reports: list[str] = []
-    keeper = RulesKeeper(
+    rules = RulesCache(
         Source(), public_globs=(), refresh_seconds=30, stale_seconds=900, report=lambda code, _: reports.append(code)
     )
-    assert (keeper.current(0) is not None) == fit == (not reports)
+    assert (rules.current(0) is not None) == fit == (not reports)
 
     storage = make_bucket()
     storage.upload(ACCESS_KEY, body)
@@ -200,7 +200,7 @@ def test_fetch_history__archives_lose_nothing() -> None:
     assert fetch_history(storage) == (*history, *create(AccessDocument()).history)
 
 
-def test_fetch_history__crash_between_archive_and_swap_doubles_nothing() -> None:
+def test_fetch_history__crash_between_archive_and_swap_duplicates_nothing() -> None:
     storage = make_bucket()
     history = make_full(storage)
 

@@ -1,0 +1,141 @@
+"""The distribution: behaviours, caching, headers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.infra.synthesis import Synthesis, find_values
+
+pytestmark = pytest.mark.xdist_group("synthesis")
+
+
+def behaviours(synthesis: Synthesis) -> dict[str, dict[str, Any]]:
+    config = synthesis.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
+    return {"*": config["DefaultCacheBehavior"], **{each["PathPattern"]: each for each in config["CacheBehaviors"]}}
+
+
+def referred(synthesis: Synthesis, reference: dict[str, str], resource_type: str) -> dict[str, Any]:
+    (found,) = [each for each in synthesis.resources(resource_type) if each["Id"] == reference["Ref"]]
+    properties: dict[str, Any] = found["Properties"]
+    return properties
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "other_region", "emulated"])
+def test_behaviours__all_run_the_authorizer(which: str, request: pytest.FixtureRequest) -> None:
+    synthesis: Synthesis = request.getfixturevalue(which)
+    found = behaviours(synthesis)
+    assert set(found) == {"*", "*.conda", "*.tar.bz2", "*/shards/*"}
+    versions = set()
+    for behaviour in found.values():
+        versions.add(json.dumps(functions_of(behaviour)["viewer-request"]))
+        assert "FunctionAssociations" not in behaviour
+    assert len(versions) == 1
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "other_region", "emulated"])
+def test_behaviours__of_artifacts_and_shards_set_cache_control(which: str, request: pytest.FixtureRequest) -> None:
+    found = behaviours(request.getfixturevalue(which))
+    marks = {pattern: functions_of(behaviour).get("origin-response") for pattern, behaviour in found.items()}
+    assert marks.pop("*") is None
+    assert None not in marks.values()
+    assert len({json.dumps(version) for version in marks.values()}) == 1
+    assert marks["*.conda"] != functions_of(found["*.conda"])["viewer-request"]
+    for behaviour in found.values():
+        assert set(functions_of(behaviour)) <= {"viewer-request", "origin-response"}
+
+
+def functions_of(behaviour: dict[str, Any]) -> dict[str, Any]:
+    associations = behaviour["LambdaFunctionAssociations"]
+    assert not any(each.get("IncludeBody") for each in associations)
+    found = {each["EventType"]: each["LambdaFunctionARN"] for each in associations}
+    assert len(found) == len(associations)
+    return found
+
+
+def test_behaviours__allow_get_and_head_over_https_alone(full: Synthesis) -> None:
+    for behaviour in behaviours(full).values():
+        assert set(behaviour["AllowedMethods"]) == {"GET", "HEAD"}
+        # Before a redirect, the credential would have been sent in clear text.
+        assert behaviour["ViewerProtocolPolicy"] == "https-only"
+
+
+def test_behaviours__cache_by_path_alone(full: Synthesis) -> None:
+    for behaviour in behaviours(full).values():
+        policy = referred(full, behaviour["CachePolicyId"], "AWS::CloudFront::CachePolicy")["CachePolicyConfig"]
+        parameters = policy["ParametersInCacheKeyAndForwardedToOrigin"]
+        assert parameters["CookiesConfig"] == {"CookieBehavior": "none"}
+        assert parameters["HeadersConfig"] == {"HeaderBehavior": "none"}
+        assert parameters["QueryStringsConfig"] == {"QueryStringBehavior": "none"}
+        assert "OriginRequestPolicyId" not in behaviour
+        assert "ForwardedValues" not in behaviour
+
+
+@pytest.mark.parametrize(
+    ("pattern", "default_seconds"),
+    [("*", 30), ("*.conda", 31536000), ("*.tar.bz2", 31536000), ("*/shards/*", 31536000)],
+)
+def test_behaviours__default_ttl(full: Synthesis, pattern: str, default_seconds: int) -> None:
+    policy = referred(full, behaviours(full)[pattern]["CachePolicyId"], "AWS::CloudFront::CachePolicy")
+    assert policy["CachePolicyConfig"]["DefaultTTL"] == default_seconds
+    assert policy["CachePolicyConfig"]["MinTTL"] == 0  # the object's own Cache-Control has priority
+
+
+@pytest.mark.parametrize(
+    ("pattern", "compress"), [("*", True), ("*.conda", False), ("*.tar.bz2", False), ("*/shards/*", False)]
+)
+def test_behaviours__compress_text_alone(full: Synthesis, pattern: str, *, compress: bool) -> None:
+    behaviour = behaviours(full)[pattern]
+    policy = referred(full, behaviour["CachePolicyId"], "AWS::CloudFront::CachePolicy")["CachePolicyConfig"]
+    parameters = policy["ParametersInCacheKeyAndForwardedToOrigin"]
+    assert behaviour["Compress"] is compress
+    assert parameters["EnableAcceptEncodingGzip"] is compress
+    assert parameters["EnableAcceptEncodingBrotli"] is compress
+
+
+def test_headers__are_secure_and_never_set_an_encoding(full: Synthesis) -> None:
+    for behaviour in behaviours(full).values():
+        config = referred(full, behaviour["ResponseHeadersPolicyId"], "AWS::CloudFront::ResponseHeadersPolicy")[
+            "ResponseHeadersPolicyConfig"
+        ]
+        security = config["SecurityHeadersConfig"]
+        assert security["StrictTransportSecurity"]["AccessControlMaxAgeSec"] == 31536000
+        assert security["ContentTypeOptions"] == {"Override": True}
+        assert security["ReferrerPolicy"]["ReferrerPolicy"] == "no-referrer"
+        assert security["ContentSecurityPolicy"]["ContentSecurityPolicy"].startswith("default-src 'none';")
+        assert "script-src" not in security["ContentSecurityPolicy"]["ContentSecurityPolicy"]
+        assert "ncoding" not in json.dumps(config)
+
+
+def test_headers__set_no_cache_control(full: Synthesis) -> None:
+    # A policy can't tell files from errors: a 404 would be cached as long as a file.
+    for policy in full.resources("AWS::CloudFront::ResponseHeadersPolicy"):
+        assert "ache-" not in json.dumps(policy["Properties"])
+        assert "CustomHeadersConfig" not in policy["Properties"]["ResponseHeadersPolicyConfig"]
+
+
+def test_distribution__signs_every_request_to_the_bucket(full: Synthesis) -> None:
+    control = full.only("AWS::CloudFront::OriginAccessControl")
+    assert control["Properties"]["OriginAccessControlConfig"]["SigningBehavior"] == "always"
+    assert control["Properties"]["OriginAccessControlConfig"]["SigningProtocol"] == "sigv4"
+    config = full.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
+    (origin,) = config["Origins"]
+    assert origin["OriginAccessControlId"] == {"Fn::GetAtt": [control["Id"], "Id"]}
+    assert config["DefaultRootObject"] == "index.html"
+
+
+def test_distribution__caches_errors_for_a_moment(full: Synthesis) -> None:
+    config = full.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
+    ttls = {each["ErrorCode"]: each["ErrorCachingMinTTL"] for each in config["CustomErrorResponses"]}
+    # All that CloudFront knows; any other is cached for ten seconds.
+    assert set(ttls) == {400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504}
+    assert max(ttls.values()) <= 5
+    assert not list(find_values(config["CustomErrorResponses"], "ResponseCode"))  # a 404 stays a 404
+
+
+def test_distribution__protocols(full: Synthesis) -> None:
+    config = full.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
+    assert config["HttpVersion"] == "http2and3"
+    assert config["Aliases"] == ["conda.example.com"]
+    assert config["ViewerCertificate"]["MinimumProtocolVersion"] == "TLSv1.2_2021"
+    assert config["ViewerCertificate"]["SslSupportMethod"] == "sni-only"

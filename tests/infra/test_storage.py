@@ -1,0 +1,235 @@
+"""The bucket, its policy, and the functions' permissions on it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.infra.synthesis import (
+    AUTHORIZER,
+    BUCKET,
+    INDEXER,
+    KEY_REFRESHER,
+    Synthesis,
+    allows,
+    as_list,
+    bucket_statements,
+    find_values,
+)
+
+pytestmark = pytest.mark.xdist_group("synthesis")
+
+
+def test_bucket__is_private_encrypted_versioned_and_owned(plain: Synthesis) -> None:
+    bucket = plain.only("AWS::S3::Bucket")["Properties"]
+    assert bucket["BucketName"] == "fairway-conda-123456789012-us-east-1"
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+    (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    # With KMS, the ETag would not be the MD5.
+    assert rule["ServerSideEncryptionByDefault"] == {"SSEAlgorithm": "AES256"}
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+def test_bucket__is_retained_on_aws(plain: Synthesis, emulated: Synthesis) -> None:
+    assert plain.only("AWS::S3::Bucket")["DeletionPolicy"] == "Retain"
+    assert plain.only("AWS::S3::Bucket")["UpdateReplacePolicy"] == "Retain"
+    assert emulated.only("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
+
+
+def test_bucket__lifecycle(full: Synthesis) -> None:
+    rules = full.only("AWS::S3::Bucket")["Properties"]["LifecycleConfiguration"]["Rules"]
+    assert {rule["Status"] for rule in rules} == {"Enabled"}
+    by_id = {rule["Id"]: rule for rule in rules}
+    assert by_id["old-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert by_id["abandoned-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert by_id["rejected"]["ExpirationInDays"] == 90
+    assert by_id["rejected"]["Prefix"] == ".fairway/rejected/"
+    # Nothing that readers can fetch expires.
+    assert [rule["Id"] for rule in rules if "ExpirationInDays" in rule] == ["rejected"]
+
+
+@pytest.mark.parametrize(
+    "condition", [{"Bool": {"aws:SecureTransport": "false"}}, {"NumericLessThan": {"s3:TlsVersion": 1.2}}]
+)
+def test_bucket_policy__denies_plain_http_and_old_tls(plain: Synthesis, condition: dict[str, Any]) -> None:
+    (denial,) = [each for each in bucket_statements(plain) if each.get("Condition") == condition]
+    assert denial["Effect"] == "Deny"
+    assert denial["Action"] == "s3:*"
+    assert denial["Principal"] == {"AWS": "*"}
+
+
+def test_bucket_policy__allows_plain_http_on_the_emulator(emulated: Synthesis) -> None:
+    assert not list(find_values(bucket_statements(emulated), "aws:SecureTransport"))
+
+
+def test_bucket_policy__allows_this_distribution_alone_to_read_and_list(plain: Synthesis) -> None:
+    grants = [each for each in bucket_statements(plain) if each["Effect"] == "Allow"]
+    distribution = plain.only("AWS::CloudFront::Distribution")["Id"]
+    assert {action for grant in grants for action in as_list(grant["Action"])} == {"s3:GetObject", "s3:ListBucket"}
+    for grant in grants:
+        assert grant["Principal"] == {"Service": "cloudfront.amazonaws.com"}
+        (source,) = find_values(grant["Condition"]["StringEquals"], "AWS:SourceArn")
+        assert {"Ref": distribution} in source["Fn::Join"][1]
+
+
+def test_bucket_policy__never_serves_private_keys(full: Synthesis) -> None:
+    (denial,) = [each for each in bucket_statements(full) if each.get("Sid") == "DenyServingPrivateKeys"]
+    assert denial["Effect"] == "Deny"
+    assert denial["Principal"] == {"Service": "cloudfront.amazonaws.com"}
+    assert denial["Action"] == "s3:GetObject"
+    assert denial["Resource"] == f"{BUCKET}/.fairway/*"
+    assert "Condition" not in denial
+
+
+def test_bucket_policy__denies_overwriting_if_configured(full: Synthesis, plain: Synthesis) -> None:
+    (denial,) = [each for each in bucket_statements(full) if "s3:if-none-match" in json.dumps(each)]
+    assert denial["Effect"] == "Deny"
+    assert denial["Principal"] == {"AWS": "*"}
+    assert denial["Action"] == "s3:PutObject"
+    assert set(denial["Resource"]) == {f"{BUCKET}/*.conda", f"{BUCKET}/*.tar.bz2"}
+    assert denial["Condition"]["Null"] == {"s3:if-none-match": "true"}
+    assert denial["Condition"]["Bool"] == {"s3:ObjectCreationOperation": "true"}
+    indexer = full.role_of(INDEXER)["Id"]
+    assert denial["Condition"]["ArnNotEquals"] == {"aws:PrincipalArn": {"Fn::GetAtt": [indexer, "Arn"]}}
+    assert "s3:if-none-match" not in json.dumps(bucket_statements(plain))
+
+
+def test_notifications__name_every_suffix_and_event_once(plain: Synthesis) -> None:
+    configurations = plain.only("AWS::S3::Bucket")["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
+    found = {(each["Event"], each["Filter"]["S3Key"]["Rules"][0]["Value"]) for each in configurations}
+    assert found == {
+        (event, suffix)
+        for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
+        for suffix in (".conda", ".tar.bz2", ".sigs", "patch_instructions.json")
+    }
+    assert len(found) == len(configurations)
+
+
+def test_notifications__depend_on_the_queues_policy(plain: Synthesis) -> None:
+    bucket = plain.only("AWS::S3::Bucket")
+    policies = {each["Id"] for each in plain.resources("AWS::SQS::QueuePolicy")}
+    assert policies & set(bucket["DependsOn"])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "team/noarch/repodata.json",
+        "team/noarch/repodata.json.zst",
+        "team/noarch/repodata.json.bz2",
+        "team/noarch/repodata_from_packages.json",
+        "team/noarch/current_repodata.json",
+        "team/noarch/repodata_shards.msgpack.zst",
+        "team/noarch/shards/00ff.msgpack.zst",
+        "team/noarch/run_exports.json.zst",
+        "team/noarch/index.html",
+        "team/noarch/tool-1-0.conda.sigs.00ff",
+        "team/channeldata.json",
+        "team/rss.xml",
+        "team/index.html",
+        ".fairway/cards/team/noarch/00ff.json.zst",
+        ".fairway/channeldata/team/noarch/part.json.zst",
+        ".fairway/garbage/team/noarch/garbage.json",
+        ".fairway/patches/team/noarch/00ff.json",
+        ".fairway/policy.json",
+        ".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json",
+    ],
+)
+def test_indexer__may_write_its_own_keys(full: Synthesis, key: str) -> None:
+    assert allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{key}")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ".fairway/access.json",
+        ".fairway/audit/2026-01.json",
+        ".fairway/other.json",
+        "team/notices.json",
+        "team/noarch/tool-1-0.conda",
+        "team/noarch/tool-1-0.tar.bz2",
+        "team/noarch/tool-1-0.conda.sigs",
+        "team/noarch/patch_instructions.json",
+        "team/noarch/other.txt",
+    ],
+)
+def test_indexer__may_write_nothing_else(full: Synthesis, key: str) -> None:
+    assert not allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{key}")
+
+
+@pytest.mark.parametrize("key", [".fairway/access.json", ".fairway/audit/2026-01.jsonl"])
+@pytest.mark.parametrize("action", ["s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObject"])
+def test_indexer__has_no_access_to_the_access_document(full: Synthesis, action: str, key: str) -> None:
+    assert not allows(full.statements(full.role_of(INDEXER)), action, f"{BUCKET}/{key}")
+
+
+@pytest.mark.parametrize(
+    ("key", "may"),
+    [
+        ("team/noarch/tool-1-0.conda", True),
+        ("team/noarch/tool-1-0.conda.sigs", True),
+        ("team/noarch/patch_instructions.json", True),
+        ("tool-1-0.conda", True),
+        ("a/b/c/tool-1-0.tar.bz2", True),
+        ("a/b/c/Tool-1-0.TAR.BZ2", True),
+        ("team/noarch/repodata_from_packages.json.zst", True),
+        ("team/noarch/shards/00ff.msgpack.zst", True),
+        (".fairway/cards/team/noarch/00ff.json.zst", True),
+        (".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json", True),
+        ("team/noarch/repodata.json", False),
+        ("team/noarch/repodata_shards.msgpack.zst", False),
+        ("team/notices.json", False),
+        (".fairway/access.json", False),
+    ],
+)
+def test_indexer__may_delete_uploads_and_unreferenced_blobs(full: Synthesis, key: str, *, may: bool) -> None:
+    statements = full.statements(full.role_of(INDEXER))
+    assert allows(statements, "s3:DeleteObject", f"{BUCKET}/{key}") == may
+    assert allows(statements, "s3:DeleteObjectVersion", f"{BUCKET}/{key}") == may
+
+
+def test_indexer__has_no_other_permissions_on_the_bucket(full: Synthesis) -> None:
+    granted = {
+        action
+        for statement in full.statements(full.role_of(INDEXER))
+        if statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"])
+        if action.startswith("s3:")
+    }
+    assert granted == {
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+        "s3:DeleteObjectVersion",
+        "s3:GetObject",
+        "s3:GetObjectAttributes",
+        "s3:GetObjectTagging",
+        "s3:GetObjectVersion",
+        "s3:GetObjectVersionAttributes",
+        "s3:GetObjectVersionTagging",
+        "s3:ListBucket",
+        "s3:ListBucketVersions",
+        "s3:ListMultipartUploadParts",
+        "s3:PutObject",
+        "s3:PutObjectTagging",
+    }
+
+
+def test_authorizer__may_read_one_object_and_log(full: Synthesis) -> None:
+    statements = full.statements(full.role_of(AUTHORIZER))
+    assert [(each["Action"], each["Resource"]) for each in statements if each["Action"] == "s3:GetObject"] == [
+        ("s3:GetObject", f"{BUCKET}/.fairway/access.json")
+    ]
+    (logging,) = [each for each in statements if each["Action"] != "s3:GetObject"]
+    assert set(logging["Action"]) == {"logs:CreateLogStream", "logs:PutLogEvents"}
+    assert logging["Resource"] == "arn:aws:logs:*:123456789012:log-group:/fairway/team/us-east-1/authorizer:*"
+
+
+def test_key_refresher__may_read_and_replace_one_object(full: Synthesis) -> None:
+    statements = full.statements(full.role_of(KEY_REFRESHER))
+    (grant,) = [each for each in statements if "s3:PutObject" in as_list(each["Action"])]
+    assert set(grant["Action"]) == {"s3:GetObject", "s3:PutObject"}
+    assert grant["Resource"] == f"{BUCKET}/.fairway/access.json"
+    rest = {action for each in statements if each is not grant for action in as_list(each["Action"])}
+    assert rest == {"logs:CreateLogStream", "logs:PutLogEvents"}
