@@ -5,7 +5,7 @@ changed, so that ``fairway reconcile`` and ``fairway rebuild`` judge uploads as 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
@@ -26,7 +26,7 @@ class Settings:
     """What the deployment tells the function."""
 
     bucket: str
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     event_bus: str | None = None
     distribution_id: str | None = None
     shard_grace_days: int = SHARD_GRACE_DAYS

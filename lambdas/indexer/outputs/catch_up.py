@@ -38,8 +38,9 @@ class CatchUp:
     sleep: Callable[[float], None] = time.sleep
 
     def update_subdir(self, subdir: Subdir, commit: Commit, known: Mapping[PackageName, EncodedShard]) -> bool:
-        """Bring a subdir's outputs up to date, unless another run has committed since; return whether
-        files were deferred.
+        """Bring a subdir's outputs up to date, unless another run has committed since.
+
+        Return whether files were deferred.
 
         ``known`` is what was committed, so that it is not read again.
 

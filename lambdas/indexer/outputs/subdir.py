@@ -200,9 +200,12 @@ class SubdirUpdater:
             elif compressed is not None and is_large(compressed):
                 if (spliced := self._update_spliced(output, form, compressed)) is not None:
                     return spliced
-            elif plain is not None and not is_large(plain):
-                if (whole := self._update_whole(output, form, plain)) is not None:
-                    return self._finish(form, whole)
+            elif (
+                plain is not None
+                and not is_large(plain)
+                and (whole := self._update_whole(output, form, plain)) is not None
+            ):
+                return self._finish(form, whole)
         except InvalidDocumentError:
             pass  # another tool's file under this name: make it again
         return self._make(output, form)
