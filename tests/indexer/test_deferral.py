@@ -42,7 +42,7 @@ def watch(world: World, action: Callable[[], object]) -> list[str]:
     return [key for kind, key in world.storage.log[before:] if kind in WRITES]
 
 
-def packed_filenames(world: World) -> set[str]:
+def compressed_filenames(world: World) -> set[str]:
     return set(json.loads(decompress(world.storage.body(PACKED), what=PACKED))["packages.conda"])
 
 
@@ -64,7 +64,7 @@ def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> Non
     assert public == [NOARCH.key(SHARD_INDEX), PACKED]
     assert len(written) == 5, "with the shard, the cards and the tables"
     assert world.reminded == [NOARCH]
-    assert "pkg0012-2.0-0.conda" in packed_filenames(world)
+    assert "pkg0012-2.0-0.conda" in compressed_filenames(world)
     assert "pkg0012-2.0-0.conda" not in world.listed(NOARCH)
 
 
@@ -137,7 +137,7 @@ def test_index__grows_large_and_shrinks_again(monkeypatch: pytest.MonkeyPatch) -
     for key in keys[2:]:
         world.storage.remove(key)
     world.index(*keys)
-    assert packed_filenames(world) == {"pkg0000-1.0-0.conda", "pkg0001-1.0-0.conda"}
+    assert compressed_filenames(world) == {"pkg0000-1.0-0.conda", "pkg0001-1.0-0.conda"}
     world.catch_up()
     assert not is_large(world)
     check(world, monkeypatch)

@@ -29,16 +29,16 @@ from lambdas.indexer.spliced.files import (
     Tables,
     fetch_tables,
     put_tables,
-    read_single,
+    read_plain_chunk,
     write_plain,
 )
 from lambdas.indexer.spliced.segments import (
-    Edition,
+    SegmentedDocument,
     apply_entries,
-    cut_document,
     format_table,
-    make_edition,
     parse_table,
+    segment_document,
+    segment_entries,
 )
 from lambdas.indexer.tree.commit import Commit, fetch_cards, fetch_commit, fetch_shards
 from lambdas.indexer.tree.encoding import decode_json, encode_json
@@ -107,17 +107,17 @@ def project_channel(
 
 @dataclass(kw_only=True, slots=True)
 class _Document:
-    """channeldata.json at the commits: whole where it is small, in pieces where it is large."""
+    """channeldata.json at the commits: whole if it is small, segmented if it is large."""
 
     packages: Mapping[str, Any] | None = None
-    edition: Edition | None = None
+    segmented: SegmentedDocument | None = None
     source: Source | None = None
     newest: Sequence[NameRow] = ()
 
     @property
     def total(self) -> int:
-        if self.edition is not None:
-            return self.edition.table.count
+        if self.segmented is not None:
+            return self.segmented.table.count
         return len(self.packages or {})
 
 
@@ -204,16 +204,16 @@ class ChannelProjector:
         return None if len(document.newest) < min(MAX_ROWS, document.total) else document
 
     def _apply_to_table(self, source: Source, entries: Mapping[str, _Entry | None]) -> _Document | None:
-        edition = apply_entries(
+        segmented = apply_entries(
             _FORM,
             source.table,
-            {name: None if entry is None else _spread(name, entry) for name, entry in entries.items()},
+            {name: None if entry is None else _entries_of(name, entry) for name, entry in entries.items()},
             {"subdirs": sorted(path.subdir for path in self.commits)},
-            lambda piece: read_single(self.storage, source, piece),
+            lambda chunk: read_plain_chunk(self.storage, source, chunk),
         )
-        if edition.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
+        if segmented.table.text_bytes < LARGE_CHANNELDATA_BYTES // 2:
             return None
-        return _Document(edition=edition, source=source)
+        return _Document(segmented=segmented, source=source)
 
     def _diff(self, shown: Mapping[str, Any]) -> list[PackageName] | None:
         """Return the names that differ in any subdir; None where a commit that was shown is forgotten."""
@@ -260,16 +260,16 @@ class ChannelProjector:
                 break
         if size <= LARGE_CHANNELDATA_BYTES:
             return _Document(packages=held, newest=newest)
-        rest = {"subdirs": sorted(path.subdir for path in self.commits)}
+        header = {"subdirs": sorted(path.subdir for path in self.commits)}
 
         def everything() -> Iterator[tuple[str, Mapping[str, Mapping[str, Any]]]]:
             for name, value in held.items():
                 yield name, {"packages": {name: value}}
             for name, entry in entries:
-                yield name, _spread(name, entry)
+                yield name, _entries_of(name, entry)
 
-        edition = make_edition(_FORM, everything(), rest)
-        return _Document(edition=edition, newest=newest)
+        segmented = segment_entries(_FORM, everything(), header)
+        return _Document(segmented=segmented, newest=newest)
 
     def _merge(self, names: Sequence[PackageName]) -> dict[str, _Entry]:
         """Return what all subdirs together say of some names, with ``newest``."""
@@ -298,24 +298,24 @@ class ChannelProjector:
 
     def _put_channeldata(self, document: _Document, subdirs: Sequence[str], metadata: Mapping[str, str]) -> None:
         body = b""
-        if document.edition is None:
+        if document.segmented is None:
             whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": subdirs}
             body = encode_json(whole) + b"\n"  # as conda-index ends it
             if len(body) > LARGE_CHANNELDATA_BYTES:
-                document.edition = cut_document(_FORM, whole)
+                document.segmented = segment_document(_FORM, whole)
         shown = {str(path.subdir): (commit.etag, commit.version) for path, commit in self.commits.items()}
-        table = {} if document.edition is None else {CHANNELDATA: format_table(document.edition.table)}
+        table = {} if document.segmented is None else {CHANNELDATA: format_table(document.segmented.table)}
         state = put_tables(self.storage, self._state_key(), Tables(tables=table, newest=document.newest, shown=shown))
-        if document.edition is None:
+        if document.segmented is None:
             self._put(CHANNELDATA, body, {**metadata, TABLES: state})
             return
         write_plain(
             self.storage,
             f"{self.channel}/{CHANNELDATA}",
-            document.edition,
+            document.segmented,
             base=self.found[CHANNELDATA],
             old=None if document.source is None else document.source.table,
-            packed=None,
+            compressed=None,
             headers=_headers(CHANNELDATA),
             metadata={**metadata, TABLES: state},
         )
@@ -357,7 +357,7 @@ def hash_shown(etags: Mapping[str, str | None]) -> str:
     return hashlib.sha256(encode_json(etags)).hexdigest()
 
 
-def _spread(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _entries_of(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {"packages": {name: format_entry(entry)}}
 
 

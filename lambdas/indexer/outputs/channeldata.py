@@ -113,30 +113,30 @@ def format_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class ChanneldataForm:
-    """The form of a large document: every key stands where it stands in a small one."""
+    """The layout of a large document: keys have the same order as in a small one."""
 
     sections = ("packages",)
     segment_bytes = 256 * 1024
-    is_packed = False
+    is_compressed = False
 
-    def find_name(self, key: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the name, which is the key."""
         return key
 
-    def find_time(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, whose time nobody asks for
-        """Return 0."""
+    def time_of(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, whose time is not needed
+        """Return 0: the time of an entry is not needed."""
         return 0
 
-    def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - nothing hangs on them
-        """Return what stands around the names."""
-        return b'{"channeldata_version":1,"packages":{', b'},"subdirs":' + encode_json(rest["subdirs"]) + b"}\n"
+    def format_separators(self, header: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - not needed here
+        """Return the text around the names."""
+        return b'{"channeldata_version":1,"packages":{', b'},"subdirs":' + encode_json(header["subdirs"]) + b"}\n"
 
-    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the entries by name."""
         return dict(document[section])
 
-    def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that is no entry."""
+    def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields outside the section."""
         return {"subdirs": skeleton["subdirs"]}
 
 

@@ -71,24 +71,24 @@ def iter_repodata(document: Repodata) -> Iterator[tuple[str, Record]]:
 
 
 class RepodataForm:
-    """The form of a large document: every key stands where it stands in a small one."""
+    """The layout of a large document: keys have the same order as in a small one."""
 
     sections = (*FLAT_SECTIONS, *(f"v3.{kind}" for kind in V3_KINDS))
     segment_bytes = SEGMENT_BYTES
-    is_packed = True
+    is_compressed = True
 
-    def find_name(self, key: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the name in a filename, with or without its extension."""
         return key.rsplit("-", 2)[0]
 
-    def find_time(self, value: Any) -> int:  # noqa: ANN401 - a record
+    def time_of(self, value: Any) -> int:  # noqa: ANN401 - a record
         """Return when the artifact was indexed."""
         return int(value["indexed_timestamp"])
 
-    def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:
-        """Return what stands around the sections; ``v3`` is there where it holds something."""
+    def format_separators(self, header: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:
+        """Return the text around the sections; ``v3`` is present if it has records."""
         conda, tar_bz2 = (sections[f"v3.{kind}"] for kind in V3_KINDS)
-        info = dict(rest["info"])
+        info = dict(header["info"])
         if conda.count or tar_bz2.count:
             filled = [summary for summary in (conda, tar_bz2) if summary.count]
             info["repodata_revisions"] = {
@@ -98,7 +98,7 @@ class RepodataForm:
                     "newest": max(summary.newest for summary in filled),
                 }
             }
-        removed = encode_json(rest["removed"])
+        removed = encode_json(header["removed"])
         return (
             b'{"info":' + encode_json(info) + b',"packages":{',
             b'},"packages.conda":{',
@@ -108,20 +108,20 @@ class RepodataForm:
             b"}}}" if tar_bz2.count else b"}}" if conda.count else b"}",
         )
 
-    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the records of a section."""
         if section in FLAT_SECTIONS:
             return dict(document[section])
         return dict(document.get("v3", {}).get(section.removeprefix("v3."), {}))
 
-    def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that is neither an entry nor made of entries."""
+    def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that are not computed from records."""
         info = {key: value for key, value in skeleton["info"].items() if key != "repodata_revisions"}
         return {"info": info, "removed": skeleton["removed"]}
 
 
-def spread_repodata(shard: Shard) -> Entries:
-    """Return what a name contributes, by section of ``RepodataForm``."""
+def repodata_entries(shard: Shard) -> Entries:
+    """Return the entries of a shard, by section of ``RepodataForm``."""
     entries = {
         section: {key: _flat(record) for key, record in shard.section(section).items()} for section in FLAT_SECTIONS
     }

@@ -49,35 +49,35 @@ def _name_of(filename: str) -> str:
 
 
 class RunExportsForm:
-    """The form of a large document: every key stands where it stands in a small one."""
+    """The layout of a large document: keys have the same order as in a small one."""
 
     sections = FLAT_SECTIONS
     segment_bytes = 256 * 1024  # entries are short and alike: small segments cost next to nothing
-    is_packed = True
+    is_compressed = True
 
-    def find_name(self, key: str) -> str:
+    def name_of(self, key: str) -> str:
         """Return the name in a filename."""
         return _name_of(key)
 
-    def find_time(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, which has no time
-        """Return 0: the document does not say it."""
+    def time_of(self, value: Any) -> int:  # noqa: ANN401, ARG002 - an entry, which has no time
+        """Return 0: entries have no time."""
         return 0
 
-    def format_glue(self, rest: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - nothing hangs on them
-        """Return what stands around the sections."""
-        return b'{"info":' + encode_json(rest["info"]) + b',"packages":{', b'},"packages.conda":{', b"}}"
+    def format_separators(self, header: Mapping[str, Any], sections: Mapping[str, Summary]) -> Sequence[bytes]:  # noqa: ARG002 - not needed here
+        """Return the text around the sections."""
+        return b'{"info":' + encode_json(header["info"]) + b',"packages":{', b'},"packages.conda":{', b"}}"
 
-    def find_section(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
+    def section_of(self, document: Mapping[str, Any], section: str) -> Mapping[str, Any]:
         """Return the entries of a section."""
         return dict(document[section])
 
-    def find_rest(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all that is no entry."""
+    def header_of(self, skeleton: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields outside the sections."""
         return {"info": skeleton["info"]}
 
 
-def spread_run_exports(shard: Shard) -> Entries:
-    """Return what a name contributes, by section of ``RunExportsForm``."""
+def run_exports_entries(shard: Shard) -> Entries:
+    """Return the entries of a shard, by section of ``RunExportsForm``."""
     entries: dict[str, dict[str, Any]] = {section: {} for section in FLAT_SECTIONS}
     for filename, record in iter_records(shard):
         section = "packages.conda" if filename.endswith(".conda") else "packages"

@@ -29,13 +29,13 @@ from lambdas.indexer.outputs.repodata import (
     apply_to_repodata,
     iter_repodata,
     make_repodata,
-    spread_repodata,
+    repodata_entries,
 )
 from lambdas.indexer.outputs.run_exports import (
     RunExportsForm,
     apply_to_run_exports,
     make_run_exports,
-    spread_run_exports,
+    run_exports_entries,
 )
 from lambdas.indexer.spliced.files import (
     LARGE_BYTES,
@@ -47,21 +47,21 @@ from lambdas.indexer.spliced.files import (
     put_tables,
     read_texts,
     scan_file,
-    write_packed,
+    write_compressed,
     write_plain,
 )
-from lambdas.indexer.spliced.frames import JOINT
+from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
-    Edition,
     Entries,
     Form,
+    SegmentedDocument,
     Table,
     apply_entries,
-    cut_document,
     format_table,
-    make_edition,
     parse_entries,
     parse_table,
+    segment_document,
+    segment_entries,
 )
 from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.commit import Commit, EncodedShard, fetch_cards, fetch_commit, fetch_shards
@@ -105,8 +105,8 @@ class _Kind:
     form: Form
     make: Callable[[Subdir], dict[str, Any]]
     apply: Callable[[dict[str, Any], Mapping[PackageName, Shard | None]], dict[str, Any]]
-    spread: Callable[[Shard], Entries]
-    apply_rest: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
+    entries_of: Callable[[Shard], Entries]
+    apply_header: Callable[[Mapping[str, Any], Mapping[PackageName, Shard | None]], Mapping[str, Any]]
     is_unpatched: bool = False
 
 
@@ -115,8 +115,8 @@ _REPODATA: Final = _Kind(
     form=RepodataForm(),
     make=make_repodata,
     apply=apply_to_repodata,
-    spread=spread_repodata,
-    apply_rest=lambda rest, shards: {**rest, "removed": apply_to_removed(rest["removed"], shards)},
+    entries_of=repodata_entries,
+    apply_header=lambda header, shards: {**header, "removed": apply_to_removed(header["removed"], shards)},
 )
 _FROM_PACKAGES: Final = replace(_REPODATA, name=FROM_PACKAGES, is_unpatched=True)
 _RUN_EXPORTS: Final = _Kind(
@@ -124,8 +124,8 @@ _RUN_EXPORTS: Final = _Kind(
     form=RunExportsForm(),
     make=make_run_exports,
     apply=apply_to_run_exports,
-    spread=spread_run_exports,
-    apply_rest=lambda rest, _: rest,
+    entries_of=run_exports_entries,
+    apply_header=lambda header, _: header,
 )
 
 
@@ -162,8 +162,8 @@ class SubdirProjector:
         found = self._look([key for name in (REPODATA, RUN_EXPORTS) for key in self._variants(name)] + self._derived())
         self._require_current()
         behind = frozenset(name for name, info in found.items() if self.is_rebuild or not self._shows_commit(info))
-        packed = f"{REPODATA}.zst"
-        self._due = behind & {packed} if self.may_defer and is_large(found[packed]) else behind
+        compressed = f"{REPODATA}.zst"
+        self._due = behind & {compressed} if self.may_defer and is_large(found[compressed]) else behind
         self.has_deferred = behind != self._due
         try:
             self._project_documents(found)
@@ -178,10 +178,10 @@ class SubdirProjector:
         tables = self._put_tables(updates)
         # Invariant 1: compressed before plain, repodata before what is made of it.
         for kind, update in updates.items():
-            if update.edition is None:
+            if update.segmented is None:
                 self._put_document(kind.name, update.plain, found)
             else:
-                self._put_edition(kind, update, found, tables)
+                self._put_segmented(kind, update, found, tables)
         if (repodata := updates.get(_REPODATA)) is not None:
             if not self._due.isdisjoint(self._variants(CURRENT_REPODATA)):
                 document = repodata.document or self._read_document(repodata)
@@ -229,12 +229,12 @@ class SubdirProjector:
             dependent += [name for name in self._derived() if not name.startswith(FROM_PACKAGES)]
         if self._due.isdisjoint(dependent):
             return None
-        packed, plain = found[f"{kind.name}.zst"], found[kind.name]
+        compressed, plain = found[f"{kind.name}.zst"], found[kind.name]
         try:
             if self.is_rebuild:
                 pass
-            elif packed is not None and is_large(packed):
-                if (update := self._update_large(kind, packed)) is not None:
+            elif compressed is not None and is_large(compressed):
+                if (update := self._update_large(kind, compressed)) is not None:
                     return update
             elif plain is not None and not is_large(plain):
                 shown = self._read_shown(self.path.key(kind.name), plain)
@@ -245,28 +245,28 @@ class SubdirProjector:
             pass  # somebody else's file under our name: make it again
         return self._make(kind)
 
-    def _update_large(self, kind: _Kind, packed: ObjectInfo) -> "_Update | None":
+    def _update_large(self, kind: _Kind, compressed: ObjectInfo) -> "_Update | None":
         """Replace the segments that changed; None where the document is to be made again."""
-        index = self._fetch_index_shown(packed)
+        index = self._fetch_index_shown(compressed)
         if index is None:
             return None
-        stored = fetch_tables(self.storage, self._tables_key(), packed) or Tables()
+        stored = fetch_tables(self.storage, self._tables_key(), compressed) or Tables()
         if kind.name in stored.tables:
-            source = Source(info=packed, table=parse_table(stored.tables[kind.name], kind.form))
+            source = Source(info=compressed, table=parse_table(stored.tables[kind.name], kind.form))
         else:
-            source = Source(info=packed, table=scan_file(self.storage, packed, kind.form))
+            source = Source(info=compressed, table=scan_file(self.storage, compressed, kind.form))
         shards = self._fetch(kind, diff_indexes(index, self.commit.index).names)
-        edition = apply_entries(
+        segmented = apply_entries(
             kind.form,
             source.table,
-            {name: None if shard is None else kind.spread(shard) for name, shard in shards.items()},
-            kind.apply_rest(source.table.rest, shards),
-            lambda piece: next(read_texts(self.storage, source, {}, [piece])),
+            {name: None if shard is None else kind.entries_of(shard) for name, shard in shards.items()},
+            kind.apply_header(source.table.header, shards),
+            lambda chunk: next(read_texts(self.storage, source, {}, [chunk])),
         )
-        if edition.table.text_bytes < LARGE_BYTES // 2:
+        if segmented.table.text_bytes < LARGE_BYTES // 2:
             return None
         newest = apply_to_newest(stored.newest, shards, total=source.table.count)
-        return _Update(edition=edition, source=source, newest=newest)
+        return _Update(segmented=segmented, source=source, newest=newest)
 
     def _make(self, kind: _Kind) -> "_Update":
         """Make a document from the tree, holding no more than a large one's segments."""
@@ -286,16 +286,16 @@ class SubdirProjector:
         size = 0
         for name, shard in shards:
             held[name] = shard
-            size += len(encode_json(kind.spread(shard)))
+            size += len(encode_json(kind.entries_of(shard)))
             if size > LARGE_BYTES:
                 break
         document = kind.apply(kind.make(self.path.subdir), held) if size <= LARGE_BYTES else None
         if document is not None:
             return _make_update(kind, document)
         everything = chain(((name, shard) for name, shard in held.items() if shard is not None), shards)
-        rest = kind.form.find_rest({**kind.make(self.path.subdir), "removed": removed})
-        entries = ((str(name), kind.spread(shard)) for name, shard in everything)
-        return _Update(edition=make_edition(kind.form, entries, rest))
+        header = kind.form.header_of({**kind.make(self.path.subdir), "removed": removed})
+        entries = ((str(name), kind.entries_of(shard)) for name, shard in everything)
+        return _Update(segmented=segment_entries(kind.form, entries, header))
 
     def _fetch(
         self, kind: _Kind, names: Iterable[PackageName], *, keep: bool = True
@@ -313,62 +313,64 @@ class SubdirProjector:
     def _put_tables(self, updates: Mapping[_Kind, "_Update"]) -> str:
         """Store what is to be known of large documents, before any of them names it."""
         tables = {
-            kind.name: format_table(update.edition.table)
+            kind.name: format_table(update.segmented.table)
             for kind, update in updates.items()
-            if update.edition is not None
+            if update.segmented is not None
         }
         if not tables:
             return ""
         repodata = updates.get(_REPODATA)
-        newest = () if repodata is None or repodata.edition is None else self._find_newest(repodata)
+        newest = () if repodata is None or repodata.segmented is None else self._find_newest(repodata)
         return put_tables(self.storage, self._tables_key(), Tables(tables=tables, newest=newest))
 
     def _find_newest(self, update: "_Update") -> Sequence[Row]:
         """Return the rows that are kept for pages; where too many went away, all records are looked at."""
-        edition = update.edition
-        if edition is None:
+        segmented = update.segmented
+        if segmented is None:
             return ()
-        if update.newest is None or len(update.newest) < min(MAX_ROWS, edition.table.count):
+        if update.newest is None or len(update.newest) < min(MAX_ROWS, segmented.table.count):
             update.newest = find_newest(self._iter_records(update))
         return update.newest
 
     def _iter_records(self, update: "_Update") -> Iterator[tuple[str, Record]]:
-        assert update.edition is not None  # noqa: S101 - asked for large documents alone
-        for section, pieces in update.edition.table.sections.items():
+        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
+        for section, chunks in update.segmented.table.sections.items():
             extension = f".{section.removeprefix('v3.')}" if section.startswith("v3.") else ""
-            for text in read_texts(self.storage, update.source, update.edition.fresh, pieces):
+            for text in read_texts(self.storage, update.source, update.segmented.new_chunks, chunks):
                 for key, record in parse_entries(_REPODATA.form, text):
                     yield f"{key}{extension}", record
 
     def _read_document(self, update: "_Update") -> dict[str, Any]:
-        assert update.edition is not None  # noqa: S101 - asked for large documents alone
-        texts = read_texts(self.storage, update.source, update.edition.fresh, update.edition.table.pieces())
-        document: dict[str, Any] = decode_json(JOINT.join(texts), what=REPODATA)
+        assert update.segmented is not None  # noqa: S101 - asked for large documents alone
+        texts = read_texts(self.storage, update.source, update.segmented.new_chunks, update.segmented.table.chunks())
+        document: dict[str, Any] = decode_json(RESET_TEXT.join(texts), what=REPODATA)
         return document
 
     def _format_page(self, update: "_Update") -> bytes:
-        if update.edition is None:
+        if update.segmented is None:
             return format_subdir_page(self.path, iter_repodata(update.document or {}))
         rows = self._find_newest(update)
-        return format_subdir_page(self.path, iter_rows(rows), total=update.edition.table.count)
+        return format_subdir_page(self.path, iter_rows(rows), total=update.segmented.table.count)
 
-    def _put_edition(self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str) -> None:
+    def _put_segmented(
+        self, kind: _Kind, update: "_Update", found: Mapping[str, ObjectInfo | None], tables: str
+    ) -> None:
         """Write a large document: the compressed file first, then the plain one out of it."""
-        edition = update.edition
-        assert edition is not None  # noqa: S101 - asked for large documents alone
+        segmented = update.segmented
+        assert segmented is not None  # noqa: S101 - asked for large documents alone
         name = kind.name
-        packed, plain = found[f"{name}.zst"], found[name]
+        compressed, plain = found[f"{name}.zst"], found[name]
         metadata = {**self._metadata(), TABLES: tables}
         if f"{name}.bz2" in self._due:
-            texts = read_texts(self.storage, update.source, edition.fresh, edition.table.pieces())
-            self._put(f"{name}.bz2", bz2.compress(JOINT.join(texts)), found)
-        written = packed
+            texts = read_texts(self.storage, update.source, segmented.new_chunks, segmented.table.chunks())
+            self._put(f"{name}.bz2", bz2.compress(RESET_TEXT.join(texts)), found)
+        written = compressed
         if written is None or f"{name}.zst" in self._due:
-            written = write_packed(
+            written = write_compressed(
                 self.storage,
                 self.path.key(f"{name}.zst"),
-                edition,
-                base=packed,
+                segmented,
+                base=compressed,
                 source=update.source,
                 headers=_headers(".zst"),
                 metadata=metadata,
@@ -378,22 +380,26 @@ class SubdirProjector:
             write_plain(
                 self.storage,
                 self.path.key(name),
-                edition,
+                segmented,
                 base=plain,
-                old=self._find_table(kind, update, plain, packed),
-                packed=written,
+                old=self._find_table(kind, update, plain, compressed),
+                compressed=written,
                 headers=_headers(name),
                 metadata=metadata,
             )
             self.has_written = True
 
     def _find_table(
-        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, packed: ObjectInfo | None
+        self, kind: _Kind, update: "_Update", plain: ObjectInfo | None, compressed: ObjectInfo | None
     ) -> Table | None:
         """Return the table of the plain file as it is, if it has one."""
         if plain is None or not is_large(plain) or self.is_rebuild:
             return None
-        if packed is not None and update.source is not None and plain.metadata[TABLES] == packed.metadata[TABLES]:
+        if (
+            compressed is not None
+            and update.source is not None
+            and plain.metadata[TABLES] == compressed.metadata[TABLES]
+        ):
             return update.source.table
         stored = fetch_tables(self.storage, self._tables_key(), plain)
         try:
@@ -489,13 +495,13 @@ class SubdirProjector:
 
 @dataclass(kw_only=True, slots=True)
 class _Update:
-    """What becomes of a document: whole where it is small, in pieces where it is large."""
+    """What becomes of a document: whole if it is small, segmented if it is large."""
 
     document: dict[str, Any] | None = None
     plain: bytes = b""
-    edition: Edition | None = None
+    segmented: SegmentedDocument | None = None
     source: Source | None = None
-    """Where the pieces are that stay."""
+    """The file that unchanged chunks are read from."""
     newest: Sequence[Row] | None = None
 
 
@@ -503,7 +509,7 @@ def _make_update(kind: _Kind, document: dict[str, Any]) -> _Update:
     plain = encode_json(document)
     if len(plain) <= LARGE_BYTES:
         return _Update(document=document, plain=plain)
-    return _Update(edition=cut_document(kind.form, document))
+    return _Update(segmented=segment_document(kind.form, document))
 
 
 def _encode_variant(plain: bytes, name: str) -> bytes:

@@ -1,9 +1,8 @@
 """Reads and writes large flat documents: I/O around ``segments.py``, ``frames.py`` and ``parts.py``.
 
-A large document lies there twice, compressed and plain, made of the same pieces. Each file names the
-*table* that describes it, by hash and version, and the table is stored before the file: so no file is
-ever without its table, and a table that nobody names does no harm. Where a table is lost, it is made
-again from the file.
+A large document is stored twice, compressed and plain, made of the same chunks. Each file names its
+*table* by hash and version, and the table is stored first, so that every file has its table. An unused
+table is harmless. A lost table is recreated from the file.
 """
 
 import hashlib
@@ -14,15 +13,15 @@ from typing import Any, Final
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
 from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
-    JOINT,
     LAST_BLOCK,
     RESET_BLOCK,
+    RESET_TEXT,
     FrameSplitter,
-    decode_piece,
+    decode_chunk,
     encode_header,
 )
 from lambdas.indexer.spliced.parts import PART_BYTES, Copy, Span, plan_parts
-from lambdas.indexer.spliced.segments import Edition, Form, Piece, Table, scan_table
+from lambdas.indexer.spliced.segments import Chunk, Form, SegmentedDocument, Table, scan_table
 from lambdas.indexer.tree.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
 from lambdas.storage.protocol import (
     CACHE_CONTROL_PRIVATE,
@@ -37,45 +36,45 @@ from lambdas.storage.protocol import (
 )
 
 TABLES: Final = "fairway-tables"
-"""The attribute by which a file names its table: ``SHA256 VERSION``."""
+"""The object metadata that names the table of a file: ``SHA256 VERSION``."""
 LARGE_BYTES: Final = 16 * 1024 * 1024
-"""A plain document of this size is kept in segments; docs/performance.md has the measurements."""
+"""Documents above this uncompressed size are segmented; docs/performance.md has the measurements."""
 LARGE_CHANNELDATA_BYTES: Final = 8 * 1024 * 1024
-"""The same for a document that is not compressed, whose segments are smaller."""
+"""The same limit for a document without a compressed encoding, whose segments are smaller."""
 WHOLE_BYTES: Final = 8 * 1024 * 1024
-"""A file up to this size is written whole, in one request instead of five."""
+"""A file up to this size is written in one request instead of five."""
 
-_GAP_BYTES: Final = 4096  # between two pieces that are read in one request: joints, and small ones in between
+_GAP_BYTES: Final = 4096  # the largest gap between two chunks that are read in one request
 _TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=CACHE_CONTROL_PRIVATE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tables:
-    """What is kept beside large documents: their tables, and what else must not be read whole."""
+    """The private document beside large files: their tables, and what would require reading them whole."""
 
     tables: Mapping[str, Any] = field(default_factory=dict)
-    """``{name of the document: table}``, as JSON has it."""
+    """``{name of the document: table}``, as JSON values."""
     newest: Sequence[Sequence[Any]] = ()
-    """Rows of what was indexed last, for pages."""
+    """Rows of the records that were indexed last, for pages."""
     shown: Mapping[str, Any] = field(default_factory=dict)
-    """Which commits are shown, where it is not one alone."""
+    """The commits that a file of several subdirs shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A file that pieces can be read from."""
+    """A file that chunks are read from, with its table."""
 
     info: ObjectInfo
     table: Table
 
 
 def is_large(info: ObjectInfo | None) -> bool:
-    """Tell whether a file is made of pieces."""
+    """Return whether a file is made of chunks."""
     return info is not None and TABLES in info.metadata
 
 
 def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
-    """Store tables; return how files name them."""
+    """Store tables; return the value of the ``TABLES`` metadata that names them."""
     body = compress(
         encode_json({"tables": tables.tables, "newest": tables.newest, "shown": tables.shown}), level=PRIVATE_LEVEL
     )
@@ -84,9 +83,9 @@ def put_tables(storage: ObjectStorage, key: str, tables: Tables) -> str:
 
 
 def fetch_tables(storage: ObjectStorage, key: str, info: ObjectInfo) -> Tables | None:
-    """Read the tables that a file names; None where they are lost or broken."""
+    """Read the tables that a file names; None if they are missing or invalid."""
     sha256, _, version = info.metadata.get(TABLES, "").partition(" ")
-    # Almost always they are the ones that were stored last.
+    # Almost always, the file names the tables that were stored last.
     for wanted in (None, version or None):
         stored = storage.get(key, version=wanted)
         if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
@@ -101,17 +100,17 @@ def fetch_tables(storage: ObjectStorage, key: str, info: ObjectInfo) -> Tables |
 
 
 def scan_file(storage: ObjectStorage, info: ObjectInfo, form: Form) -> Table:
-    """Make the table again from the compressed file, holding one segment at a time.
+    """Recreate the table from the compressed file, with one segment in memory at a time.
 
     Raises:
-        InvalidDocumentError: it is not such a document, or not put together of pieces.
+        InvalidDocumentError: not a document of this form, or not joined from chunks.
     """
 
     def texts() -> Iterator[tuple[bytes, int]]:
         splitter = FrameSplitter()
-        for chunk in storage.stream(info):
-            for blocks in splitter.feed(chunk):
-                yield decode_piece(blocks, what=info.key), len(blocks)
+        for data in storage.stream(info):
+            for blocks in splitter.feed(data):
+                yield decode_chunk(blocks, what=info.key), len(blocks)
         if not splitter.is_complete:
             raise InvalidDocumentError(f"{info.key!r} is truncated")
 
@@ -119,85 +118,87 @@ def scan_file(storage: ObjectStorage, info: ObjectInfo, form: Form) -> Table:
 
 
 def read_texts(
-    storage: ObjectStorage, source: Source | None, fresh: Mapping[str, bytes], pieces: Sequence[Piece]
+    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Sequence[Chunk]
 ) -> Iterator[bytes]:
-    """Yield the texts of some pieces; those that are not at hand are read, neighbours together."""
-    for blocks in _read_blocks(storage, source, fresh, pieces):
-        yield decode_piece(blocks, what="a piece")
+    """Yield the texts of some chunks; neighbouring chunks are read in one request."""
+    for blocks in _read_blocks(storage, source, new_chunks, chunks):
+        yield decode_chunk(blocks, what="a chunk")
 
 
-def write_packed(
+def write_compressed(
     storage: ObjectStorage,
     key: str,
-    edition: Edition,
+    segmented: SegmentedDocument,
     *,
     base: ObjectInfo | None,
     source: Source | None,
     headers: ContentHeaders,
     metadata: Mapping[str, str],
 ) -> ObjectInfo:
-    """Write the compressed file; ``source`` is ``base`` with its table, where that is known.
+    """Write the compressed file; ``source`` is ``base`` with its table, if that is known.
 
     Raises:
         ConflictError: ``base`` is no longer the current version.
     """
-    pieces = edition.table.pieces()
-    spans = _packed_spans(edition.table)
+    chunks = segmented.table.chunks()
+    spans = _compressed_spans(segmented.table)
 
     def read(first: int, last: int) -> bytes:
-        # Spans are the header, the pieces, the last block.
+        # Spans are the header, the chunks, the last block.
         body = b"".join(
             (RESET_BLOCK if at else b"") + blocks
             for at, blocks in zip(
-                range(max(first - 1, 0), len(pieces)),
-                _read_blocks(storage, source, edition.fresh, pieces[max(first - 1, 0) : last - 1]),
+                range(max(first - 1, 0), len(chunks)),
+                _read_blocks(storage, source, segmented.new_chunks, chunks[max(first - 1, 0) : last - 1]),
                 strict=False,
             )
         )
-        head = encode_header(edition.table.text_bytes) if first == 0 else b""
+        head = encode_header(segmented.table.text_bytes) if first == 0 else b""
         return head + body + (LAST_BLOCK if last == len(spans) else b"")
 
-    old = _packed_spans(source.table) if source is not None else []
+    old = _compressed_spans(source.table) if source is not None else []
     return _write(storage, key, old, spans, read, base=base, headers=headers, metadata=metadata)
 
 
 def write_plain(
     storage: ObjectStorage,
     key: str,
-    edition: Edition,
+    segmented: SegmentedDocument,
     *,
     base: ObjectInfo | None,
     old: Table | None,
-    packed: ObjectInfo | None,
+    compressed: ObjectInfo | None,
     headers: ContentHeaders,
     metadata: Mapping[str, str],
 ) -> ObjectInfo:
-    """Write the plain file; ``old`` describes ``base``, where that is known.
+    """Write the plain file; ``old`` is the table of ``base``, if that is known.
 
-    What has to be sent again is taken from ``packed``, the new compressed file; from ``base`` where the
-    document is kept plain alone.
+    Chunks to upload are read from ``compressed``, the new compressed file, or from ``base`` if the
+    document has no compressed encoding.
 
     Raises:
         ConflictError: ``base`` is no longer the current version.
     """
-    pieces = edition.table.pieces()
+    chunks = segmented.table.chunks()
     known = None if base is None or old is None else Source(info=base, table=old)
 
     def read(first: int, last: int) -> bytes:
-        if packed is not None:
-            source = Source(info=packed, table=edition.table)
-            texts = read_texts(storage, source, edition.fresh, pieces[first:last])
+        if compressed is not None:
+            source = Source(info=compressed, table=segmented.table)
+            texts = read_texts(storage, source, segmented.new_chunks, chunks[first:last])
         else:
-            texts = _read_spans(storage, known, edition.fresh, pieces[first:last])
-        return b"".join((JOINT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
+            texts = _read_spans(storage, known, segmented.new_chunks, chunks[first:last])
+        return b"".join((RESET_TEXT if at else b"") + text for at, text in zip(range(first, last), texts, strict=True))
 
     spans = [] if known is None else _plain_spans(known.table)
-    return _write(storage, key, spans, _plain_spans(edition.table), read, base=base, headers=headers, metadata=metadata)
+    return _write(
+        storage, key, spans, _plain_spans(segmented.table), read, base=base, headers=headers, metadata=metadata
+    )
 
 
-def read_single(storage: ObjectStorage, source: Source, piece: Piece) -> bytes:
-    """Read a piece of a file that is kept plain alone."""
-    return next(_read_spans(storage, source, {}, [piece]))
+def read_plain_chunk(storage: ObjectStorage, source: Source, chunk: Chunk) -> bytes:
+    """Read a chunk of a file that has no compressed encoding."""
+    return next(_read_spans(storage, source, {}, [chunk]))
 
 
 def _write(
@@ -212,7 +213,7 @@ def _write(
     metadata: Mapping[str, str],
 ) -> ObjectInfo:
     if base is not None and old and sum(span.size for span in old) != base.size:
-        old = []  # the table is of another file
+        old = []  # the table describes another file
     try:
         if sum(span.size for span in new) <= WHOLE_BYTES:
             condition = IfAbsent() if base is None else IfMatch(etag=base.etag)
@@ -227,31 +228,33 @@ def _write(
 
         return storage.splice(key, parts(), base=base, headers=headers, metadata=metadata)
     except VanishedError as error:
-        raise ConflictError(f"what {key!r} is made of was replaced meanwhile") from error
+        raise ConflictError(f"a source of {key!r} was replaced during the upload") from error
 
 
 def _read_blocks(
-    storage: ObjectStorage, source: Source | None, fresh: Mapping[str, bytes], pieces: Iterable[Piece]
+    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
 ) -> Iterator[bytes]:
-    """Yield the blocks of some pieces, in order."""
-    known = [] if source is None else _packed_spans(source.table)[1:-1]
-    return _read(storage, source, fresh, pieces, _find_bodies(source, known, HEADER_BYTES, len(RESET_BLOCK)))
+    """Yield the blocks of some chunks, in order."""
+    known = [] if source is None else _compressed_spans(source.table)[1:-1]
+    return _read(storage, source, new_chunks, chunks, _chunk_offsets(source, known, HEADER_BYTES, len(RESET_BLOCK)))
 
 
 def _read_spans(
-    storage: ObjectStorage, source: Source | None, fresh: Mapping[str, bytes], pieces: Iterable[Piece]
+    storage: ObjectStorage, source: Source | None, new_chunks: Mapping[str, bytes], chunks: Iterable[Chunk]
 ) -> Iterator[bytes]:
-    """Yield the texts of some pieces of a plain file, in order."""
+    """Yield the texts of some chunks of a plain file, in order."""
     known = [] if source is None else _plain_spans(source.table)
-    return _read(storage, source, fresh, pieces, _find_bodies(source, known, 0, len(JOINT)))
+    return _read(storage, source, new_chunks, chunks, _chunk_offsets(source, known, 0, len(RESET_TEXT)))
 
 
-def _find_bodies(source: Source | None, spans: Sequence[Span], start: int, joint: int) -> dict[str, tuple[int, int]]:
-    """Return where each piece begins and ends in the file, without the joint before it."""
+def _chunk_offsets(
+    source: Source | None, spans: Sequence[Span], start: int, gap_bytes: int
+) -> dict[str, tuple[int, int]]:
+    """Return the offsets of each chunk in the file, without the gap before it."""
     found: dict[str, tuple[int, int]] = {}
-    pieces = () if source is None else source.table.pieces()
-    for at, (piece, span) in enumerate(zip(pieces, spans, strict=True)):
-        found.setdefault(piece.digest, (start + (joint if at else 0), start + span.size))
+    chunks = () if source is None else source.table.chunks()
+    for at, (chunk, span) in enumerate(zip(chunks, spans, strict=True)):
+        found.setdefault(chunk.digest, (start + (gap_bytes if at else 0), start + span.size))
         start += span.size
     return found
 
@@ -259,11 +262,11 @@ def _find_bodies(source: Source | None, spans: Sequence[Span], start: int, joint
 def _read(
     storage: ObjectStorage,
     source: Source | None,
-    fresh: Mapping[str, bytes],
-    pieces: Iterable[Piece],
+    new_chunks: Mapping[str, bytes],
+    chunks: Iterable[Chunk],
     places: Mapping[str, tuple[int, int]],
 ) -> Iterator[bytes]:
-    """Yield what is at hand as it is; what has to be read and lies side by side is read in one request."""
+    """Yield chunks in order; new ones come from memory, and neighbouring ones are read in one request."""
     waiting: list[tuple[int, int]] = []
 
     def read_waiting() -> Iterator[bytes]:
@@ -274,14 +277,14 @@ def _read(
                 yield body[first - start : last - start]
         waiting.clear()
 
-    for piece in pieces:
-        if piece.digest in fresh:
+    for chunk in chunks:
+        if chunk.digest in new_chunks:
             yield from read_waiting()
-            yield fresh[piece.digest]
+            yield new_chunks[chunk.digest]
             continue
-        if piece.digest not in places:
-            raise InvalidDocumentError("a piece is nowhere to be found")
-        first, last = places[piece.digest]
+        if chunk.digest not in places:
+            raise InvalidDocumentError("a chunk is missing from its source")
+        first, last = places[chunk.digest]
         if waiting and not (
             waiting[-1][1] <= first <= waiting[-1][1] + _GAP_BYTES and last - waiting[0][0] < PART_BYTES
         ):
@@ -290,15 +293,15 @@ def _read(
     yield from read_waiting()
 
 
-def _packed_spans(table: Table) -> list[Span]:
-    pieces = table.pieces()
+def _compressed_spans(table: Table) -> list[Span]:
+    chunks = table.chunks()
     return [
         Span(identity=f"header {table.text_bytes}", size=HEADER_BYTES),
         *(
             Span(
-                identity=f"{piece.digest} {piece.block_bytes}", size=piece.block_bytes + (len(RESET_BLOCK) if at else 0)
+                identity=f"{chunk.digest} {chunk.block_bytes}", size=chunk.block_bytes + (len(RESET_BLOCK) if at else 0)
             )
-            for at, piece in enumerate(pieces)
+            for at, chunk in enumerate(chunks)
         ),
         Span(identity="last", size=len(LAST_BLOCK)),
     ]
@@ -306,6 +309,6 @@ def _packed_spans(table: Table) -> list[Span]:
 
 def _plain_spans(table: Table) -> list[Span]:
     return [
-        Span(identity=piece.digest, size=piece.text_bytes + (len(JOINT) if at else 0))
-        for at, piece in enumerate(table.pieces())
+        Span(identity=chunk.digest, size=chunk.text_bytes + (len(RESET_TEXT) if at else 0))
+        for at, chunk in enumerate(table.chunks())
     ]

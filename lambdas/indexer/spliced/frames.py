@@ -1,11 +1,11 @@
-"""One zstd frame made of pieces that were compressed apart: taken apart, put together. Pure.
+"""Joins separately compressed chunks into one zstd frame, and splits such a frame again. Pure.
 
-Readers of ``repodata.json.zst`` want exactly one frame (invariant 11), and compressing all of a large file
-for one new record is out of proportion. The blocks of a piece that was compressed as a frame of its
-own refer to nothing before them but the three repeat offsets; a *reset block* in front of each piece
-sets these back. It regenerates 33 spaces, which JSON allows between any two of its signs.
+``repodata.json.zst`` must be exactly one frame (invariant 11), and compressing all of a large file
+for one new record is too expensive. If a chunk was compressed as its own frame, its blocks depend on
+nothing before them except the three repeat offsets. A *reset block* before each chunk restores these.
+It decompresses to 33 spaces, which JSON allows between any two tokens.
 
-Knows bytes and blocks, and nothing of records.
+Deals with bytes and blocks, not with records.
 
 Source: RFC 8878, 3.1.1 (frames, blocks) and 3.1.1.5 (repeat offsets).
 """
@@ -16,8 +16,8 @@ from typing import Final
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.tree.encoding import compress, decompress
 
-JOINT: Final = b" " * 33
-"""What the reset block regenerates; the plain file has it at the same places."""
+RESET_TEXT: Final = b" " * 33
+"""What the reset block decompresses to; the plain file has it at the same places."""
 RESET_BLOCK: Final = bytes.fromhex("4c0000c12003440800b8dd4a")
 """Literals: 24 spaces (RLE). Three sequences of 8 literals and a match of 3, at offsets 8, 4 and 1."""
 LAST_BLOCK: Final = b"\x01\x00\x00"
@@ -38,10 +38,10 @@ def encode_header(content_bytes: int) -> bytes:
     return _MAGIC + bytes([_LONG_CONTENT_SIZE, _WINDOW_8_MIB]) + content_bytes.to_bytes(8, "little")
 
 
-def encode_piece(text: bytes, *, level: int) -> bytes:
-    """Compress a piece into blocks that can stand anywhere behind a reset block; none is marked as last."""
+def encode_chunk(text: bytes, *, level: int) -> bytes:
+    """Compress a chunk into blocks that may follow any reset block; none is marked as the last block."""
     frame = compress(text, level=level)
-    start = _find_first_block(frame)
+    start = _first_block_offset(frame)
     blocks = bytearray(frame[start:])
     at = 0
     while True:
@@ -53,46 +53,46 @@ def encode_piece(text: bytes, *, level: int) -> bytes:
     return bytes(blocks)
 
 
-def decode_piece(blocks: bytes, *, what: str) -> bytes:
-    """Decompress the blocks of one piece, with or without reset blocks before and between.
+def decode_chunk(blocks: bytes, *, what: str) -> bytes:
+    """Decompress the blocks of one chunk; reset blocks before and between them are allowed.
 
     Raises:
-        InvalidDocumentError: they are no such blocks; ``what`` names them in the message.
+        InvalidDocumentError: not valid blocks; ``what`` names them in the message.
     """
     frame = _MAGIC + bytes([0, _WINDOW_8_MIB]) + blocks + LAST_BLOCK  # of unknown size
     return decompress(frame, what=what)
 
 
-def join_pieces(pieces: Iterable[tuple[int, bytes]]) -> bytes:
-    """Make one frame of pieces: ``(size of the text, blocks)``."""
+def join_chunks(chunks: Iterable[tuple[int, bytes]]) -> bytes:
+    """Join chunks, given as ``(size of the text, blocks)``, into one frame."""
     content_bytes = 0
     parts: list[bytes] = []
-    for text_bytes, blocks in pieces:
-        content_bytes += text_bytes + (len(JOINT) if parts else 0)
+    for text_bytes, blocks in chunks:
+        content_bytes += text_bytes + (len(RESET_TEXT) if parts else 0)
         parts.append((RESET_BLOCK if parts else b"") + blocks)
     return b"".join([encode_header(content_bytes), *parts, LAST_BLOCK])
 
 
 class FrameSplitter:
-    """Takes a frame apart again, however its bytes arrive: the joints are the reset blocks."""
+    """Splits a frame at its reset blocks; its bytes may arrive in pieces of any size."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._piece = bytearray()
+        self._chunk = bytearray()
         self._inside = False
         self.is_complete = False
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Take the next bytes; yield the blocks of each piece that is complete.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes; yield the blocks of each complete chunk.
 
         Raises:
-            InvalidDocumentError: this is no frame of ours.
+            InvalidDocumentError: not a frame that was joined from chunks.
         """
-        self._buffer += chunk
+        self._buffer += data
         if not self._inside:
             if len(self._buffer) < HEADER_BYTES + 4:  # the longest header is 18 bytes
                 return
-            del self._buffer[: _find_first_block(bytes(self._buffer[: HEADER_BYTES + 4]))]
+            del self._buffer[: _first_block_offset(bytes(self._buffer[: HEADER_BYTES + 4]))]
             self._inside = True
         at = 0
         while not self.is_complete and len(self._buffer) >= at + _BLOCK_HEADER_BYTES:
@@ -104,18 +104,18 @@ class FrameSplitter:
             at += size
             if header & 1:
                 if block != LAST_BLOCK:
-                    raise InvalidDocumentError("the frame was not put together of pieces")
+                    raise InvalidDocumentError("the frame was not joined from chunks")
                 self.is_complete = True
-                yield bytes(self._piece)
+                yield bytes(self._chunk)
             elif block == RESET_BLOCK:
-                yield bytes(self._piece)
-                self._piece.clear()
+                yield bytes(self._chunk)
+                self._chunk.clear()
             else:
-                self._piece += block
+                self._chunk += block
         del self._buffer[:at]
 
 
-def _find_first_block(frame: bytes) -> int:
+def _first_block_offset(frame: bytes) -> int:
     if frame[:4] != _MAGIC or len(frame) <= len(_MAGIC):
         raise InvalidDocumentError("not a zstd frame")
     descriptor = frame[4]
@@ -125,7 +125,7 @@ def _find_first_block(frame: bytes) -> int:
 
 
 def _block_bytes(header: int) -> int:
-    """Return the size of a block with its header."""
+    """Return the size of a block, including its header."""
     kind = (header >> 1) & 0b11
     if kind == _RESERVED:
         raise InvalidDocumentError("not a zstd frame: a block of a reserved type")

@@ -1,8 +1,8 @@
-"""Plans how a new version of a large object is put together from the old one. Pure.
+"""Plans the parts of a multipart upload that replaces a large object. Pure.
 
-Both are sequences of *spans*: runs of bytes with an identity. What stands in both, in the same order,
-is copied on the server; the rest travels. A part of a multipart upload but the last must have 5 MiB,
-so what travels is widened at the cost of the copy that follows.
+Both versions are sequences of *spans*: runs of bytes with an identity. Spans that follow each other in
+both versions are copied on the server; all others are uploaded. Every part except the last must have
+5 MiB, so a short upload is extended into the copy that follows.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html (limits of multipart uploads)
 """
@@ -14,8 +14,8 @@ from typing import Final
 from lambdas.storage.protocol import MAX_COPY_BYTES, MIN_PART_BYTES
 
 PART_BYTES: Final = 16 * 1024 * 1024
-"""What travels is cut into parts of about this size, one or two of which are in memory."""
-_WORTH_A_REQUEST: Final = 5  # the last part may be small: a fifth of the least of the others is worth copying
+"""Uploaded parts have about this size; one or two of them are in memory."""
+_WORTH_A_REQUEST: Final = 5  # the last part may be small: from a fifth of the minimum on it is worth a request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ def plan_parts(
     for span in old:
         offsets.setdefault(span.identity, at)
         at += span.size
-    runs = _widen(_find_runs(offsets, new), new, least)
+    runs = _widen(_make_runs(offsets, new), new, least)
     parts: list[Copy | Write] = []
     for run in runs:
         if run.is_copy:
@@ -74,8 +74,8 @@ def plan_parts(
     return parts
 
 
-def _find_runs(offsets: dict[str, int], new: Sequence[Span]) -> list[_Run]:
-    """Tell what can be copied: spans that follow each other in the old object too."""
+def _make_runs(offsets: dict[str, int], new: Sequence[Span]) -> list[_Run]:
+    """Divide the new spans into runs that can be copied and runs that cannot."""
     runs: list[_Run] = []
     expected = -1
     for at, span in enumerate(new):
@@ -90,12 +90,12 @@ def _find_runs(offsets: dict[str, int], new: Sequence[Span]) -> list[_Run]:
 
 
 def _widen(runs: Sequence[_Run], new: Sequence[Span], least: int) -> list[_Run]:
-    """Make each run but the last large enough for a part."""
+    """Make each run except the last large enough for a part."""
     result: list[_Run] = []
     for number, run in enumerate(runs, start=1):
         previous = result[-1] if result else None
         if previous is not None and not previous.is_copy:
-            # Take spans from this run until what travels before it is a part.
+            # Move spans of this run to the upload before it, until that is large enough for a part.
             while run.first < run.last and (not run.is_copy or _size(new, previous.first, previous.last) < least):
                 run.first += 1
                 previous.last = run.first
@@ -112,7 +112,7 @@ def _widen(runs: Sequence[_Run], new: Sequence[Span], least: int) -> list[_Run]:
 
 
 def _cut(run: _Run, new: Sequence[Span], most: int) -> Iterator[Write]:
-    """Cut what travels into parts; the remainder goes with the last."""
+    """Divide an upload into parts; the remainder goes into the last part."""
     first = run.first
     size = 0
     left = _size(new, run.first, run.last)

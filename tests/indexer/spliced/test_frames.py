@@ -1,4 +1,4 @@
-"""One frame out of many pieces: every decoder reads it whole, and it comes apart as it was put together."""
+"""One frame out of many chunks: every decoder reads it whole, and it comes apart as it was put together."""
 
 import sys
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
-    JOINT,
     LAST_BLOCK,
     RESET_BLOCK,
+    RESET_TEXT,
     FrameSplitter,
-    decode_piece,
+    decode_chunk,
+    encode_chunk,
     encode_header,
-    encode_piece,
-    join_pieces,
+    join_chunks,
 )
 from lambdas.indexer.tree.encoding import compress, decompress
 
@@ -36,50 +36,50 @@ TEXTS = st.lists(
 
 
 def frame_of(texts: list[bytes], level: int = 3) -> bytes:
-    return join_pieces((len(text), encode_piece(text, level=level)) for text in texts)
+    return join_chunks((len(text), encode_chunk(text, level=level)) for text in texts)
 
 
 def split(frame: bytes, step: int) -> list[bytes]:
     splitter = FrameSplitter()
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     for start in range(0, len(frame), step):
-        pieces += splitter.feed(frame[start : start + step])
+        chunks += splitter.feed(frame[start : start + step])
     assert splitter.is_complete
-    return pieces
+    return chunks
 
 
 @given(TEXTS, st.sampled_from([1, 3, 12, 19]))
-def test_join_pieces__any_texts_and_levels(texts: list[bytes], level: int) -> None:
+def test_join_chunks__any_texts_and_levels(texts: list[bytes], level: int) -> None:
     frame = frame_of(texts, level)
-    assert decompress(frame, what="frame") == JOINT.join(texts)
+    assert decompress(frame, what="frame") == RESET_TEXT.join(texts)
 
 
-def test_join_pieces__larger_than_a_block_and_than_the_window() -> None:
+def test_join_chunks__larger_than_a_block_and_than_the_window() -> None:
     texts = [bytes(range(256)) * 2000, b"", b"x" * (9 * 1024 * 1024), b"tail"]
-    assert decompress(frame_of(texts), what="frame") == JOINT.join(texts)
+    assert decompress(frame_of(texts), what="frame") == RESET_TEXT.join(texts)
 
 
 @given(TEXTS)
-def test_join_pieces__one_frame_with_its_size_and_a_window_of_8_mib(texts: list[bytes]) -> None:
+def test_join_chunks__one_frame_with_its_size_and_a_window_of_8_mib(texts: list[bytes]) -> None:
     frame = frame_of(texts)
     info = zstd.get_frame_info(frame)
-    assert info.decompressed_size == len(JOINT.join(texts))
+    assert info.decompressed_size == len(RESET_TEXT.join(texts))
     assert info.dictionary_id == 0
     assert zstd.get_frame_size(frame) == len(frame)  # nothing behind it
     assert frame[4] & 0b100 == 0  # no checksum
     assert 2 ** (10 + (frame[5] >> 3)) == 8 * 1024 * 1024
 
 
-def test_join_pieces__repeat_offsets_do_not_leak() -> None:
+def test_join_chunks__repeat_offsets_do_not_leak() -> None:
     # Without a reset block, matches at a repeat offset of the first text would stand in the second.
     first = b"abcdefghijklmnopqrstuvwxyz" * 50
     second = b"0123456789-" * 400
-    blocks = encode_piece(second, level=19)
+    blocks = encode_chunk(second, level=19)
     assert decompress(frame_of([first, second], 19), what="frame").endswith(second)
-    assert decode_piece(blocks, what="piece") == second
+    assert decode_chunk(blocks, what="chunk") == second
 
 
-def test_join_pieces__is_read_in_a_stream_with_little_memory() -> None:
+def test_join_chunks__is_read_in_a_stream_with_little_memory() -> None:
     texts = [f'"{number}":{{"a":{number}}},'.encode() * 5000 for number in range(20)]
     decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 23})
     frame = frame_of(texts, 12)
@@ -89,25 +89,25 @@ def test_join_pieces__is_read_in_a_stream_with_little_memory() -> None:
         else pytest.fail("the frame ended early")
         for start in range(0, len(frame), 1000)
     )
-    assert plain == JOINT.join(texts)
+    assert plain == RESET_TEXT.join(texts)
     assert decompressor.eof
     assert decompressor.unused_data == b""
 
 
 @given(TEXTS, st.integers(1, 500))
 def test_frame_splitter__is_the_inverse(texts: list[bytes], step: int) -> None:
-    blocks = [encode_piece(text, level=3) for text in texts]
+    blocks = [encode_chunk(text, level=3) for text in texts]
     assert split(frame_of(texts), step) == blocks
-    assert [decode_piece(piece, what="piece") for piece in blocks] == texts
+    assert [decode_chunk(chunk, what="chunk") for chunk in blocks] == texts
 
 
-def test_frame_splitter__a_frame_of_one_piece_by_another_encoder() -> None:
-    with pytest.raises(InvalidDocumentError, match="not put together"):
+def test_frame_splitter__frame_of_another_encoder() -> None:
+    with pytest.raises(InvalidDocumentError, match="not joined from chunks"):
         split(compress(b"plain text, " * 100, level=3), 1000)
 
 
 @pytest.mark.parametrize("broken", [b"", b"PK\x03\x04" + bytes(100), b"\x28\xb5\x2f\xfd\xc0\x68" + b"\xff" * 40])
-def test_frame_splitter__no_frame(broken: bytes) -> None:
+def test_frame_splitter__not_a_frame(broken: bytes) -> None:
     splitter = FrameSplitter()
     try:
         list(splitter.feed(broken))
@@ -116,17 +116,17 @@ def test_frame_splitter__no_frame(broken: bytes) -> None:
     assert not splitter.is_complete
 
 
-def test_decode_piece__truncated() -> None:
-    blocks = encode_piece(b"0123456789" * 1000, level=3)
+def test_decode_chunk__truncated() -> None:
+    blocks = encode_chunk(b"0123456789" * 1000, level=3)
     with pytest.raises(InvalidDocumentError):
-        decode_piece(blocks[:-1], what="piece")
+        decode_chunk(blocks[:-1], what="chunk")
 
 
 def test_encode_header__fixed_size() -> None:
     assert len(encode_header(0)) == len(encode_header(2**40)) == HEADER_BYTES
 
 
-def test_reset_block__regenerates_the_joint_and_resets_offsets() -> None:
+def test_reset_block__decompresses_to_reset_text_and_resets_offsets() -> None:
     # Sequences with literal lengths 8, 8, 8 and explicit offsets 8, 4, 1: afterwards 1, 4, 8 are the repeat offsets.
     frame = encode_header(33) + RESET_BLOCK + LAST_BLOCK
-    assert decompress(frame, what="frame") == JOINT
+    assert decompress(frame, what="frame") == RESET_TEXT

@@ -15,28 +15,28 @@ from lambdas.indexer.outputs.repodata import (
     apply_to_removed,
     apply_to_repodata,
     make_repodata,
-    spread_repodata,
+    repodata_entries,
 )
 from lambdas.indexer.outputs.run_exports import (
     RunExportsForm,
     apply_to_run_exports,
     make_run_exports,
-    spread_run_exports,
+    run_exports_entries,
 )
-from lambdas.indexer.spliced.frames import JOINT, RESET_BLOCK, decode_piece, encode_piece
+from lambdas.indexer.spliced.frames import RESET_BLOCK, RESET_TEXT, decode_chunk, encode_chunk
 from lambdas.indexer.spliced.segments import (
     MAX_BEST_SEGMENTS,
     ROUND_BYTES,
-    Edition,
+    Chunk,
     Form,
-    Piece,
+    SegmentedDocument,
     Table,
     apply_entries,
     format_table,
-    make_edition,
     parse_entries,
     parse_table,
     scan_table,
+    segment_entries,
 )
 from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, compress, encode_json
 from lambdas.indexer.tree.shards import Shard, make_shard
@@ -55,7 +55,7 @@ class SmallRunExportsForm(RunExportsForm):
 
 
 class PlainForm(SmallRunExportsForm):
-    is_packed = False
+    is_compressed = False
 
 
 def record(name: str, version: str, filler: int) -> dict[str, Any]:
@@ -88,31 +88,31 @@ def shard_of(name: str, seed: int) -> Shard | None:
 class Document:
     """A document as a storage would hold it: text, blocks and table."""
 
-    def __init__(self, form: Form, edition: Edition, bodies: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, form: Form, segmented: SegmentedDocument, bodies: Mapping[str, bytes] | None = None) -> None:
         self.form = form
-        self.table = edition.table
-        self.bodies = {**(bodies or {}), **edition.fresh}
+        self.table = segmented.table
+        self.bodies = {**(bodies or {}), **segmented.new_chunks}
         self.loads: list[str] = []
 
-    def load(self, piece: Piece) -> bytes:
-        self.loads.append(piece.digest)
-        return self.text_of(piece)
+    def load(self, chunk: Chunk) -> bytes:
+        self.loads.append(chunk.digest)
+        return self.text_of(chunk)
 
-    def text_of(self, piece: Piece) -> bytes:
-        body = self.bodies[piece.digest]
-        text = decode_piece(body, what="piece") if self.form.is_packed else body
-        assert len(text) == piece.text_bytes
-        assert piece.block_bytes == (len(body) if self.form.is_packed else 0)
+    def text_of(self, chunk: Chunk) -> bytes:
+        body = self.bodies[chunk.digest]
+        text = decode_chunk(body, what="chunk") if self.form.is_compressed else body
+        assert len(text) == chunk.text_bytes
+        assert chunk.block_bytes == (len(body) if self.form.is_compressed else 0)
         return text
 
     @property
     def text(self) -> bytes:
-        return JOINT.join(self.text_of(piece) for piece in self.table.pieces())
+        return RESET_TEXT.join(self.text_of(chunk) for chunk in self.table.chunks())
 
-    def apply(self, changes: Mapping[str, Any], rest: Mapping[str, Any] | None = None) -> "Document":
+    def apply(self, changes: Mapping[str, Any], header: Mapping[str, Any] | None = None) -> "Document":
         table = self.table
-        edition = apply_entries(self.form, table, changes, table.rest if rest is None else rest, self.load)
-        return Document(self.form, edition, self.bodies)
+        segmented = apply_entries(self.form, table, changes, table.header if header is None else header, self.load)
+        return Document(self.form, segmented, self.bodies)
 
 
 def repodata_of(shards: Mapping[PackageName, Shard | None] | Mapping[PackageName, Shard]) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def repodata_of(shards: Mapping[PackageName, Shard | None] | Mapping[PackageName
 
 
 def make_document(shards: Mapping[PackageName, Shard | None]) -> Document:
-    entries = [(name, spread_repodata(shard)) for name, shard in sorted(shards.items()) if shard is not None]
-    rest = {"info": {"subdir": SUBDIR}, "removed": apply_to_removed([], shards)}
-    return Document(SmallRepodataForm(), make_edition(SmallRepodataForm(), entries, rest))
+    entries = [(name, repodata_entries(shard)) for name, shard in sorted(shards.items()) if shard is not None]
+    header = {"info": {"subdir": SUBDIR}, "removed": apply_to_removed([], shards)}
+    return Document(SmallRepodataForm(), segment_entries(SmallRepodataForm(), entries, header))
 
 
 SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9).map(
@@ -131,7 +131,7 @@ SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9)
 
 
 @given(SHARDS)
-def test_make_edition__says_what_the_whole_document_says(shards: dict[PackageName, Shard | None]) -> None:
+def test_segment_entries__says_what_the_whole_document_says(shards: dict[PackageName, Shard | None]) -> None:
     document = make_document(shards)
     assert json.loads(document.text) == repodata_of(shards)
     assert document.table.text_bytes == len(document.text)
@@ -146,42 +146,42 @@ def test_apply_entries__says_what_a_rebuild_says(
     shards = dict(first)
     for changed in later:
         shards |= changed
-        removed = apply_to_removed(document.table.rest["removed"], changed)
+        removed = apply_to_removed(document.table.header["removed"], changed)
         document = document.apply(
-            {name: None if shard is None else spread_repodata(shard) for name, shard in changed.items()},
-            {**document.table.rest, "removed": removed},
+            {name: None if shard is None else repodata_entries(shard) for name, shard in changed.items()},
+            {**document.table.header, "removed": removed},
         )
         assert json.loads(document.text) == repodata_of(shards)
         assert scan(document) == document.table
 
 
 def scan(document: Document) -> Table:
-    pieces = document.table.pieces()
-    return scan_table(document.form, [(document.text_of(piece), piece.block_bytes) for piece in pieces])
+    chunks = document.table.chunks()
+    return scan_table(document.form, [(document.text_of(chunk), chunk.block_bytes) for chunk in chunks])
 
 
 @given(SHARDS)
 def test_apply_entries__run_exports(shards: dict[PackageName, Shard | None]) -> None:
     form = SmallRunExportsForm()
-    empty = make_edition(form, [], {"info": {"subdir": SUBDIR, "version": 1}})
+    empty = segment_entries(form, [], {"info": {"subdir": SUBDIR, "version": 1}})
     document = Document(form, empty).apply(
-        {name: None if shard is None else spread_run_exports(shard) for name, shard in shards.items()}
+        {name: None if shard is None else run_exports_entries(shard) for name, shard in shards.items()}
     )
     assert json.loads(document.text) == apply_to_run_exports(make_run_exports(SUBDIR), shards)
 
 
-def test_apply_entries__what_changes_nothing_keeps_every_piece() -> None:
+def test_apply_entries__unchanged_entries_keep_every_chunk() -> None:
     shards = {name: shard_of(name, 50 + number) for number, name in enumerate(NAMES)}
     document = make_document(shards)
     again = apply_entries(
         document.form,
         document.table,
-        {name: None if shard is None else spread_repodata(shard) for name, shard in shards.items()},
-        document.table.rest,
+        {name: None if shard is None else repodata_entries(shard) for name, shard in shards.items()},
+        document.table.header,
         document.load,
     )
     assert again.table == document.table
-    assert again.fresh == {}
+    assert again.new_chunks == {}
 
 
 def numbered(count: int, *, prefix: str = "pkg") -> list[tuple[str, dict[str, dict[str, Any]]]]:
@@ -192,7 +192,7 @@ def numbered(count: int, *, prefix: str = "pkg") -> list[tuple[str, dict[str, di
 
 
 def make_numbered(form: Form, count: int) -> Document:
-    return Document(form, make_edition(form, numbered(count), {"info": {"subdir": SUBDIR, "version": 1}}))
+    return Document(form, segment_entries(form, numbered(count), {"info": {"subdir": SUBDIR, "version": 1}}))
 
 
 @pytest.mark.parametrize("form", [SmallRunExportsForm(), PlainForm()])
@@ -202,13 +202,13 @@ def test_apply_entries__reads_and_replaces_one_segment(form: Form) -> None:
     name = "pkg00250"
     after = document.apply({name: {"packages.conda": {f"{name}-1-0.conda": {"run_exports": {"weak": ["x"]}}}}})
     assert len(document.loads) == 1
-    old, new = {piece.digest for piece in document.table.pieces()}, {piece.digest for piece in after.table.pieces()}
+    old, new = {chunk.digest for chunk in document.table.chunks()}, {chunk.digest for chunk in after.table.chunks()}
     assert len(new - old) == 1
     assert json.loads(after.text)["packages.conda"][f"{name}-1-0.conda"] == {"run_exports": {"weak": ["x"]}}
 
 
 def sizes(document: Document) -> Sequence[int]:
-    return [len(document.text_of(piece).rstrip(b" ")) for piece in document.table.sections["packages.conda"]]
+    return [len(document.text_of(chunk).rstrip(b" ")) for chunk in document.table.sections["packages.conda"]]
 
 
 def test_apply_entries__segments_split_as_they_grow() -> None:
@@ -248,7 +248,7 @@ def test_apply_entries__the_size_seldom_changes() -> None:
     """It stands in the frame's header: where it changes, the beginning of the file has to travel too."""
     document = make_numbered(RunExportsForm(), 2000)
     assert all(
-        (piece.text_bytes + len(JOINT)) % ROUND_BYTES == 0 for piece in document.table.sections["packages.conda"]
+        (chunk.text_bytes + len(RESET_TEXT)) % ROUND_BYTES == 0 for chunk in document.table.sections["packages.conda"]
     )
     after = document.apply({"pkg00100a": {"packages.conda": {"pkg00100a-1-0.conda": {"run_exports": {}}}}})
     assert after.table.text_bytes == document.table.text_bytes
@@ -260,10 +260,11 @@ def test_apply_entries__many_segments_are_compressed_less_thoroughly() -> None:
     few = dict(numbered(1, prefix="pkg00100x"))
     many = dict(numbered(1000)[::5])
     for changes, level in ((few, BEST_LEVEL), (dict.fromkeys(many), FLAT_LEVEL)):
-        edition = apply_entries(document.form, document.table, changes, document.table.rest, document.load)
-        assert edition.fresh
+        segmented = apply_entries(document.form, document.table, changes, document.table.header, document.load)
+        assert segmented.new_chunks
         assert all(
-            encode_piece(decode_piece(body, what="piece"), level=level) == body for body in edition.fresh.values()
+            encode_chunk(decode_chunk(body, what="chunk"), level=level) == body
+            for body in segmented.new_chunks.values()
         )
 
 
@@ -307,20 +308,20 @@ def test_parse_table__is_the_inverse() -> None:
     assert parse_table(stored, document.form) == document.table
 
 
-@pytest.mark.parametrize("broken", [{}, [], None, {"glue": [[1]], "sections": {}, "rest": {}}])
+@pytest.mark.parametrize("broken", [{}, [], None, {"separators": [[1]], "sections": {}, "header": {}}])
 def test_parse_table__broken(broken: object) -> None:
     with pytest.raises(InvalidDocumentError):
         parse_table(broken, SmallRunExportsForm())
 
 
-def test_make_edition__compressed_size_is_near_that_of_one_piece() -> None:
+def test_segment_entries__compressed_size_is_near_that_of_one_frame() -> None:
     form = RepodataForm()
     channel = Channel(records=8000)
     shards = {name: make_shard(channel.make_cards(name)) for name in channel.list_names()}
-    entries = [(str(name), spread_repodata(shard)) for name, shard in shards.items()]
-    edition = make_edition(form, entries, {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
-    assert len(edition.table.sections["packages.conda"]) >= 4
-    spliced = sum(piece.block_bytes + len(RESET_BLOCK) for piece in edition.table.pieces())
+    entries = [(str(name), repodata_entries(shard)) for name, shard in shards.items()]
+    segmented = segment_entries(form, entries, {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
+    assert len(segmented.table.sections["packages.conda"]) >= 4
+    spliced = sum(chunk.block_bytes + len(RESET_BLOCK) for chunk in segmented.table.chunks())
     whole = len(compress(encode_json(repodata_of(shards)), level=BEST_LEVEL))
     assert spliced < 1.05 * whole
-    assert edition.table.text_bytes < 1.05 * len(encode_json(repodata_of(shards)))
+    assert segmented.table.text_bytes < 1.05 * len(encode_json(repodata_of(shards)))
