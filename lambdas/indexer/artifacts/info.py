@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the documents of info/, parsed. Pure."""
+"""The parsed documents of an artifact's info/ folder. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_cons
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactInfo:
-    """What was found in an artifact, not yet compared with its key.
+    """The content of an artifact, not yet compared with its key.
 
     ``index`` is info/index.json. ``run_exports`` is in its object form, ``{}`` if there are none.
-    ``about`` has the texts of info/about.json that channeldata shows, ``channeldata`` its other facts
+    ``about`` has the texts of info/about.json that channeldata shows, and ``channeldata`` its other facts
     (CEP 38): whether prefixes are replaced, which scripts run, where the source came from.
     """
 
@@ -45,7 +45,7 @@ def parse_run_exports(content: bytes) -> dict[str, Any]:
 
 
 def check_run_exports(document: object, name: str) -> None:
-    """Refuse run exports that clients can't read.
+    """Check that clients can read run exports; ``name`` is their name in messages.
 
     Raises:
         RejectedError: ``run-exports-invalid``.

@@ -1,10 +1,10 @@
-"""Makes the record of an artifact: info/index.json, once it may be believed.
+"""Makes the record of an artifact from its info/index.json, after validation.
 
-Owns what a record may say: every field that some client chokes on, agreement with the key, and the
-keys that the server alone sets. Pure.
+Owns the rules for records: the fields that clients fail on, agreement with the key, and the keys that
+only the server sets. Pure.
 
 Source: CEP 34 (index.json), CEP 36 (records), CEP 47 (indexed_timestamp), CEP 48 (section v3), and
-what clients were seen to reject.
+failures that were observed in clients.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_VERSION_NUMBER = 2**64 - 1  # rattler reads the numbers of a version into 64
 NEWEST_SCHEMA = 3
 
 DROPPED_KEYS = frozenset(
-    {  # conda-index's list: facts of the build machine that no client reads
+    {  # as in conda-index: facts of the build machine that no client reads
         "arch",
         "binstar",
         "has_prefix",
@@ -69,10 +69,10 @@ _BITS = {"x86": "32", "x86_64": "64"}
 
 
 def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, now_ms: int | None = None) -> Record:
-    """Return the record as it stands in repodata.json (hashes in hex).
+    """Return the record for repodata.json (hashes in hex).
 
-    Keys that nobody knows are carried as they are. ``last_modified_ms`` is when the storage got the
-    artifact; ``now_ms`` bounds its timestamp, where a file's times may be older than the file.
+    Unknown keys are kept unchanged. ``last_modified_ms`` is when the artifact was uploaded; ``now_ms``
+    bounds its timestamp where modification times may be older than the upload (files in a directory).
 
     Raises:
         RejectedError: a field is missing, wrong, forged, or contradicts the key.
@@ -86,24 +86,24 @@ def make_record(info: ArtifactInfo, key: ArtifactKey, *, last_modified_ms: int, 
     record["md5"] = info.md5
     record["sha256"] = info.sha256
     record["size"] = info.size
-    record["indexed_timestamp"] = find_indexed_timestamp(index.get("timestamp"), last_modified_ms, now_ms=now_ms)
+    record["indexed_timestamp"] = indexed_timestamp_of(index.get("timestamp"), last_modified_ms, now_ms=now_ms)
     return record
 
 
-def find_section(record: Record, extension: Extension) -> Section:
-    """Return which section of repodata the record belongs to.
+def section_of(record: Record, extension: Extension) -> Section:
+    """Return the section of repodata that the record belongs to.
 
-    Source: CEP 48: older clients must not meet what they would misread.
+    Source: CEP 48: older clients must not read records that they would misinterpret.
     """
     if record.get("schema_version", 1) >= NEWEST_SCHEMA:
         return "v3"
     return "packages.conda" if extension == ".conda" else "packages"
 
 
-def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int, *, now_ms: int | None = None) -> int:
+def indexed_timestamp_of(timestamp: int | None, last_modified_ms: int, *, now_ms: int | None = None) -> int:
     """Return when the artifact became available, in ms; never before its own ``timestamp``.
 
-    A ``timestamp`` that is in seconds (old packages) counts as such.
+    A ``timestamp`` may be in seconds (old packages).
 
     Raises:
         RejectedError: ``timestamp-in-future``.
@@ -117,7 +117,7 @@ def find_indexed_timestamp(timestamp: int | None, last_modified_ms: int, *, now_
 
 
 def check_timestamp(timestamp: int, uploaded_ms: int, *, place: str = "") -> None:
-    """Check that a build did not begin after its upload; ``place`` is how the message goes on after the field.
+    """Check that a build did not begin after its upload; ``place`` follows the field in messages.
 
     Raises:
         RejectedError: ``timestamp-in-future``.
@@ -138,7 +138,7 @@ def _in_ms(timestamp: int) -> int:
 
 
 def _is_absent(name: str, value: object) -> bool:
-    """Whether the field says nothing, in a way that clients take for absent."""
+    """Whether clients treat the value as a missing field."""
     return (name == "noarch" and value == "") or (name == "schema_version" and value is None)
 
 
@@ -146,13 +146,13 @@ def _check_forged(index: dict[str, Any]) -> None:
     if forged := SERVER_KEYS & index.keys():
         raise RejectedError(
             "server-key-forged",
-            f"info/index.json sets {min(forged)!r}, which the channel alone may set",
+            f"info/index.json sets {min(forged)!r}, which only the channel may set",
             hint="build the package again with a tool that leaves it out",
         )
 
 
 def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
-    """Name, version and build: present, text, legal, and what the filename says."""
+    """Check that name, version and build are present, valid, and equal to those in the filename."""
     distribution = key.distribution
     fields: list[tuple[str, Callable[[str], str], str]] = [
         ("name", parse_package_name, distribution.name),
@@ -172,19 +172,19 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
         if value != expected:
             raise RejectedError(
                 f"{field}-mismatch",
-                f"the filename says {field} {expected!r}, and info/index.json {value!r}",
-                hint=f"upload it under the name it was built with: {_find_filename(index, distribution.extension)}",
+                f"the filename has {field} {expected!r}, but info/index.json has {value!r}",
+                hint=f"upload it under its original name: {_filename_of(index, distribution.extension)}",
             )
     numbers = re.findall(r"[0-9]+", distribution.version)
     if not _VERSION.match(distribution.version) or any(int(number) > MAX_VERSION_NUMBER for number in numbers):
         raise RejectedError(
             "version-invalid",
-            f"info/index.json has a version that clients can't compare: {distribution.version!r}",
-            hint="a version has no empty parts, like '1..0' or '1.0+', and no number of more than 64 bits",
+            f"info/index.json has a version that clients cannot compare: {distribution.version!r}",
+            hint="a version must not have empty parts, as in '1..0' or '1.0+', or numbers of more than 64 bits",
         )
 
 
-def _find_filename(index: dict[str, Any], extension: Extension) -> str:
+def _filename_of(index: dict[str, Any], extension: Extension) -> str:
     return f"{index.get('name')}-{index.get('version')}-{index.get('build')}{extension}"[:256]
 
 
@@ -198,17 +198,17 @@ def _check_subdir(index: dict[str, Any], key: ArtifactKey) -> None:
         except InvalidNameError as error:
             raise RejectedError("subdir-invalid", f"info/index.json: {error}", hint=error.hint) from error
     else:
-        subdir = _find_legacy_subdir(index)
+        subdir = _legacy_subdir_of(index)
     if subdir is not None and subdir != key.path.subdir:
         raise RejectedError(
             "subdir-mismatch",
-            f"it was uploaded to {str(key.path.subdir)!r}, and info/index.json says {subdir!r}",
+            f"it was uploaded to {str(key.path.subdir)!r}, but info/index.json has subdir {subdir!r}",
             hint=f"upload it to {key.path.channel}/{subdir}/",
         )
 
 
-def _find_legacy_subdir(index: dict[str, Any]) -> str | None:
-    """Return the subdir that packages from before ``subdir`` state by platform and arch, if they do."""
+def _legacy_subdir_of(index: dict[str, Any]) -> str | None:
+    """Return the subdir that old packages, without ``subdir``, state by platform and arch."""
     platform, arch = index.get("platform"), index.get("arch")
     if index.get("noarch") or not (isinstance(platform, str) and isinstance(arch, str)):
         return None
@@ -216,7 +216,7 @@ def _find_legacy_subdir(index: dict[str, Any]) -> str | None:
 
 
 def _check_fields(index: dict[str, Any]) -> None:
-    """Every other field that a client is known to choke on."""
+    """Check every other field that some client is known to fail on."""
     if "build_number" not in index:
         raise RejectedError("field-missing", "info/index.json has no 'build_number'")
     check_fields(index, place=" in info/index.json")
@@ -231,10 +231,10 @@ def _check_fields(index: dict[str, Any]) -> None:
 
 
 def check_fields(fields: Mapping[str, Any], *, place: str = "") -> None:
-    """Check the types of those fields that are there; ``place`` is how the message goes on after a field.
+    """Check the types of the fields that are present; ``place`` follows the field in messages.
 
     Raises:
-        RejectedError: ``field-invalid``: some client can't read it.
+        RejectedError: ``field-invalid``: some client cannot read it.
     """
     for field, (check, expected) in _FIELDS.items():
         if field in fields and not check(fields[field]):
@@ -247,7 +247,7 @@ def _wrong(field: str, value: object, expected: str, place: str = " in info/inde
 
 def _show(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"  # noqa: PLR2004 - what fits into a sentence
+    return text if len(text) <= 100 else f"{text[:100]}…"  # noqa: PLR2004 - longer values are cut
 
 
 def _is_count(value: object) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import EXTENSIONS, SubdirId, find_extension
-from lambdas.indexer.artifacts.record import Record, find_section
+from lambdas.indexer.artifacts.record import Record, section_of
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import (
     SHARD_LEVEL,
@@ -65,7 +65,7 @@ def make_shard(cards: Cards, patches: PatchInstructions = NO_PATCHES) -> Shard:
         record = {**card.record, "run_exports": card.run_exports}
         if card.attestations_sha256 is not None:
             record["attestations_sha256"] = card.attestations_sha256
-        section = find_section(card.record, extension)
+        section = section_of(card.record, extension)
         name = f"{_V3}{extension}" if section == "v3" else section
         sections.setdefault(name, {})[filename] = record
     # Patches go by filename: they reach version 3 records too, or those could not be yanked.

@@ -19,9 +19,9 @@ from lambdas.indexer.artifacts.record import (
     SERVER_KEYS,
     Record,
     check_fields,
-    find_indexed_timestamp,
-    find_section,
+    indexed_timestamp_of,
     make_record,
+    section_of,
 )
 from tests.builders import BUILD_TIMESTAMP_MS, MemorySource, conda_package, index_json, tar_bz2_package
 
@@ -106,7 +106,7 @@ def test_make_record__carries_keys_that_nobody_knows() -> None:
 
 @pytest.mark.parametrize("value", [None, "x", 1, "0" * 64])
 @pytest.mark.parametrize("key", sorted(SERVER_KEYS))
-def test_make_record__refuses_forged_keys(key: str, value: object) -> None:
+def test_make_record__rejects_forged_keys(key: str, value: object) -> None:
     error = rejection(index_json(index_extra={key: value}))
 
     assert error.code == "server-key-forged"
@@ -115,7 +115,7 @@ def test_make_record__refuses_forged_keys(key: str, value: object) -> None:
 
 @pytest.mark.parametrize("key", ["name", "version", "build", "build_number"])
 @pytest.mark.parametrize("value", [..., None])
-def test_make_record__refuses_what_is_missing(key: str, value: object) -> None:
+def test_make_record__rejects_what_is_missing(key: str, value: object) -> None:
     error = rejection(index_json(index_extra={key: value}))
 
     assert error.code == ("field-invalid" if (key, value) == ("build_number", None) else "field-missing")
@@ -178,7 +178,7 @@ def test_make_record__refuses_what_is_missing(key: str, value: object) -> None:
         ("schema_version", True),
     ],
 )
-def test_make_record__refuses_types_that_clients_choke_on(key: str, value: object) -> None:
+def test_make_record__rejects_types_that_clients_choke_on(key: str, value: object) -> None:
     error = rejection(index_json(index_extra={key: value}))
 
     assert error.code == "field-invalid"
@@ -227,11 +227,11 @@ def test_make_record__leaves_out_what_says_nothing(key: str, value: object) -> N
     record = record_of(**{key: value})
 
     assert key not in record
-    assert find_section(record, ".conda") == "packages.conda"
+    assert section_of(record, ".conda") == "packages.conda"
 
 
 @pytest.mark.parametrize("value", [["foo"], "foo", {"weak": "foo"}, {"strong": [1]}])
-def test_make_record__refuses_run_exports_that_clients_cannot_read(value: object) -> None:
+def test_make_record__rejects_run_exports_that_clients_cannot_read(value: object) -> None:
     assert rejection(index_json(index_extra={"run_exports": value})).code == "run-exports-invalid"
 
 
@@ -262,7 +262,7 @@ def test_make_record__refuses_run_exports_that_clients_cannot_read(value: object
         ("subdir", "", "subdir-invalid"),
     ],
 )
-def test_make_record__refuses_names_that_are_illegal_or_contradict_the_key(field: str, value: str, code: str) -> None:
+def test_make_record__rejects_names_that_are_illegal_or_contradict_the_key(field: str, value: str, code: str) -> None:
     assert rejection(index_json(index_extra={field: value})).code == code
 
 
@@ -270,7 +270,7 @@ def test_make_record__refuses_names_that_are_illegal_or_contradict_the_key(field
     "version",
     ["1..0", "1.", ".1", "_1", "1+", "+1", "1+1+1", "!1", "1!", "1!1!1", "a!1", "1.__", "1_.1", "1+a_", "_", "9" * 20],
 )
-def test_make_record__refuses_versions_that_clients_cannot_compare(version: str) -> None:
+def test_make_record__rejects_versions_that_clients_cannot_compare(version: str) -> None:
     index = index_json(version=version)
 
     error = rejection(index, key_of(f"foo-{version}-0.conda"))
@@ -329,13 +329,13 @@ def test_make_record__derives_the_subdir_of_old_packages(
     assert "subdir" not in record
 
 
-def test_make_record__refuses_an_old_package_for_another_platform() -> None:
+def test_make_record__rejects_an_old_package_for_another_platform() -> None:
     index = index_json(index_extra={"subdir": ..., "platform": "linux", "arch": "x86_64", "noarch": ...})
 
     assert rejection(index, key_of(subdir="win-64")).code == "subdir-mismatch"
 
 
-def test_make_record__refuses_a_schema_of_the_future() -> None:
+def test_make_record__rejects_a_schema_of_the_future() -> None:
     assert rejection(index_json(index_extra={"schema_version": 4})).code == "schema-unsupported"
 
 
@@ -351,17 +351,17 @@ def test_make_record__refuses_a_schema_of_the_future() -> None:
         (UPLOADED_MS + CLOCK_SKEW_MS, UPLOADED_MS + CLOCK_SKEW_MS),
     ],
 )
-def test_find_indexed_timestamp__is_the_upload_but_never_before_the_build(timestamp: int | None, indexed: int) -> None:
-    assert find_indexed_timestamp(timestamp, UPLOADED_MS) == indexed
+def test_indexed_timestamp_of__is_the_upload_but_never_before_the_build(timestamp: int | None, indexed: int) -> None:
+    assert indexed_timestamp_of(timestamp, UPLOADED_MS) == indexed
 
 
 @pytest.mark.parametrize(
     "timestamp",
     [UPLOADED_MS + CLOCK_SKEW_MS + 1, UPLOADED_MS // 1000 + 301, UPLOADED_MS * 1000, 2**63, 253_402_300_799],
 )
-def test_find_indexed_timestamp__refuses_the_future(timestamp: int) -> None:
+def test_indexed_timestamp_of__rejects_the_future(timestamp: int) -> None:
     with pytest.raises(RejectedError) as caught:
-        find_indexed_timestamp(timestamp, UPLOADED_MS)
+        indexed_timestamp_of(timestamp, UPLOADED_MS)
 
     assert caught.value.code == "timestamp-in-future"
 
@@ -376,10 +376,10 @@ def test_find_indexed_timestamp__refuses_the_future(timestamp: int) -> None:
         ({"schema_version": 3}, ".tar.bz2", "v3"),
     ],
 )
-def test_find_section__keeps_from_old_clients_what_they_would_misread(
+def test_section_of__keeps_from_old_clients_what_they_would_misread(
     fields: dict[str, Any], extension: Extension, section: str
 ) -> None:
-    assert find_section(record_of(**fields), extension) == section
+    assert section_of(record_of(**fields), extension) == section
 
 
 def test_check_fields__takes_a_part_of_a_record() -> None:
@@ -398,7 +398,7 @@ KNOWN = ["name", "version", "build", "build_number", "depends", "subdir", "noarc
 
 
 @given(st.dictionaries(st.sampled_from(KNOWN) | st.text(max_size=8), VALUES, max_size=4))
-def test_make_record__makes_a_record_or_refuses_whatever_the_index_holds(fields: dict[str, Any]) -> None:
+def test_make_record__makes_a_record_or_rejects_whatever_the_index_holds(fields: dict[str, Any]) -> None:
     index = index_json() | fields
     try:
         record = make_record(info_of(index), key_of(), last_modified_ms=UPLOADED_MS)
@@ -419,7 +419,7 @@ def test_make_record__equals_conda_index_on_packages_by_other_people() -> None:
         assert record.pop("indexed_timestamp") == UPLOADED_MS
         golden = CORPUS / "golden" / path.parent.name
         if golden.is_dir():
-            section = find_section(record, key.distribution.extension)
+            section = section_of(record, key.distribution.extension)
             assert record == json.loads((golden / "repodata.json").read_text())[section][path.name]
             exports = json.loads((golden / "run_exports.json").read_text())[section][path.name]
             assert info.run_exports == exports["run_exports"]
