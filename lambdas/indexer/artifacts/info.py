@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambdas.channel.errors import RejectedError
+from lambdas.indexer.artifacts.match_spec import CONDITIONAL_SCHEMA, check_match_specs
 from lambdas.indexer.artifacts.strict_json import parse_document
 
 RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_constrains", "noarch"})
@@ -33,7 +34,7 @@ def parse_run_exports(content: bytes) -> dict[str, Any]:
     """Parse info/run_exports.json into its object form: a list means ``weak``.
 
     Raises:
-        RejectedError: not JSON, or ``run-exports-invalid``.
+        RejectedError: not JSON, ``run-exports-invalid`` or ``spec-invalid``.
 
     Source: CEP 34, info/run_exports.json.
     """
@@ -48,7 +49,7 @@ def check_run_exports(document: object, name: str) -> None:
     """Check that clients can read run exports; ``name`` is their name in messages.
 
     Raises:
-        RejectedError: ``run-exports-invalid``.
+        RejectedError: ``run-exports-invalid`` or ``spec-invalid``.
     """
     if not isinstance(document, dict):
         raise RejectedError("run-exports-invalid", f"{name} is neither an object nor a list")
@@ -56,3 +57,5 @@ def check_run_exports(document: object, name: str) -> None:
         specs = document[kind]
         if specs is not None and not (isinstance(specs, list) and all(isinstance(spec, str) for spec in specs)):
             raise RejectedError("run-exports-invalid", f"{kind!r} in {name} is not a list of strings")
+        # No client solves with run exports: they become dependencies of packages, whose specs are checked again.
+        check_match_specs(specs or (), f"{kind!r} in {name}", schema_version=CONDITIONAL_SCHEMA)

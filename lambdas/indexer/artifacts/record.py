@@ -16,14 +16,15 @@ from typing import Any, Literal, TypeGuard
 from lambdas.channel.errors import InvalidNameError, RejectedError
 from lambdas.channel.names import ArtifactKey, Extension, parse_build, parse_package_name, parse_subdir, parse_version
 from lambdas.indexer.artifacts.info import ArtifactInfo, check_run_exports
+from lambdas.indexer.artifacts.match_spec import check_match_specs
 from lambdas.indexer.artifacts.purl import is_purl
+from lambdas.indexer.artifacts.version_literal import is_version_literal
 
 Record = dict[str, Any]
 Section = Literal["packages", "packages.conda", "v3"]
 
 CLOCK_SKEW_MS = 5 * 60 * 1000
 MAX_SECONDS_TIMESTAMP = 253_402_300_799  # the end of the year 9999: larger ones are milliseconds
-MAX_VERSION_NUMBER = 2**64 - 1  # rattler reads the numbers of a version into 64 bits
 NEWEST_SCHEMA = 3
 
 DROPPED_KEYS = frozenset(
@@ -57,13 +58,6 @@ SERVER_KEYS = frozenset(
     }
 )
 
-_VERSION = re.compile(
-    r"""(?:[0-9]+!)?                               # epoch
-        [0-9a-z]+ (?:[._][0-9a-z]+)* (?:[._]?_)?   # release; a trailing '_' sorts before, as OpenSSL has it
-        (?:\+[0-9a-z]+(?:[._][0-9a-z]+)*)?\Z       # local
-    """,
-    re.VERBOSE,
-)
 _FLAG = re.compile(r"[a-z0-9_]+(?::[a-z0-9_]+)?\Z")
 _BITS = {"x86": "32", "x86_64": "64"}
 
@@ -175,8 +169,7 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
                 f"the filename has {field} {expected!r}, but info/index.json has {value!r}",
                 hint=f"upload it under its original name: {_filename_of(index, distribution.extension)}",
             )
-    numbers = re.findall(r"[0-9]+", distribution.version)
-    if not _VERSION.match(distribution.version) or any(int(number) > MAX_VERSION_NUMBER for number in numbers):
+    if not is_version_literal(distribution.version):
         raise RejectedError(
             "version-invalid",
             f"info/index.json has a version that clients cannot compare: {distribution.version!r}",
@@ -217,8 +210,12 @@ def _legacy_subdir_of(index: dict[str, Any]) -> str | None:
 
 def _check_fields(index: dict[str, Any]) -> None:
     """Check every other field that some client is known to fail on."""
-    if "build_number" not in index:
-        raise RejectedError("field-missing", "info/index.json has no 'build_number'")
+    required = ["build_number"]
+    if index["name"] == "python" and index["version"].startswith(("2.", "3.")):
+        required.append("depends")  # conda appends pip to it, and fails on the whole subdir without
+    for field in required:
+        if field not in index:
+            raise RejectedError("field-missing", f"info/index.json has no {field!r}")
     check_fields(index, place=" in info/index.json")
     if (index.get("schema_version") or 1) > NEWEST_SCHEMA:
         raise RejectedError(
@@ -234,11 +231,17 @@ def check_fields(fields: Mapping[str, Any], *, place: str = "") -> None:
     """Check the types of the fields that are present; ``place`` follows the field in messages.
 
     Raises:
-        RejectedError: ``field-invalid``: some client cannot read it.
+        RejectedError: ``field-invalid`` or ``spec-invalid``: some client cannot read it.
     """
     for field, (check, expected) in _FIELDS.items():
         if field in fields and not check(fields[field]):
             raise _wrong(field, fields[field], expected, place)
+    schema_version = fields.get("schema_version", 1)
+    for field in _SPECS & fields.keys():
+        check_match_specs(fields[field], f"{field!r}{place}", schema_version=schema_version)
+    for field in _SPEC_GROUPS & fields.keys():
+        for specs in fields[field].values():
+            check_match_specs(specs, f"{field!r}{place}", schema_version=schema_version)
 
 
 def _wrong(field: str, value: object, expected: str, place: str = " in info/index.json") -> RejectedError:
@@ -256,6 +259,20 @@ def _is_count(value: object) -> bool:
 
 def _is_optional_text(value: object) -> bool:
     return value is None or isinstance(value, str)
+
+
+def _is_optional_scalar(value: object) -> bool:
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _is_optional_texts(value: object) -> bool:
+    return value is None or _is_texts(value)
+
+
+def _is_package_type(value: object) -> bool:
+    return value is None or (
+        isinstance(value, str) and (value in _PACKAGE_TYPES or (value.isupper() and value.lower() in _PACKAGE_TYPES))
+    )
 
 
 def _is_texts(value: object) -> TypeGuard[list[str]]:
@@ -278,19 +295,40 @@ def _is_noarch(value: object) -> bool:
     return value is None or isinstance(value, bool) or value in ("generic", "python")
 
 
+_SPECS = frozenset({"constrains", "depends"})
+_SPEC_GROUPS = frozenset({"extra-depends", "extra_depends"})
+_PACKAGE_TYPES = frozenset(
+    {
+        "noarch_generic",
+        "noarch_python",
+        "virtual_private_env",
+        "virtual_python_egg_link",
+        "virtual_python_egg_manageable",
+        "virtual_python_egg_unmanageable",
+        "virtual_python_wheel",
+        "virtual_system",
+    }
+)
+# What the clients expect: conda's PackageRecord (tests/indexer/artifacts/test_record_fields.py says how its
+# table was derived), conda-libmamba-solver and rattler's IndexJson.
 _FIELDS: dict[str, tuple[Callable[[object], bool], str]] = {
     "build_number": (_is_count, "a whole number from 0"),
     "constrains": (_is_texts, "a list of texts"),
+    "date": (_is_optional_scalar, "text"),
+    "defaulted_keys": (_is_optional_texts, "a list of texts"),
     "depends": (_is_texts, "a list of texts"),
     "extra-depends": (_is_groups, "an object of lists of texts"),
     "extra_depends": (_is_groups, "an object of lists of texts"),
-    "features": (_is_optional_text, "text"),
+    "features": (lambda value: isinstance(value, str), "text"),
     "flags": (_is_flags, "a list of words like 'blas:mkl'"),
     "license": (_is_optional_text, "text"),
     "license_family": (_is_optional_text, "text"),
     "noarch": (_is_noarch, "'generic' or 'python'"),
+    "package_type": (_is_package_type, "one of conda's package types"),
+    "preferred_env": (_is_optional_scalar, "text"),
     "purls": (_is_optional_purls, "a list of package URLs like 'pkg:pypi/numpy@2.0'"),
     "python_site_packages_path": (_is_optional_text, "text"),
+    "record_version": (_is_count, "a whole number from 0"),
     "schema_version": (_is_count, "a whole number from 0"),
     "timestamp": (lambda value: value is None or _is_count(value), "a whole number of milliseconds since 1970"),
     "track_features": (lambda value: isinstance(value, str) or _is_texts(value), "text or a list of texts"),

@@ -148,6 +148,7 @@ def test_make_record__rejects_what_is_missing(key: str, value: object) -> None:
         ("license", 1),
         ("license_family", ["BSD"]),
         ("features", ["mkl"]),
+        ("features", None),
         ("track_features", None),
         ("track_features", {}),
         ("track_features", 1),
@@ -194,7 +195,6 @@ def test_make_record__rejects_types_that_clients_choke_on(key: str, value: objec
         ("timestamp", None),
         ("timestamp", 0),
         ("license", None),
-        ("features", None),
         ("features", "mkl"),
         ("track_features", "a b"),
         ("track_features", ["a", "b"]),
@@ -249,7 +249,7 @@ def test_make_record__rejects_run_exports_that_clients_cannot_read(value: object
         ("name", "f" * 65, "name-invalid"),
         ("version", "99.0", "version-mismatch"),
         ("version", "1.0-1", "version-invalid"),
-        ("version", "1.0RC", "version-invalid"),
+        ("version", "1.0 RC", "version-invalid"),
         ("version", "", "version-invalid"),
         ("version", "1" * 65, "version-invalid"),
         ("build", "1", "build-mismatch"),
@@ -280,7 +280,23 @@ def test_make_record__rejects_versions_that_clients_cannot_compare(version: str)
 
 @pytest.mark.parametrize(
     "version",
-    ["1", "1.0_", "1.0__", "1.1.1k", "2024a", "1!2.0", "1.0+cu118", "1.0.dev3+g12ab.d2", "0.0_1", "a", "9" * 19],
+    [
+        "1",
+        "1.0_",
+        "1.0__",
+        "1.1.1k",
+        "2024a",
+        "1!2.0",
+        "1.0+cu118",
+        "1.0.dev3+g12ab.d2",
+        "0.0_1",
+        "a",
+        "9" * 19,
+        "1.2.3_Beta1",
+        "R15B01",
+        "Release_2017_09",
+        "1.0RC1",
+    ],
 )
 def test_make_record__accepts_versions_that_clients_compare(version: str) -> None:
     index = index_json(version=version)
