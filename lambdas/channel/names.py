@@ -26,7 +26,7 @@ _CHANNEL = re.compile(r"[a-z0-9_][a-z0-9_.-]*\Z")
 _SUBDIR = re.compile(r"(?:noarch|[a-z0-9]+-[a-z0-9]+)\Z")
 _NAME = re.compile(r"(?:[a-z0-9]|[a-z0-9_](?!_))[._-]?(?:[a-z0-9]+(?:\.|-|_|\Z))*\Z")
 _VIRTUAL_NAME = re.compile(r"__[a-z0-9]")
-_VERSION = re.compile(r"[a-z0-9._+!]+\Z")
+_VERSION = re.compile(r"[A-Za-z0-9._+!]+\Z")
 _BUILD = re.compile(r"[A-Za-z0-9_.+]+\Z")
 
 
@@ -109,7 +109,7 @@ def parse_package_name(text: str) -> PackageName:
 
 
 def parse_version(text: str) -> str:
-    """Check the characters and length of a version; its order is not our business.
+    """Check the characters and length of a version, which may have upper case: clients ignore the case.
 
     Raises:
         InvalidNameError: illegal characters, or too long.
@@ -118,7 +118,7 @@ def parse_version(text: str) -> str:
     """
     if len(text) > MAX_FIELD_CHARS or not _VERSION.match(text):
         message = f"invalid version {text!r}"
-        raise InvalidNameError(message, hint="use digits, lower-case letters, '.', '_', '+' and '!', at most 64")
+        raise InvalidNameError(message, hint="use digits, letters, '.', '_', '+' and '!', at most 64")
     return text
 
 

@@ -1,1 +1,1 @@
-"""From the bytes of an artifact to its record. Pure, but for reading the artifact's source."""
+"""Turns the bytes of an artifact into its record. Pure, except that bytes come from an ``ArtifactSource``."""

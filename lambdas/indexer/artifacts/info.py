@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the documents of info/, parsed. Pure."""
+"""The parsed documents of an artifact's info/ folder. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambdas.channel.errors import RejectedError
+from lambdas.indexer.artifacts.match_spec import CONDITIONAL_SCHEMA, check_match_specs
 from lambdas.indexer.artifacts.strict_json import parse_document
 
 RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_constrains", "noarch"})
@@ -13,10 +14,10 @@ RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_cons
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactInfo:
-    """What was found in an artifact, not yet compared with its key.
+    """The content of an artifact, not yet compared with its key.
 
     ``index`` is info/index.json. ``run_exports`` is in its object form, ``{}`` if there are none.
-    ``about`` has the texts of info/about.json that channeldata shows, ``channeldata`` its other facts
+    ``about`` has the texts of info/about.json that channeldata shows, and ``channeldata`` its other facts
     (CEP 38): whether prefixes are replaced, which scripts run, where the source came from.
     """
 
@@ -33,7 +34,7 @@ def parse_run_exports(content: bytes) -> dict[str, Any]:
     """Parse info/run_exports.json into its object form: a list means ``weak``.
 
     Raises:
-        RejectedError: not JSON, or ``run-exports-invalid``.
+        RejectedError: not JSON, ``run-exports-invalid`` or ``spec-invalid``.
 
     Source: CEP 34, info/run_exports.json.
     """
@@ -45,10 +46,10 @@ def parse_run_exports(content: bytes) -> dict[str, Any]:
 
 
 def check_run_exports(document: object, name: str) -> None:
-    """Refuse run exports that clients can't read.
+    """Check that clients can read run exports; ``name`` is their name in messages.
 
     Raises:
-        RejectedError: ``run-exports-invalid``.
+        RejectedError: ``run-exports-invalid`` or ``spec-invalid``.
     """
     if not isinstance(document, dict):
         raise RejectedError("run-exports-invalid", f"{name} is neither an object nor a list")
@@ -56,3 +57,5 @@ def check_run_exports(document: object, name: str) -> None:
         specs = document[kind]
         if specs is not None and not (isinstance(specs, list) and all(isinstance(spec, str) for spec in specs)):
             raise RejectedError("run-exports-invalid", f"{kind!r} in {name} is not a list of strings")
+        # No client solves with run exports: they become dependencies of packages, whose specs are checked again.
+        check_match_specs(specs or (), f"{kind!r} in {name}", schema_version=CONDITIONAL_SCHEMA)

@@ -1,7 +1,7 @@
-"""Package URLs: whether clients can read one.
+"""Package URLs: whether clients can parse one.
 
-rattler parses the ``purls`` of every record of a name at once: a single one that it can't parse makes
-all of them unreadable. Owns what its parser takes; nothing is done with the parts. Pure.
+rattler parses the ``purls`` of all records of a name together: a single invalid one makes all of them
+unreadable. Owns the grammar that its parser accepts. Pure.
 
 Source: the purl specification, as the Rust crate ``purl`` reads it for packages of any type.
 """
@@ -42,7 +42,7 @@ def _split_last(text: str, sign: str) -> tuple[str, str, str]:
 
 
 def _decode(text: str) -> str | None:
-    """Resolve escapes; None where they are no UTF-8."""
+    """Resolve escapes; None if the result is not UTF-8."""
     try:
         return unquote_to_bytes(text).decode("utf-8")
     except UnicodeDecodeError:

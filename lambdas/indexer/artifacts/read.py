@@ -1,7 +1,7 @@
 """Reads an artifact: the documents of its ``info/`` folder and its hashes.
 
-Owns which documents are read and what the index keeps of them. ``record`` decides whether the result
-may be indexed under the artifact's key; ``archives`` turns bytes into members.
+Owns which documents are read and which of their facts the index keeps. ``record`` decides whether the
+result may be indexed under the artifact's key; ``archives`` turns bytes into members.
 
 Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata).
 """
@@ -56,18 +56,16 @@ def read_artifact(
     contents = _fetch_contents(source, distribution, limits)
     members = contents.members
     if "info/index.json" not in members:
-        raise RejectedError(
-            "member-missing", "the archive has no 'info/index.json'", hint="is this a conda package at all?"
-        )
+        raise RejectedError("member-missing", "the archive has no 'info/index.json'", hint="is this a conda package?")
     index = parse_object(members["info/index.json"], "info/index.json")
     about = read_leniently(members.get("info/about.json", b"{}"))
     recipe = next((content for name, content in members.items() if name in RECIPES), b"")
     return ArtifactInfo(
         index=index,
         run_exports=parse_run_exports(members.get("info/run_exports.json", b"{}")),
-        about=_find_texts(about),
+        about=_about_texts(about),
         channeldata=parse_post_install(members.get("info/paths.json", b"{}"))
-        | _find_facts(about | index)
+        | _other_facts(about | index)
         | parse_source(recipe),
         md5=contents.md5,
         sha256=contents.sha256,
@@ -87,13 +85,13 @@ def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: 
 
 @dataclass(frozen=True, slots=True)
 class _PathFacts:
-    """What one entry of info/paths.json says about installing."""
+    """The facts of one entry of info/paths.json."""
 
     facts: frozenset[str]
 
 
 def parse_post_install(content: bytes) -> dict[str, bool]:
-    """Return which of the steps of CEP 38 installing the package takes, from info/paths.json.
+    """Return the installation steps of CEP 38 that the package needs, from info/paths.json.
 
     Entries are reduced while they are parsed: the file of a large package has 100,000 of them.
 
@@ -111,7 +109,7 @@ _NOTHING = _PathFacts(frozenset())
 
 
 def _is_path(pairs: Pairs) -> bool:
-    """Whether it is an entry: what a key says twice there is of no weight to an index."""
+    """Whether it is an entry of a path: an index does not depend on duplicate keys there."""
     return any(key == "_path" for key, _ in pairs)
 
 
@@ -130,7 +128,7 @@ def _shape_paths(pairs: Pairs) -> dict[str, Any] | _PathFacts:
     return _PathFacts(frozenset(facts)) if facts else _NOTHING
 
 
-def _find_texts(about: dict[str, Any]) -> dict[str, Any]:
+def _about_texts(about: dict[str, Any]) -> dict[str, Any]:
     """Return the texts of info/about.json that channeldata shows; a list of lines is joined."""
     found = {}
     for key in _ABOUT_TEXTS:
@@ -144,12 +142,12 @@ def _find_texts(about: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _find_facts(documents: dict[str, Any]) -> dict[str, Any]:
+def _other_facts(documents: dict[str, Any]) -> dict[str, Any]:
     return {key: documents[key] for key in _ABOUT_FACTS if documents.get(key) and _is_text(documents[key])}
 
 
 def _is_text(value: object) -> bool:
-    """Whether it is a string, or several, that can be written again."""
+    """Whether it is a string, or a list of strings, that can be encoded."""
     texts = value if isinstance(value, list) else [value]
     return all(isinstance(text, str) and _is_unicode(text) for text in texts)
 

@@ -1,7 +1,7 @@
-"""Where a package's source came from: the ``source`` of the recipe that conda-build puts into info/.
+"""Reads where a package's source came from: the ``source`` of the recipe that conda-build stores in info/.
 
-Owns reading two scalars out of YAML that a program wrote. It is no YAML parser: what isn't written
-plainly is passed over, because nothing but two links on a page depends on it. Pure.
+Reads two scalars of machine-written YAML. This is not a YAML parser: complex notation is ignored,
+because only two links on a page depend on these values. Pure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PLAIN = re.compile(r"[^\s\"'\[\]{}&*!|>%@`,#-][^\s\"]*\Z")
 
 
 def parse_source(content: bytes) -> dict[str, str | list[str]]:
-    """Return ``source_url`` and ``source_git_url`` of a rendered meta.yaml, as far as they are there.
+    """Return ``source_url`` and ``source_git_url`` of a rendered meta.yaml, if they are present.
 
     A source given as a list (several archives) has neither, as in conda-index.
     """

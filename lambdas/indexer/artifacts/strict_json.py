@@ -1,9 +1,9 @@
-"""Strict JSON: reads a document that a publisher wrote, or says what is wrong with it.
+"""Strict JSON: parses a publisher's document, or says what is wrong with it.
 
-The one exception is :func:`read_leniently`, for what no client reads.
+The one exception is :func:`read_leniently`, for documents that no client reads.
 
-Owns what any document must fulfil whatever it means: size, UTF-8, depth, numbers that every client
-and every encoding can carry, no key twice. Knows no fields. Pure.
+Owns the rules for every document: size, UTF-8, depth, numbers that every client and encoding can
+represent, no duplicate keys. Deals with no particular fields. Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from lambdas.channel.errors import RejectedError
 
 MAX_DEPTH = 64
-MIN_INTEGER = -(2**63)  # what msgpack carries
+MIN_INTEGER = -(2**63)  # the range of msgpack
 MAX_INTEGER = 2**64 - 1
 MAX_NUMBER_CHARS = 40
 MAX_VALUES = 2_000_000  # a few hundred bytes of memory each, at worst
@@ -38,9 +38,9 @@ def parse_document(
 ) -> Any:  # noqa: ANN401 - any JSON
     """Parse one JSON document.
 
-    ``name`` is what messages call it (``info/index.json``). ``shape`` turns the pairs of each object
-    into what is kept of it, so that a long list of objects needn't be held. ``may_repeat`` says of
-    which objects a key may come twice; the last one counts.
+    ``name`` is its name in messages (``info/index.json``). ``shape`` maps the pairs of each object to the
+    value that is kept, so that a long list of objects needs little memory. ``may_repeat`` tells which
+    objects may have duplicate keys; the last one counts.
 
     Raises:
         RejectedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``,
@@ -64,7 +64,7 @@ def parse_document(
         document = json.loads(
             text,
             object_pairs_hook=build,
-            parse_constant=numbers.refuse_constant,
+            parse_constant=numbers.reject_constant,
             parse_int=numbers.parse_integer,
             parse_float=numbers.parse_float,
         )
@@ -95,10 +95,10 @@ def parse_object(
 
 
 def read_leniently(content: bytes) -> dict[str, Any]:
-    """Return what a document says, as Python reads it; nothing, where it isn't an object.
+    """Return a document as Python's parser reads it; ``{}`` if it is not an object.
 
-    For what is shown to people alone. A key that comes twice has its last value; every number is
-    ``None``; texts may hold lone surrogates.
+    Only for texts that are shown to people. The last of duplicate keys counts; every number is
+    ``None``; texts may have lone surrogates.
     """
     if _has_too_many_values(content):
         return {}
@@ -118,17 +118,17 @@ def _has_too_many_values(content: bytes) -> bool:
 
 
 class _Numbers:
-    """Parses numbers, and refuses those that no client or encoding can carry."""
+    """Parses numbers, and rejects those that some client or encoding cannot represent."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def refuse_constant(self, text: str) -> NoReturn:
-        raise RejectedError("json-number", f"{self._name} has the number {text}, which JSON does not know")
+    def reject_constant(self, text: str) -> NoReturn:
+        raise RejectedError("json-number", f"{self._name} has the number {text}, which is not JSON")
 
     def parse_integer(self, text: str) -> int:
         if len(text) > MAX_NUMBER_CHARS or not MIN_INTEGER <= int(text) <= MAX_INTEGER:
-            raise RejectedError("json-number", f"{self._name} has an integer that 64 bits can't hold: {text[:40]!r}")
+            raise RejectedError("json-number", f"{self._name} has an integer of more than 64 bits: {text[:40]!r}")
         return int(text)
 
     def parse_float(self, text: str) -> float:
@@ -143,7 +143,7 @@ def _too_deep(name: str) -> RejectedError:
 
 
 def _check_values(document: object, name: str) -> None:
-    """Refuse depth, and strings that are not Unicode text (lone surrogates): neither can be encoded again."""
+    """Reject deep nesting, and strings with lone surrogates: neither can be encoded again."""
     level: list[object] = [document]
     depth = 0
     while level:

@@ -1,6 +1,6 @@
 """Extracts artifacts with py-rattler: ``extract_with_rattler.py DIRECTORY`` and filenames as JSON on standard input.
 
-Prints ``{filename: {path: content} or null}``, null where rattler refuses. Leaves without the interpreter's exit,
+Prints ``{filename: {path: content} or null}``, null where rattler rejects. Leaves without the interpreter's exit,
 where py-rattler sometimes aborts.
 """
 

@@ -91,7 +91,7 @@ def test_read_artifact__normalises_run_exports(written: object, normal: object) 
 
 
 @pytest.mark.parametrize("written", ["foo", 1, {"weak": "foo"}, {"strong": [1]}, [1], [["foo"]], {"noarch": {}}])
-def test_read_artifact__refuses_run_exports_that_clients_cannot_read(written: object) -> None:
+def test_read_artifact__rejects_run_exports_that_clients_cannot_read(written: object) -> None:
     filename, content = conda_package(run_exports=written)
 
     assert rejection(content, parse_filename(filename)).code == "run-exports-invalid"
@@ -495,7 +495,7 @@ TAR_BZ2 = tar_bz2_package(depends=["a >1"], run_exports=["foo"], about={"home": 
 @pytest.mark.parametrize("limits", [ArtifactLimits(), STREAMED], ids=["small", "large"])
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_read_artifact__reads_the_same_or_refuses_whatever_is_damaged(
+def test_read_artifact__reads_the_same_or_rejects_whatever_is_damaged(
     filename: str, content: bytes, limits: ArtifactLimits, data: st.DataObject
 ) -> None:
     damaged = data.draw(damages(content))
@@ -559,7 +559,7 @@ def test_read_artifact__finds_the_facts_that_conda_index_shows() -> None:
         ("zip64-extra-field-test.conda", "inner-name-mismatch"),
     ],
 )
-def test_read_artifact__refuses_malformed_packages_by_other_people(filename: str, code: str) -> None:
+def test_read_artifact__rejects_malformed_packages_by_other_people(filename: str, code: str) -> None:
     content = (CORPUS / "malformed" / filename).read_bytes()
     distribution = FOO_CONDA if filename.endswith(".conda") else FOO_BZ2
 

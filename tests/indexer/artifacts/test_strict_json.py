@@ -51,7 +51,7 @@ from tests.indexer.reading import (
     ],
 )
 @pytest.mark.parametrize("name", ["info/index.json", "info/paths.json"])
-def test_read_artifact__refuses_hostile_json(name: str, text: bytes, code: str) -> None:
+def test_read_artifact__rejects_hostile_json(name: str, text: bytes, code: str) -> None:
     members = [("info/index.json", b"{}")] if name != "info/index.json" else []
     error = rejection(foo_conda(tar([*members, (name, text)])), FOO_CONDA)
 
@@ -100,7 +100,7 @@ def test_read_artifact__takes_the_last_of_a_key_twice_in_an_entry_of_paths() -> 
     assert read("foo-1.0-0.conda", foo_conda(tar(members))).channeldata["activate.d"] is True
 
 
-def test_read_artifact__refuses_more_values_than_memory_can_hold() -> None:
+def test_read_artifact__rejects_more_values_than_memory_can_hold() -> None:
     text = b'{"paths": [' + b"{}," * 1_500_000 + b"{}]}"
 
     assert rejection(foo_conda(tar([("info/index.json", b"{}"), ("info/paths.json", text)])), FOO_CONDA).code == (
@@ -125,7 +125,7 @@ def test_read_artifact__carries_the_largest_numbers_there_are() -> None:
     ).map(lambda value: json.dumps(value).encode())
 )
 @pytest.mark.parametrize("name", ["index", "about", "run_exports", "paths"])
-def test_read_artifact__reads_or_refuses_whatever_document_is_inside(name: str, text: bytes) -> None:
+def test_read_artifact__reads_or_rejects_whatever_document_is_inside(name: str, text: bytes) -> None:
     members = [("info/index.json", b"{}")] if name != "index" else []
     with suppress(RejectedError):
         read("foo-1.0-0.conda", foo_conda(tar([*members, (f"info/{name}.json", text)])))

@@ -61,7 +61,7 @@ from tests.indexer.reading import (
         ([tar_member("x", tarfile.SYMTYPE, target="y", size=512)], "archive-broken"),
     ],
 )
-def test_read_artifact__refuses_a_hostile_member(build: Builder, members: Members, code: str) -> None:
+def test_read_artifact__rejects_a_hostile_member(build: Builder, members: Members, code: str) -> None:
     plain = tar([*info_members(index_json()), *members])
     content = foo_conda(plain) if build is conda_package else bz2.compress(plain)
 
@@ -77,21 +77,21 @@ def test_read_artifact__accepts_links_where_no_file_is_needed(build: Builder, ki
 
 
 @pytest.mark.parametrize("name", ["info/index.json", "./info/about.json", "info/recipe/meta.yaml"])
-def test_read_artifact__refuses_a_payload_that_brings_its_own_info(name: str) -> None:
+def test_read_artifact__rejects_a_payload_that_brings_its_own_info(name: str) -> None:
     filename, content = conda_package(payload=[*PAYLOAD, (name, b"{}")])
 
     assert rejection(content, parse_filename(filename)).code == "member-duplicated"
 
 
 @pytest.mark.parametrize("name", ["/x", "../x"])
-def test_read_artifact__refuses_an_unsafe_payload_that_it_has_anyway(name: str) -> None:
+def test_read_artifact__rejects_an_unsafe_payload_that_it_has_anyway(name: str) -> None:
     filename, content = conda_package(payload=[(name, b"x")])
 
     assert rejection(content, parse_filename(filename)).code == "member-path-unsafe"
 
 
 @both_formats
-def test_read_artifact__refuses_an_archive_without_index(build: Builder) -> None:
+def test_read_artifact__rejects_an_archive_without_index(build: Builder) -> None:
     plain = tar([("info/about.json", b"{}")])
     content = foo_conda(plain) if build is conda_package else bz2.compress(plain)
 
@@ -101,7 +101,7 @@ def test_read_artifact__refuses_an_archive_without_index(build: Builder) -> None
     assert "info/index.json" in str(error)
 
 
-def test_read_artifact__refuses_an_empty_tar() -> None:
+def test_read_artifact__rejects_an_empty_tar() -> None:
     assert rejection(foo_conda(b""), FOO_CONDA).code == "member-missing"
     assert rejection(bz2.compress(b""), FOO_BZ2).code == "member-missing"
 
@@ -133,14 +133,14 @@ def test_read_artifact__passes_over_sparse_files_in_the_payload(maps: int) -> No
     assert read("foo-1.0-0.tar.bz2", content).about == {"home": "x"}
 
 
-def test_read_artifact__refuses_a_sparse_file_whose_map_has_no_end() -> None:
+def test_read_artifact__rejects_a_sparse_file_whose_map_has_no_end() -> None:
     plain = tar([*info_members(index_json()), sparse_member("share/x", maps=3)])
 
     assert rejection(bz2.compress(plain[: -1024 - 512 * 3]), FOO_BZ2).code == "archive-truncated"
 
 
 @pytest.mark.parametrize("name", ["info/index.json", "info/about.json"])
-def test_read_artifact__refuses_sparse_files_in_info(name: str) -> None:
+def test_read_artifact__rejects_sparse_files_in_info(name: str) -> None:
     record = b" GNU.sparse.name=%s\n" % name.encode()
     record = b"%d%s" % (len(record) + 2, record)
     content = foo_bz2([*info_members(index_json()), pax(record), ("GNUSparseFile.0/x", b"x")])
@@ -190,13 +190,13 @@ def test_read_artifact__survives_a_long_chain_of_extended_headers() -> None:
     assert read("foo-1.0-0.tar.bz2", foo_bz2([*info_members(index_json()), *chain, ("x", b"")])).index == index_json()
 
 
-def test_read_artifact__refuses_a_header_that_ends_the_tar() -> None:
+def test_read_artifact__rejects_a_header_that_ends_the_tar() -> None:
     plain = tar(info_members(index_json()))[:-1024] + pax(b"")[0].tobuf()
 
     assert rejection(bz2.compress(plain), FOO_BZ2).code == "archive-truncated"
 
 
-def test_read_artifact__refuses_a_negative_size() -> None:
+def test_read_artifact__rejects_a_negative_size() -> None:
     header = bytearray(tarfile.TarInfo("x").tobuf())
     header[124:136] = b"\xff" * 12
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * 32)
@@ -207,7 +207,7 @@ def test_read_artifact__refuses_a_negative_size() -> None:
 @pytest.mark.parametrize("filename", ["foo-1.0-0.conda", "foo-1.0-0.tar.bz2"], ids=["conda", "tar.bz2"])
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
-def test_read_artifact__reads_or_refuses_whatever_tar_is_inside(filename: str, data: st.DataObject) -> None:
+def test_read_artifact__reads_or_rejects_whatever_tar_is_inside(filename: str, data: st.DataObject) -> None:
     """Damage below the compression, where no checksum shields the reader."""
     plain = data.draw(damages(tar([*info_members(index_json(), run_exports=["a"]), *PAYLOAD], pax=True)))
     content = foo_conda(plain) if filename.endswith(".conda") else bz2.compress(plain, 1)

@@ -1,4 +1,4 @@
-"""The zip around a .conda reads the same from its front and from its directory, or is refused."""
+"""The zip around a .conda reads the same from its front and from its directory, or is rejected."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def extract_with_rattler(folder: Path, zips: dict[str, bytes]) -> dict[str, dict
     return {name: found[filename] for name, filename in names.items()}
 
 
-def test_read_artifact__rattler_extracts_what_was_read_or_it_is_refused(tmp_path: Path) -> None:
+def test_read_artifact__rattler_extracts_what_was_read_or_it_is_rejected(tmp_path: Path) -> None:
     zips = {
         f"{kind}: {name}": content
         for kind, several in (("good", GOOD), ("hidden", HIDDEN), ("junk", JUNK), ("lies", LIES), ("ends", ENDS))
@@ -272,7 +272,7 @@ def test_read_artifact__rattler_extracts_what_was_read_or_it_is_refused(tmp_path
 @settings(max_examples=300)
 @given(data=st.data())
 def test_read_artifact__no_change_of_any_record_goes_unnoticed(data: st.DataObject) -> None:
-    """Whatever byte of a header or record changes, the archive reads the same, or is refused."""
+    """Whatever byte of a header or record changes, the archive reads the same, or is rejected."""
     content = bytearray(data.draw(st.sampled_from(sorted(GOOD.values(), key=len)[:-1])))
     for _ in range(data.draw(st.integers(1, 3))):
         magic = data.draw(st.sampled_from([b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x07\x08"]))

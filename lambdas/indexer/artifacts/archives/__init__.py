@@ -1,1 +1,1 @@
-"""Reads ``.conda`` and ``.tar.bz2``, whatever an archive claims: members of ``info/``, and hashes."""
+"""Reads untrusted ``.conda`` and ``.tar.bz2`` archives: members of ``info/``, and hashes."""

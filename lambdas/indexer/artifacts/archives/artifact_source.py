@@ -1,7 +1,7 @@
-"""What reading an artifact takes: where its bytes are, what it may cost, and what comes out.
+"""The source of an artifact's bytes, the limits of reading it, and the result.
 
-Owns the seam to the storage (:class:`ArtifactSource`), every bound, and that the hashes are of the
-very bytes that were read. Knows nothing of formats.
+Owns the interface to the storage (:class:`ArtifactSource`), every limit, and that the hashes are those
+of the bytes that were read. Independent of formats.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RECIPES = ("info/recipe/meta.yaml", "info/recipe/meta.yaml.rendered", "info/meta
 
 
 class ArtifactSource(Protocol):
-    """The bytes of one version of one artifact, wherever they are.
+    """The bytes of one version of one artifact.
 
-    ``md5`` and ``sha256`` are hex, where the storage vouches for the whole object; else None. Both
-    reading methods raise VanishedError where the object is no longer the version that was looked at.
+    ``md5`` and ``sha256`` are hex digests of the whole object that the storage verified, or None. Both
+    reading methods raise VanishedError if the object is no longer the same version.
     """
 
     @property
@@ -32,27 +32,27 @@ class ArtifactSource(Protocol):
 
     @property
     def md5(self) -> str | None:
-        """Hex digest, if the storage vouches for one."""
+        """Hex digest, if the storage verified it."""
 
     @property
     def sha256(self) -> str | None:
-        """Hex digest, if the storage vouches for one."""
+        """Hex digest, if the storage verified it."""
 
     def read_range(self, start: int, stop: int) -> bytes:
         """Return the bytes from ``start`` up to, not including, ``stop``."""
 
     def stream(self) -> Iterator[bytes]:
-        """Return all bytes in pieces of moderate size."""
+        """Return all bytes, in pieces of moderate size."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactLimits:
-    """Every bound on what reading one artifact may cost."""
+    """Every limit on the cost of reading one artifact."""
 
     max_artifact_bytes: int = 16 * 1024 * MIB
-    max_at_once_bytes: int = 8 * MIB  # up to here a .conda is read whole and checked whole
-    max_whole_tar_bytes: int = 256 * MIB  # up to here a .tar.bz2 is walked to its end
-    max_walk_bytes: int = 1024 * MIB  # of a larger one, decompressed: how far documents are looked for
+    max_at_once_bytes: int = 8 * MIB  # a .conda up to this size is read and checked whole
+    max_whole_tar_bytes: int = 256 * MIB  # a .tar.bz2 up to this size is walked to its end
+    max_walk_bytes: int = 1024 * MIB  # how far a larger one is searched for documents, decompressed
     max_central_directory_bytes: int = MIB
     max_zip_members: int = 64
     max_members: int = 500_000
@@ -62,16 +62,16 @@ class ArtifactLimits:
     max_run_exports_bytes: int = MIB
     max_paths_bytes: int = 64 * MIB
     max_recipe_bytes: int = 4 * MIB
-    max_zstd_window_bytes: int = 128 * MIB  # what zstd's decoders allow by default: level 22 needs it
+    max_zstd_window_bytes: int = 128 * MIB  # the default of zstd's decoders: level 22 needs it
     max_info_bytes: int = 512 * MIB  # decompressed info-*.tar
     max_payload_bytes: int = 16 * 1024 * MIB  # decompressed pkg-*.tar, or .tar of a .tar.bz2
     max_ratio: int = 250  # decompressed to compressed
-    info_ratio_free_bytes: int = 32 * MIB  # below these sizes no ratio is judged
+    info_ratio_free_bytes: int = 32 * MIB  # no ratio is required below these sizes
     payload_ratio_free_bytes: int = 128 * MIB
     max_cpu_seconds: float = 150.0  # 3 GiB out of bzip2
 
-    def find_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
-        """Return what is wanted of a tar: the documents, and the recipe where it is as it should be."""
+    def tar_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
+        """Return the rules for a tar: which members to keep, and the limits."""
         return TarRules(
             wanted={
                 "info/index.json": self.max_index_bytes,
@@ -86,18 +86,18 @@ class ArtifactLimits:
             max_walk_bytes=max_walk_bytes,
         )
 
-    def find_info_bound(self, compressed_bytes: int) -> int:
-        """Return how many bytes the info part may decompress to."""
+    def info_bound(self, compressed_bytes: int) -> int:
+        """Return the most bytes that the info part may decompress to."""
         return min(self.max_info_bytes, max(self.info_ratio_free_bytes, self.max_ratio * compressed_bytes))
 
-    def find_payload_bound(self, compressed_bytes: int) -> int:
-        """Return how many bytes the payload may decompress to."""
+    def payload_bound(self, compressed_bytes: int) -> int:
+        """Return the most bytes that the payload may decompress to."""
         return min(self.max_payload_bytes, max(self.payload_ratio_free_bytes, self.max_ratio * compressed_bytes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
-    """What was read of an artifact: content of members by name, and hashes (hex) of the whole."""
+    """The result of reading an artifact: content of members by name, and hashes (hex) of the file."""
 
     members: dict[str, bytes]
     md5: str
@@ -105,7 +105,7 @@ class Contents:
 
 
 class Hashes:
-    """Both hashes of one pass."""
+    """Computes both hashes in one pass."""
 
     def __init__(self) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -117,10 +117,10 @@ class Hashes:
         self._sha256.update(piece)
 
     def read(self, source: ArtifactSource) -> Iterator[bytes]:
-        """Yield the whole artifact, hashing it on the way.
+        """Yield the whole artifact while hashing it.
 
         Raises:
-            VanishedError: other than ``source.size`` bytes came.
+            VanishedError: the source did not deliver ``source.size`` bytes.
         """
         size = 0
         for piece in source.stream():
@@ -128,10 +128,10 @@ class Hashes:
             self.update(piece)
             yield piece
         if size != source.size:
-            raise VanishedError(f"{size} bytes came of an artifact of {source.size}")
+            raise VanishedError(f"read {size} of {source.size} bytes of the artifact")
 
     def finish(self, members: dict[str, bytes]) -> Contents:
-        """Return the members with the hashes of all that was taken."""
+        """Return the members with the hashes of the bytes so far."""
         return Contents(members=members, md5=self._md5.hexdigest(), sha256=self._sha256.hexdigest())
 
 
@@ -139,9 +139,9 @@ def read_range(source: ArtifactSource, start: int, stop: int) -> bytes:
     """Read exactly these bytes.
 
     Raises:
-        VanishedError: fewer came.
+        VanishedError: the source delivered fewer.
     """
     content = source.read_range(start, stop)
     if len(content) != stop - start:
-        raise VanishedError(f"{len(content)} bytes came of a range of {stop - start}")
+        raise VanishedError(f"read {len(content)} of the {stop - start} bytes of a range")
     return content

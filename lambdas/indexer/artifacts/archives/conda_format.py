@@ -1,7 +1,7 @@
 """Reads a ``.conda``: a zip of two zstd-compressed tars, by byte ranges where it is large.
 
-Owns what may be in the zip, and how few requests it takes to know. That the zip reads the same in
-every tool is checked in :mod:`lambdas.indexer.artifacts.archives.zip_records`.
+Owns the rules for members of the zip, and reading it in few requests. That all tools read the zip the
+same way is checked in :mod:`lambdas.indexer.artifacts.archives.zip_records`.
 
 Source: CEP 35 (file formats of artifacts); RFC 8878 (zstd).
 """
@@ -51,7 +51,7 @@ _REPACK = "make the file with conda-build, rattler-build or cph; don't rename an
 
 
 def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
-    """Read the members of interest and both hashes.
+    """Read the wanted members and both hashes.
 
     Raises:
         RejectedError: the archive is damaged, hostile, or not what its name says.
@@ -64,8 +64,8 @@ def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: Arti
     conda = _open_conda(ranges, distribution, limits)
     if whole:
         _check_others(conda, limits, source.size)
-    info = _decompress_zstd(conda, conda.info, limits.find_info_bound(conda.info.size), limits)
-    members = read_members(info, limits.find_rules(max_members=limits.max_info_members))
+    info = _decompress_zstd(conda, conda.info, limits.info_bound(conda.info.size), limits)
+    members = read_members(info, limits.tar_rules(max_members=limits.max_info_members))
     if whole:
         hashes.update(ranges.tail)
         return hashes.finish(members)
@@ -78,7 +78,7 @@ def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: Arti
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Conda:
-    """A zip that reads the same in every tool and has the parts of a ``.conda``."""
+    """A zip that all tools read the same way and that has the parts of a ``.conda``."""
 
     ranges: _Ranges
     entries: Sequence[ZipEntry]
@@ -86,7 +86,7 @@ class _Conda:
     starts: Mapping[str, int]
 
     def read(self, entry: ZipEntry) -> Iterator[bytes]:
-        """Yield a member's content; its checksum is compared at its end."""
+        """Yield a member's content; its checksum is compared at the end."""
         start = self.starts[entry.name]
         stop = start + entry.size
         crc = 0
@@ -110,17 +110,19 @@ def _open_conda(ranges: _Ranges, distribution: Distribution, limits: ArtifactLim
         raise RejectedError("archive-broken", "the directory of the zip archive is too large")
     entries = parse_directory(ranges.read(end.start, end.stop), end)
     _check_entries(entries)
-    info = _find_parts(entries, distribution)
-    # What stands around info/ comes with it: in most packages, that is all but the head of the file.
+    info = _info_part_of(entries, distribution)
+    # The headers around the info part are fetched with it: in most packages, that is all but the head of the file.
     ranges.prefetch(info.offset - DESCRIPTOR_BYTES, info.offset + info.size + _LOCAL_MARGIN_BYTES)
     starts = check_layout(ranges.read_headers, entries, end)
     return _Conda(ranges=ranges, entries=entries, info=info, starts=starts)
 
 
 def _describe(head: bytes) -> RejectedError:
-    """Say what a file without a zip's end is."""
+    """Return the error for a file without a zip's end record."""
     if is_local_header(head):
-        return RejectedError("archive-truncated", "the zip archive has no end: the file is cut", hint=AGAIN)
+        return RejectedError(
+            "archive-truncated", "the zip archive has no end record: the file is truncated", hint=AGAIN
+        )
     return RejectedError(
         "archive-wrong-format", f"a .conda is a zip archive, and this is {describe_format(head)}", hint=_REPACK
     )
@@ -131,7 +133,7 @@ def _check_entries(entries: Sequence[ZipEntry]) -> None:
     for entry in entries:
         name = entry.name
         if "\0" in name or normalise_name(name) != name.rstrip("/"):
-            raise RejectedError("member-path-unsafe", f"the zip archive has an odd member name: {name[:200]!r}")
+            raise RejectedError("member-path-unsafe", f"the zip archive has an unsafe member name: {name[:200]!r}")
         if name in seen:
             raise RejectedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
         seen.add(name)
@@ -141,8 +143,8 @@ def _check_entries(entries: Sequence[ZipEntry]) -> None:
             raise RejectedError("archive-compressed", f"{name[:200]!r} in the zip archive is compressed", hint=_REPACK)
 
 
-def _find_parts(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipEntry:
-    """Return the entry of the info part, if all parts are there under the right names."""
+def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipEntry:
+    """Return the entry of the info part, after checking that all parts have the right names."""
     by_name = {entry.name: entry for entry in entries}
     for prefix in ("info-", "pkg-"):
         expected = f"{prefix}{distribution.stem}.tar.zst"
@@ -154,7 +156,7 @@ def _find_parts(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipE
         if parts != [expected]:
             raise RejectedError(
                 "inner-name-mismatch",
-                f"the zip archive has {parts[0]!r} where the filename demands {expected!r}",
+                f"the zip archive has {parts[0]!r} instead of {expected!r}",
                 hint="upload it under the name that it was built with",
             )
     if "metadata.json" not in by_name:
@@ -163,11 +165,11 @@ def _find_parts(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipE
 
 
 def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
-    """Check what has been fetched anyway: that the payload is whole, and doesn't bring its own info/."""
+    """Check the other members, which were fetched anyway: the payload is whole and has no info/ of its own."""
     for entry in conda.entries:
         if entry.name.startswith("pkg-"):
-            pieces = _decompress_zstd(conda, entry, limits.find_payload_bound(size), limits)
-            found = read_members(pieces, limits.find_rules(max_members=limits.max_members))
+            pieces = _decompress_zstd(conda, entry, limits.payload_bound(size), limits)
+            found = read_members(pieces, limits.tar_rules(max_members=limits.max_members))
             if found:
                 raise RejectedError("member-duplicated", f"{entry.name!r} brings {min(found)!r} as well")
         elif entry is not conda.info:
@@ -190,7 +192,7 @@ def _decompress_zstd(conda: _Conda, entry: ZipEntry, max_bytes: int, limits: Art
 
 
 def _check_window(head: bytes, name: str, max_bytes: int) -> None:
-    """Refuse a frame that wants more memory than clients give, with a reason that says so."""
+    """Reject a frame whose window is larger than clients accept, with a message that says so."""
     if not head.startswith(_ZSTD_MAGIC) or len(head) < 6:  # noqa: PLR2004 - magic, descriptor, window
         return  # skippable or damaged: the decompressor says which
     if head[4] & 0x20:  # a single segment: its window is its content
@@ -203,7 +205,7 @@ def _check_window(head: bytes, name: str, max_bytes: int) -> None:
 
 
 class _Ranges:
-    """The bytes of an artifact by ranges: its tail, a window that moves ahead, and headers between."""
+    """Reads an artifact by ranges: its tail, a window that moves ahead, and headers in between."""
 
     def __init__(self, source: ArtifactSource, *, tail_bytes: int) -> None:
         self._source = source
@@ -213,7 +215,7 @@ class _Ranges:
         self._spans = {"tail": (self._tail_start, self.tail)}
 
     def prefetch(self, start: int, stop: int) -> None:
-        """Fetch what will be read next, in one request if it is not large."""
+        """Fetch the range that is read next, in one request if it is not large."""
         self._fetch("window", max(start, 0), min(stop, max(start, 0) + _WINDOW_BYTES))
 
     def read(self, start: int, stop: int) -> bytes:
@@ -221,23 +223,23 @@ class _Ranges:
         return self._read(start, stop, "window", _WINDOW_BYTES)
 
     def read_headers(self, start: int, stop: int) -> bytes:
-        """Return bytes that stand alone; what was fetched of members stays."""
+        """Return bytes of headers, without discarding the fetched bytes of members."""
         return self._read(start, stop, "headers", _HEADERS_BYTES)
 
     def _read(self, start: int, stop: int, span: str, ahead: int) -> bytes:
         parts = []
         while start < stop:
-            part = self._find(start, stop)
+            part = self._cached(start, stop)
             if not part:
                 self._fetch(span, start, max(stop, start + ahead))
-                part = self._find(start, stop)
+                part = self._cached(start, stop)
             if not part:
-                raise RejectedError("archive-broken", "the zip archive names bytes that it does not have")
+                raise RejectedError("archive-broken", "the zip archive refers to bytes beyond its end")
             parts.append(part)
             start += len(part)
         return b"".join(parts)
 
-    def _find(self, start: int, stop: int) -> bytes:
+    def _cached(self, start: int, stop: int) -> bytes:
         for at, content in self._spans.values():
             if at <= start < at + len(content):
                 return content[start - at : stop - at]

@@ -1,6 +1,6 @@
-"""Decompresses within bounds, whatever comes.
+"""Decompresses untrusted data within limits.
 
-Owns what bzip2 and zstd have in common: streams that follow each other, damage, and bombs.
+Owns what bzip2 and zstd have in common: consecutive streams, damage, and bombs.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from lambdas.channel.errors import RejectedError
 from lambdas.indexer.artifacts.archives.artifact_source import PIECE_BYTES
 
 AGAIN = "upload the file again"
-MAX_STREAMS = 20_000  # parallel compressors make one stream of each 900 kB
+MAX_STREAMS = 20_000  # parallel compressors make a stream of every 900 kB
 
-_FORMATS = {  # how other files begin that people upload under an artifact's name
+_FORMATS = {  # magic numbers of files that are uploaded by mistake
     b"PK\x03\x04": "a zip archive",
     b"BZh": "a bzip2 file",
     b"\x1f\x8b": "a gzip file",
@@ -27,7 +27,7 @@ _FORMATS = {  # how other files begin that people upload under an artifact's nam
 
 
 class Budget:
-    """Counts what comes out of a decompressor, and the CPU time that went in."""
+    """Counts decompressed bytes and processor time."""
 
     def __init__(self, what: str, max_bytes: int, max_cpu_seconds: float) -> None:
         self._what = what
@@ -49,7 +49,7 @@ class Budget:
 
 
 class Decompressor(Protocol):
-    """What the decompressors of bzip2 and zstd have in common."""
+    """The common interface of the decompressors of bzip2 and zstd."""
 
     @property
     def eof(self) -> bool:
@@ -57,14 +57,14 @@ class Decompressor(Protocol):
 
     @property
     def needs_input(self) -> bool:
-        """Whether it has given all that it can without more."""
+        """Whether it can return nothing more without more input."""
 
     @property
     def unused_data(self) -> bytes:
-        """What was given beyond the end of the stream."""
+        """Input after the end of the stream."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        """Take data, return at most so much."""
+        """Take data, return at most ``max_length`` bytes."""
 
 
 def decompress(
@@ -74,7 +74,7 @@ def decompress(
     name: str,
     budget: Budget,
 ) -> Iterator[bytes]:
-    """Yield what compressed streams, one after the other, hold; ``start`` is given how each begins.
+    """Yield the content of consecutive compressed streams; ``start`` makes a decompressor, given the first bytes.
 
     Raises:
         RejectedError: ``archive-broken``, ``archive-truncated``, ``decompression-bomb``.
@@ -104,11 +104,11 @@ def decompress(
                 data = decompressor.unused_data
                 decompressor = None
     if decompressor is not None:
-        raise RejectedError("archive-truncated", f"{name} has no end: the file is cut", hint=AGAIN)
+        raise RejectedError("archive-truncated", f"{name} ends early: the file is truncated", hint=AGAIN)
 
 
 def describe_format(head: bytes) -> str:
-    """Say what a file is, by how it begins (512 bytes are enough)."""
+    """Return what kind of file it is, given its first 512 bytes."""
     if head[257:262] == b"ustar":
         return "an uncompressed tar archive"
     return next((name for magic, name in _FORMATS.items() if head.startswith(magic)), "something else")

@@ -1,4 +1,4 @@
-"""Reads a ``.tar.bz2``: one pass that feeds both hashes and the tar inside.
+"""Reads a ``.tar.bz2`` in one pass that computes the hashes and walks the tar inside.
 
 Source: CEP 35 (file formats of artifacts).
 """
@@ -27,7 +27,7 @@ _END_BYTES = 11  # 48 bits of magic, 32 of checksum, up to 7 of padding
 
 
 def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
-    """Read the members of interest and both hashes.
+    """Read the wanted members and both hashes.
 
     Raises:
         RejectedError: the archive is damaged, hostile, or not what its name says.
@@ -47,10 +47,10 @@ def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
             hint="make the file with conda-build or cph; don't rename another one",
         )
     name = "the bzip2 data"
-    budget = Budget(name, limits.find_payload_bound(source.size), limits.max_cpu_seconds)
+    budget = Budget(name, limits.payload_bound(source.size), limits.max_cpu_seconds)
     tar = decompress(chain([head], pieces), lambda _: bz2.BZ2Decompressor(), OSError, name, budget)
     max_walk_bytes = None if whole else limits.max_walk_bytes
-    members = read_members(tar, limits.find_rules(max_members=limits.max_members, max_walk_bytes=max_walk_bytes))
+    members = read_members(tar, limits.tar_rules(max_members=limits.max_members, max_walk_bytes=max_walk_bytes))
     if not whole:
         _check_end(read_range(source, source.size - _END_BYTES, source.size))
         if source.md5 and source.sha256:
@@ -61,10 +61,10 @@ def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
 
 
 def _check_end(tail: bytes) -> None:
-    """Refuse a file that doesn't end as bzip2 data end: magic, checksum, zero bits up to the byte."""
+    """Check that a file ends like bzip2 data: magic, checksum, zero bits up to the next byte."""
     bits = int.from_bytes(tail, "big")
     for padding in range(8):
         magic = (bits >> (32 + padding)) & ((1 << 48) - 1)
         if magic == _END_MAGIC and not bits & ((1 << padding) - 1):
             return
-    raise RejectedError("archive-truncated", "the bzip2 data has no end: the file is cut", hint=AGAIN)
+    raise RejectedError("archive-truncated", "the bzip2 data ends early: the file is truncated", hint=AGAIN)

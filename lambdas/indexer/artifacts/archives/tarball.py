@@ -1,9 +1,9 @@
-"""The tar layer of an artifact: walks its members, keeps the few that are wanted.
+"""The tar layer of an artifact: walks its members and keeps the wanted ones.
 
-Owns the rules about members: names, kinds, sizes, counts. Gets plain tar bytes in pieces, so it
-knows nothing of compression or storage. Headers are decoded by ``tarfile``; the walk is ours,
-because ``tarfile`` ends silently at a damaged header, reads extended headers of any size and
-follows chains of them by recursion.
+Owns the rules for members: names, kinds, sizes, counts. Takes plain tar bytes in pieces, and is
+independent of compression and storage. ``tarfile`` decodes headers; the walk is our own code, because
+``tarfile`` ends silently at a damaged header, reads extended headers of any size and follows chains of
+them by recursion.
 
 Source: POSIX.1-2001 pax and ustar; GNU tar's long names and sparse files.
 """
@@ -210,7 +210,7 @@ class _Walk:
                     raise _truncated()
                 more = block[_SPARSE_MORE[False]]
         member = _Member(
-            name=normalise_name(name), kind=info.type, size=_find_size(info.size, pax, name), sparse=sparse
+            name=normalise_name(name), kind=info.type, size=_member_size(info.size, pax, name), sparse=sparse
         )
         if member.size and (info.type in _LINKS or info.type == tarfile.DIRTYPE):
             raise RejectedError(
@@ -303,7 +303,7 @@ def _check_global(records: dict[str, bytes]) -> None:
         raise RejectedError("archive-broken", f"a global header of the tar sets {min(odd)!r} for all members")
 
 
-def _find_size(stated: int, pax: dict[str, bytes], name: str) -> int:
+def _member_size(stated: int, pax: dict[str, bytes], name: str) -> int:
     """Return the member's size. Two headers that differ are how archives are made to read in two ways."""
     if "size" not in pax:
         return stated

@@ -1,9 +1,9 @@
-"""The records of a zip: its end, its directory, its local headers.
+"""The records of a zip: its end record, its directory, its local headers.
 
-Owns that a zip reads the same in every tool, whether the tool goes by the directory at the end, as
-conda does, or by local headers from the front, as rattler does while it downloads: members follow
-each other without a gap from the first byte to the directory, and each local header says what the
-directory says. Pure: gets bytes, knows neither storage nor what a ``.conda`` holds.
+Ensures that all tools read a zip the same way, whether they use the directory at the end, like conda,
+or the local headers from the start, like rattler while it downloads: members follow each other without
+a gap from the first byte to the directory, and each local header agrees with the directory. Pure: takes
+bytes, and is independent of storage and of the content of a ``.conda``.
 
 Source: APPNOTE.TXT 6.3 (zip).
 """
@@ -45,7 +45,7 @@ Read = Callable[[int, int], bytes]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZipEnd:
-    """Where the directory is, and how many entries it has."""
+    """The location of the directory, and its number of entries."""
 
     start: int
     stop: int
@@ -54,7 +54,7 @@ class ZipEnd:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ZipEntry:
-    """A member, as the directory has it. ``offset`` is where its local header begins."""
+    """A member, as the directory describes it. ``offset`` is that of its local header."""
 
     name: str
     raw_name: bytes
@@ -67,32 +67,32 @@ class ZipEntry:
 
     @property
     def encrypted(self) -> bool:
-        """Whether its content is of no use without a key."""
+        """Whether its content is encrypted."""
         return bool(self.flags & _FLAGS_ENCRYPTED)
 
 
 def is_local_header(head: bytes) -> bool:
-    """Whether a file begins as a zip does."""
+    """Whether a file begins like a zip."""
     return head.startswith(_LOCAL)
 
 
 def find_end(tail: bytes, size: int) -> ZipEnd | None:
-    """Return what the end record says; None if there is none.
+    """Return the content of the end record; None if it is missing.
 
-    ``tail`` is the end of a file of ``size`` bytes: all of it, or 66 KiB at least (records and the longest comment).
+    ``tail`` is the end of a file of ``size`` bytes: all of it, or at least 66 KiB (records and the longest comment).
 
     Raises:
-        RejectedError: ``archive-broken``: something follows the end, or tools find different ends.
+        RejectedError: ``archive-broken``: bytes follow the end, or tools find different end records.
     """
-    # Tools take the last record that there is room for, some without a look at where its comment ends.
+    # Tools use the last complete record; some do not check where its comment ends.
     at = tail.rfind(_END, 0, max(0, len(tail) - _END_LAYOUT.size + len(_END)))
     if at < 0:
         if _END in tail:
-            raise _broken("the zip archive is cut in its end record")
+            raise _broken("the zip archive is truncated in its end record")
         return None
     _, disk, first_disk, here, entries, directory_bytes, start, comment_bytes = _END_LAYOUT.unpack_from(tail, at)
     if at + _END_LAYOUT.size + comment_bytes != len(tail):
-        raise _broken("bytes follow the end of the zip archive, or it is cut")
+        raise _broken("bytes follow the end of the zip archive, or it is truncated")
     stop = size - len(tail) + at
     stated = (disk, first_disk, here, entries, directory_bytes, start)
     limits = (_MAX_16,) * 4 + (_MAX_32,) * 2
@@ -105,26 +105,26 @@ def find_end(tail: bytes, size: int) -> ZipEnd | None:
             raise _broken("the zip archive has two end records that contradict each other")
     disk, first_disk, here, entries, directory_bytes, start = real
     if disk or first_disk or here != entries or start + directory_bytes != stop:
-        raise _broken("the zip archive's end record does not fit its directory")
+        raise _broken("the zip archive's end record contradicts its directory")
     return ZipEnd(start=start, stop=stop, entries=entries)
 
 
 def _parse_end64(records: bytes, at: int) -> tuple[int, int, int, int, int, int]:
-    """Parse the zip64 end record and its locator, which stand together, the first at this offset."""
+    """Parse the zip64 end record and its locator, which are adjacent, the first at offset ``at``."""
     if len(records) != _END64_LAYOUT.size + _LOCATOR_LAYOUT.size:
-        raise _broken("the zip archive's zip64 records are cut")
+        raise _broken("the zip archive's zip64 records are truncated")
     _, disk_of_end, offset, disks = _LOCATOR_LAYOUT.unpack_from(records, _END64_LAYOUT.size)
     magic, rest_bytes, _, _, disk, first_disk, here, entries, directory_bytes, start = _END64_LAYOUT.unpack_from(
         records
     )
     fits = magic == _END64 and rest_bytes == _END64_LAYOUT.size - 12 and offset == at
     if not fits or disk_of_end or disks > 1:
-        raise _broken("the zip archive's zip64 records don't fit each other")
+        raise _broken("the zip archive's zip64 records contradict each other")
     return disk, first_disk, here, entries, directory_bytes, start
 
 
 def parse_directory(content: bytes, end: ZipEnd) -> list[ZipEntry]:
-    """Parse the directory; entries come as it has them.
+    """Parse the directory; entries keep its order.
 
     Raises:
         RejectedError: ``archive-broken``.
@@ -157,14 +157,14 @@ def parse_directory(content: bytes, end: ZipEnd) -> list[ZipEntry]:
             )
         )
     if len(entries) != end.entries:
-        raise _broken("the zip archive's directory has another number of entries than its end record says")
+        raise _broken("the number of entries in the zip archive's directory differs from its end record")
     return entries
 
 
 def check_layout(read: Read, entries: Sequence[ZipEntry], end: ZipEnd) -> dict[str, int]:
-    """Return where each member's content begins, if members and directory leave no room between them.
+    """Return the offset of each member's content, after checking that there are no gaps.
 
-    ``read(start, stop)`` gives bytes of the file. Members are stored.
+    ``read(start, stop)`` returns bytes of the file. Members are stored, not compressed.
 
     Raises:
         RejectedError: ``archive-broken``.
@@ -176,7 +176,7 @@ def check_layout(read: Read, entries: Sequence[ZipEntry], end: ZipEnd) -> dict[s
     for entry, stop in zip(in_order, stops, strict=True):
         name = repr(entry.name[:200])
         if entry.offset != at or stop > end.start:
-            raise _broken(f"bytes that no tool or not every tool reads stand before {name} in the zip archive")
+            raise _broken(f"the zip archive has bytes before {name} that belong to no member")
         if entry.flags & ~_FLAGS_KNOWN:
             raise _broken(f"{name} in the zip archive has unknown flags: {entry.flags:#x}")
         start = _check_local(read, entry, stop)
@@ -186,16 +186,16 @@ def check_layout(read: Read, entries: Sequence[ZipEntry], end: ZipEnd) -> dict[s
         if entry.flags & _FLAG_DESCRIPTOR:
             _check_descriptor(read, entry, start + entry.size, gap)
         elif gap:
-            raise _broken(f"bytes that no tool or not every tool reads stand behind {name} in the zip archive")
+            raise _broken(f"the zip archive has bytes after {name} that belong to no member")
         starts[entry.name] = start
         at = stop
     if at != end.start:
-        raise _broken("the zip archive's directory does not fit its members")
+        raise _broken("the zip archive's directory contradicts its members")
     return starts
 
 
 def _check_local(read: Read, entry: ZipEntry, stop: int) -> int:
-    """Compare a local header with the directory; return where it ends."""
+    """Compare a local header with the directory; return the offset of its end."""
     name = repr(entry.name[:200])
     at = entry.offset + _LOCAL_LAYOUT.size
     if at > stop:
@@ -218,7 +218,7 @@ def _check_local(read: Read, entry: ZipEntry, stop: int) -> int:
 
 
 def _check_descriptor(read: Read, entry: ZipEntry, at: int, count: int) -> None:
-    """Check what follows a member that was written before its size was known."""
+    """Check the data descriptor, which follows a member whose size was unknown when its header was written."""
     form = _DESCRIPTOR_FORMS.get(count)
     if form is not None:
         *signature, crc, compressed_bytes, size = struct.unpack(form, read(at, at + count))
@@ -232,9 +232,9 @@ def _check_descriptor(read: Read, entry: ZipEntry, at: int, count: int) -> None:
 
 
 def _apply_extra(extra: bytes, values: tuple[int, ...], raw_name: bytes) -> tuple[int, ...]:
-    """Return size, compressed size and offset, taken from the zip64 field where they are too large for theirs.
+    """Return size, compressed size and offset, taken from the zip64 field if they do not fit 32 bits.
 
-    Other fields are passed over, but for one that would give another name.
+    Other fields are ignored, except one that states another name.
     """
     zip64: bytes | None = None
     at = 0
@@ -255,12 +255,12 @@ def _apply_extra(extra: bytes, values: tuple[int, ...], raw_name: bytes) -> tupl
     large = list(struct.unpack(f"<{len(zip64) // 8}Q", zip64))
     missing = values.count(_MAX_32)
     if not missing:
-        # Old versions of rattler-build have a field of zeros there. Else what needs no field is repeated in it.
+        # Old versions of rattler-build write zeros. Other writers repeat the values.
         if len(large) > len(values) or any(one not in {0, value} for one, value in zip(large, values, strict=False)):
-            raise _broken("a zip64 field in the zip archive contradicts what it stands beside")
+            raise _broken("a zip64 field in the zip archive contradicts its header")
         return values
     if len(large) != missing:
-        raise _broken("a zip64 field in the zip archive contradicts what it stands beside")
+        raise _broken("a zip64 field in the zip archive contradicts its header")
     return tuple(large.pop(0) if value == _MAX_32 else value for value in values)
 
 
