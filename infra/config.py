@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+
+from lambdas.indexer.settings import SHARD_GRACE_DAYS
 
 EDGE_REGION = "us-east-1"  # where CloudFront's functions, certificates and log deliveries must be
-
-OptionalOutput = Literal["current_repodata", "bz2"]
-OPTIONAL_OUTPUTS: tuple[OptionalOutput, ...] = ("current_repodata", "bz2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +60,8 @@ class Configuration:
     publishers: tuple[Publisher, ...] = ()
     existing_oidc_providers: tuple[str, ...] = ()  # issuers with a provider in the account
     require_if_none_match: bool = False
-    optional_outputs: tuple[OptionalOutput, ...] = ()
-    shard_grace_days: int = 14
+    optional_outputs: tuple[str, ...] = ()
+    shard_grace_days: int = SHARD_GRACE_DAYS
     old_version_days: int = 30
     rejected_days: int = 90
     log_days: int = 90

@@ -18,9 +18,10 @@ from infra.nag_suppressions import suppress_rules
 from infra.storage import Storage
 from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
+from lambdas.channel.layout import SHARDS_FOLDER
 
 ARTIFACT_PATTERNS = tuple(f"*{extension}" for extension in extensions())
-SHARD_PATTERNS = ("*/shards/*",)
+SHARD_PATTERNS = (f"*/{SHARDS_FOLDER}*",)
 ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # CloudFront would cache each for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # long enough against a stampede, too short to hide a new upload
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from infra.config import EDGE_REGION, OPTIONAL_OUTPUTS, Configuration, OptionalOutput, Publisher, Workload
+from infra.config import EDGE_REGION, Configuration, Publisher, Workload
 from lambdas.channel.errors import UsageError
+from lambdas.indexer.settings import OPTIONAL_OUTPUTS
 
 CONTEXT_KEYS = ("account", "endpoint_url", "environment", "environments", "name", "region")
 
@@ -284,11 +285,10 @@ def _parse_log_days(value: object, path: str) -> int:
     return value
 
 
-def _parse_output(value: object, path: str) -> OptionalOutput:
-    for output in OPTIONAL_OUTPUTS:
-        if value == output:
-            return output
-    raise UsageError(f"{path}: unknown output {value!r}", hint=f"known outputs: {', '.join(OPTIONAL_OUTPUTS)}")
+def _parse_output(value: object, path: str) -> str:
+    if value not in OPTIONAL_OUTPUTS:
+        raise UsageError(f"{path}: unknown output {value!r}", hint=f"known outputs: {', '.join(OPTIONAL_OUTPUTS)}")
+    return str(value)
 
 
 def _parse_publisher(value: object, path: str) -> Publisher:

@@ -27,9 +27,17 @@ from lambdas.channel.layout import (
     ACCESS_KEY,
     ATTESTATIONS_SUFFIX,
     AUDIT_PREFIX,
+    CARDS_PREFIX,
+    CHANNEL_STATE_PREFIX,
+    GARBAGE_PREFIX,
     PATCH_INSTRUCTIONS,
+    PATCHES_PREFIX,
+    POLICY_KEY,
     PRIVATE_PREFIX,
     REJECTED_PREFIX,
+    SHARD_INDEX,
+    SHARDS_FOLDER,
+    TABLES_PREFIX,
 )
 
 NOTIFIED_SUFFIXES = (*extensions(), ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
@@ -43,34 +51,34 @@ _WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadPa
 _WRITTEN_BY_INDEXER = (
     "*/*/repodata*.json*",
     "*/*/current_repodata.json*",
-    "*/*/repodata_shards.msgpack.zst",
-    "*/*/shards/*",
+    f"*/*/{SHARD_INDEX}",
+    f"*/*/{SHARDS_FOLDER}*",
     "*/*/run_exports.json*",
     "*/*/index.html",
-    "*/*/*.sigs.*",
+    f"*/*/*{ATTESTATIONS_SUFFIX}.*",
     "*/channeldata.json",
     "*/rss.xml",
     "*/index.html",
-    f"{PRIVATE_PREFIX}cards/*",
-    f"{PRIVATE_PREFIX}channeldata/*",
-    f"{PRIVATE_PREFIX}garbage/*",
-    f"{PRIVATE_PREFIX}patches/*",
-    f"{PRIVATE_PREFIX}policy.json",
-    f"{PRIVATE_PREFIX}tables/*",
+    f"{CARDS_PREFIX}*",
+    f"{CHANNEL_STATE_PREFIX}*",
+    f"{GARBAGE_PREFIX}*",
+    f"{PATCHES_PREFIX}*",
+    POLICY_KEY,
+    f"{TABLES_PREFIX}*",
     f"{REJECTED_PREFIX}*",
 )
 # Rejected uploads are moved to the quarantine version by version, so that the previous upload of the same
 # name is current again. Uploads are rejected at any depth, and with extensions in upper case, too.
 _UPLOADS = tuple(f"*{suffix}" for each in NOTIFIED_SUFFIXES for suffix in (each, each.upper()))
 _DELETED_BY_INDEXER = (
-    "*/*/shards/*",
+    f"*/*/{SHARDS_FOLDER}*",
     "*/*/repodata_from_packages.json*",
-    f"{PRIVATE_PREFIX}cards/*",
+    f"{CARDS_PREFIX}*",
     f"{REJECTED_PREFIX}*",
 )
 
 # The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.
-_READABLE_BY_PUBLISHERS = {"ReadCards": f"{PRIVATE_PREFIX}cards/", "ReadRejections": REJECTED_PREFIX}
+_READABLE_BY_PUBLISHERS = {"ReadCards": CARDS_PREFIX, "ReadRejections": REJECTED_PREFIX}
 _FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's name; private keys begin with another
 
 # A role's inline policies may have 10,240 characters. The CDK moves statements that don't fit into managed

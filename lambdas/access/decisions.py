@@ -18,7 +18,7 @@ from lambdas.access.document import AccessDocument, Issuer, Scope, Token, Visibi
 from lambdas.access.globs import glob_matches, matches_any
 from lambdas.access.identity import InvalidIdentityError, looks_like_identity, verify_identity
 from lambdas.access.tokens import hash_token, is_token
-from lambdas.channel.artifact_kinds import extensions
+from lambdas.channel.artifact_kinds import guess_package
 
 MAX_REMEMBERED_IDENTITIES: Final = 1024
 
@@ -119,20 +119,5 @@ def _covers(scope: Scope, channel: str, filename: str) -> bool:
         return False
     if scope.packages is None:
         return True
-    name = find_package(filename)
+    name = guess_package(filename)
     return name is None or matches_any(scope.packages, name)
-
-
-def find_package(filename: str) -> str | None:
-    """Return the package whose artifact, or companion of one, a filename may be.
-
-    None means an index file. A filename that contains an artifact's extension anywhere, in any case, counts
-    as an artifact (``.conda.sigs``, ``.CONDA``). If it has no package name, the name is empty, which no
-    pattern but ``*`` matches.
-    """
-    lower = filename.lower()
-    ends = [end for extension in extensions() if (end := lower.rfind(extension)) >= 0]
-    if not ends:
-        return None
-    parts = filename[: max(ends)].rsplit("-", 2)
-    return parts[0] if len(parts) == 3 else ""  # noqa: PLR2004 - name, version, build

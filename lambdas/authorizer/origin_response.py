@@ -17,9 +17,9 @@ from typing import Any, Final
 from lambdas.authorizer.log import report
 from lambdas.channel.artifact_kinds import kind_of
 from lambdas.channel.caching import IMMUTABLE, NO_STORE
+from lambdas.channel.layout import SHARDS_FOLDER
 
 _SERVED: Final = frozenset({"200", "206", "304"})
-_SHARDS: Final = "shards"
 
 
 def handle_origin_response(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -60,4 +60,4 @@ def decide_cache_control(status: str, *, uri: str) -> str | None:
 
 def _is_immutable(uri: str) -> bool:
     """Tell whether this is the URI of an artifact, or ``/CHANNEL/SUBDIR/shards/NAME``."""
-    return kind_of(uri) is not None or uri.split("/")[3:-1] == [_SHARDS]
+    return kind_of(uri) is not None or uri.split("/")[3:-1] == [SHARDS_FOLDER.rstrip("/")]

@@ -12,11 +12,10 @@ from lambdas.access.decisions import (
     Decision,
     compile_rules,
     decide,
-    find_package,
     find_scopes,
 )
 from lambdas.access.document import Visibility
-from lambdas.channel.artifact_kinds import parse_filename
+from lambdas.channel.artifact_kinds import guess_package, parse_filename
 from tests.access_documents import NOW, make_claims, make_document, make_identity, make_issuer, make_secret, make_token
 
 SECRET = make_secret(1)
@@ -121,8 +120,8 @@ def test_decide__token_for_some_packages(filename: str, expected: str) -> None:
     extension=st.sampled_from([".conda", ".tar.bz2"]),
     suffix=st.sampled_from(["", ".sigs", ".sigs.0123abcd"]),
 )
-def test_find_package__agrees_with_the_grammar(stem: str, extension: str, suffix: str) -> None:
-    assert find_package(stem + extension + suffix) == parse_filename(stem + extension).name
+def test_guess_package__agrees_with_the_grammar(stem: str, extension: str, suffix: str) -> None:
+    assert guess_package(stem + extension + suffix) == parse_filename(stem + extension).name
 
 
 def trace(call: Callable[[], object]) -> list[tuple[str, int]]:
