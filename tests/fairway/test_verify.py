@@ -28,19 +28,19 @@ def test_verify__clean(bucket: Bucket, run_fairway: Run) -> None:
         (lambda one: one.upload("team/noarch/new-1.0-0.conda", b"x"), "artifact-without-record"),
         (lambda one: one.remove("team/noarch/foo-1.0-0.conda"), "record-without-artifact"),
         (lambda one: one.upload("team/noarch/foo-1.0-0.conda", b"x"), "hash-mismatch"),
-        (lambda one: one.remove("team/noarch/repodata.json.zst"), "projection-missing"),
-        (lambda one: one.upload("team/noarch/repodata.json", b"{}"), "projection-behind"),
+        (lambda one: one.remove("team/noarch/repodata.json.zst"), "output-missing"),
+        (lambda one: one.upload("team/noarch/repodata.json", b"{}"), "output-behind"),
         (lambda one: one.remove(_first(one, "team/noarch/shards/")), "shard-missing"),
         (lambda one: one.upload(_first(one, "team/noarch/shards/"), b"x"), "shard-broken"),
         (lambda one: one.remove(_first(one, ".fairway/cards/")), "cards-missing"),
         (lambda one: one.remove("team/noarch/repodata_shards.msgpack.zst"), "index-missing"),
-        (lambda one: one.remove("team/channeldata.json"), "projection-missing"),
-        (lambda one: one.remove("team/noarch/index.html"), "projection-missing"),
-        (lambda one: one.upload("team/noarch/index.html", b"x"), "projection-behind"),
-        (lambda one: one.upload("team/channeldata.json", b"x"), "projection-behind"),
-        (lambda one: one.upload("team/rss.xml", b"x"), "projection-behind"),
-        (lambda one: one.upload("team/index.html", b"x"), "projection-behind"),
-        (lambda one: one.upload("team/noarch/foo-1.0-0.conda.sigs", b"[]"), "signatures-without-record"),
+        (lambda one: one.remove("team/channeldata.json"), "output-missing"),
+        (lambda one: one.remove("team/noarch/index.html"), "output-missing"),
+        (lambda one: one.upload("team/noarch/index.html", b"x"), "output-behind"),
+        (lambda one: one.upload("team/channeldata.json", b"x"), "output-behind"),
+        (lambda one: one.upload("team/rss.xml", b"x"), "output-behind"),
+        (lambda one: one.upload("team/index.html", b"x"), "output-behind"),
+        (lambda one: one.upload("team/noarch/foo-1.0-0.conda.sigs", b"[]"), "attestations-without-record"),
         (lambda one: one.upload("team/noarch/patch_instructions.json", b"{}"), "patches-not-in-force"),
         (lambda one: one.upload("team/noarch/Foo-1.0-0.CONDA", b"x"), "artifact-without-record"),
     ],
@@ -63,7 +63,7 @@ def test_verify__wrong_content_under_the_right_commit(bucket: Bucket, run_fairwa
     assert body is not None
     versions[-1] = replace(versions[-1], body=body.replace(b"foo-1.0-0", b"bar-1.0-0"))
     problems = {one["problem"] for one in run_fairway("verify", "--json", "team").document["findings"]}
-    assert {"projection-wrong", "encodings-disagree"} <= problems
+    assert {"output-wrong", "encodings-disagree"} <= problems
 
 
 @pytest.mark.parametrize("key", ["team/noarch/index.html", "team/channeldata.json", "team/rss.xml", "team/index.html"])
@@ -77,7 +77,7 @@ def test_verify__wrong_content_of_an_output_with_one_encoding(
     versions = bucket.storage.versions[key]
     versions[-1] = replace(versions[-1], body=change(versions[-1].body or b""))
     findings = run_fairway("verify", "--json", "team").document["findings"]
-    assert [(one["problem"], one["key"]) for one in findings] == [("projection-wrong", key)]
+    assert [(one["problem"], one["key"]) for one in findings] == [("output-wrong", key)]
     assert run_fairway("rebuild", "team").code == 0
     assert run_fairway("verify", "team").code == 0
     assert bucket.storage.snapshot() == before
@@ -106,11 +106,11 @@ def test_verify__attestations(bucket: Bucket, run_fairway: Run) -> None:
     versions = bucket.storage.versions[copy]
     versions[-1] = replace(versions[-1], body=b"[[]]")
     bucket.storage.upload("team/noarch/never-1.0-0.conda.sigs", b"[]")
-    wrong = sorted((f"{key}.sigs", "signatures-mismatch") for key in keys[1:3])
+    wrong = sorted((f"{key}.sigs", "attestations-mismatch") for key in keys[1:3])
     assert _problems(run_fairway("verify", "--json", "team")) == wrong
     assert _problems(run_fairway("verify", "--json", "--deep", "team")) == sorted([*wrong, (copy, "hash-mismatch")])
     bucket.storage.remove(copy)
-    assert _problems(run_fairway("verify", "--json", "team")) == sorted([*wrong, (copy, "signatures-mismatch")])
+    assert _problems(run_fairway("verify", "--json", "team")) == sorted([*wrong, (copy, "attestations-mismatch")])
     assert run_fairway("rebuild", "team").code == 0
     assert _problems(run_fairway("verify", "--json", "--deep", "team")) == []
 
@@ -143,7 +143,7 @@ def test_verify__unreferenced_shards_are_harmless_within_the_grace_period(bucket
     bucket.publish("team", conda_package(build="1"))
     result = run_fairway("verify", "--json", "team/noarch")
     assert result.code == 0
-    assert [one["problem"] for one in result.document["findings"]] == ["orphan-shard"]
+    assert [one["problem"] for one in result.document["findings"]] == ["unreferenced-shard"]
     bucket.storage.clock_ms += 60 * DAY_MS
     assert run_fairway("verify", "team/noarch").code == 1
 

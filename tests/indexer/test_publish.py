@@ -424,7 +424,12 @@ def small_shards(world: World) -> None:
 
 
 def large(build: str, size: int = 1200) -> tuple[str, bytes]:
-    return package(build=build, depends=[f"{build}{'x' * size}"])
+    return package(build=build, depends=long_specs(size, build))
+
+
+def long_specs(size: int, first: str = "0") -> list[str]:
+    """Return specs of about this many characters in all."""
+    return [f"{first}{'x' * 50}{number}" for number in range(size // 50)]
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -484,7 +489,8 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
     world.index(*keys)
     world.limits = replace(LIMITS, max_shard_bytes=4000)
     world.storage.upload(
-        f"{NOARCH}/{PATCHES}", json.dumps({"packages.conda": {"foo-1.0-0.conda": {"depends": ["x" * 9000]}}}).encode()
+        f"{NOARCH}/{PATCHES}",
+        json.dumps({"packages.conda": {"foo-1.0-0.conda": {"depends": long_specs(9000)}}}).encode(),
     )
     world.index(f"{NOARCH}/{PATCHES}", *keys)
     assert len(world.listed(NOARCH)) == 4

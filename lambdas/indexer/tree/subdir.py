@@ -56,7 +56,7 @@ class EncodedShard:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Subdir:
     """One subdir: a storage, and where things are in it."""
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[3]
-PURE = ("lambdas.indexer.tree.patches", "lambdas.indexer.tree.shards", "lambdas.indexer.tree.commit")
+PURE = ("lambdas.indexer.tree.patches", "lambdas.indexer.tree.shards", "lambdas.indexer.tree.subdir")
 FORBIDDEN = ("bz2", "tarfile", "zipfile", "lambdas.indexer.artifacts.archives", "lambdas.indexer.artifacts.read")
 
 
