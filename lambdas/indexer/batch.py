@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from lambdas.channel.errors import FairwayError, InvalidNameError, RejectedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX
 from lambdas.channel.names import SubdirId
+from lambdas.indexer.change.inspect import Deadline
+from lambdas.indexer.change.results import guard
 from lambdas.indexer.events import plan_work
 from lambdas.indexer.indexer import NO_DEADLINE, Indexer
-from lambdas.indexer.inspect import Deadline
 from lambdas.indexer.model import Report
-from lambdas.indexer.results import guard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

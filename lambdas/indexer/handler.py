@@ -19,9 +19,9 @@ from botocore.config import Config
 from lambdas.channel.errors import DeadlineError, FairwayError
 from lambdas.channel.names import Channel, parse_channel
 from lambdas.indexer.batch import index_batch
+from lambdas.indexer.change.inspect import Deadline
 from lambdas.indexer.events import parse_message
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.inspect import Deadline
 from lambdas.indexer.model import Report
 from lambdas.indexer.notify import AwsNotifier, Requeuer
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
-from lambdas.indexer.changes import ChangeFinder
-from lambdas.indexer.commit import Committer
-from lambdas.indexer.inspect import Deadline, Inspector
+from lambdas.indexer.change.commit import Committer
+from lambdas.indexer.change.find_changes import ChangeFinder
+from lambdas.indexer.change.inspect import Deadline, Inspector
+from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
-from lambdas.indexer.results import Results, guard
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage

@@ -380,7 +380,7 @@ def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: 
             raise ZeroDivisionError("a bug")
         return read_artifact(source, distribution)
 
-    monkeypatch.setattr("lambdas.indexer.inspect.read_artifact", fail_for_foo)
+    monkeypatch.setattr("lambdas.indexer.change.inspect.read_artifact", fail_for_foo)
     keys = [world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar"))]
     (report,) = world.index(*keys)
     assert world.listed(NOARCH) == {"bar-1.0-0.conda"}

@@ -23,7 +23,7 @@ from lambdas.channel.layout import (
 )
 from lambdas.channel.names import Channel
 from lambdas.indexer.batch import invalid_key_rejection
-from lambdas.indexer.decide import MAX_ATTESTATIONS_BYTES
+from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.tree.subdir import Commit, Subdir

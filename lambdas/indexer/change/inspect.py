@@ -16,7 +16,7 @@ from lambdas.channel.errors import DeadlineError, RejectedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
-from lambdas.indexer.decide import MAX_ATTESTATIONS_BYTES, Observed, is_described
+from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES, Observed, is_described
 from lambdas.indexer.tree.cards import Card
 from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage
 

@@ -12,11 +12,11 @@ from lambdas.channel.errors import RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import NOARCH, PackageName
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.changes import ChangeFinder, Changes
+from lambdas.indexer.change.find_changes import ChangeFinder, Changes
+from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
+from lambdas.indexer.change.results import Results
 from lambdas.indexer.model import LIMITS, Limits, SubdirKeys
-from lambdas.indexer.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
 from lambdas.indexer.quarantine import Quarantine
-from lambdas.indexer.results import Results
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import PatchInstructions

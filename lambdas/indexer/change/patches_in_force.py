@@ -9,8 +9,8 @@ from typing import Final
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RejectedError, VanishedError
 from lambdas.channel.layout import parse_artifact_key
 from lambdas.channel.names import PackageName
+from lambdas.indexer.change.results import Results
 from lambdas.indexer.quarantine import Quarantine
-from lambdas.indexer.results import Results
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
 from lambdas.indexer.tree.subdir import Commit, Subdir
 

@@ -8,11 +8,11 @@ from typing import Final
 from lambdas.channel.errors import FairwayError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey, SubdirLayout
 from lambdas.channel.names import PackageName
-from lambdas.indexer.decide import Index, Keep, Reject, Remove, decide, decide_attestations
-from lambdas.indexer.inspect import Inspector
-from lambdas.indexer.patches_in_force import MAX_REJECTED_VERSIONS
+from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide, decide_attestations
+from lambdas.indexer.change.inspect import Inspector
+from lambdas.indexer.change.patches_in_force import MAX_REJECTED_VERSIONS
+from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.quarantine import Notifier, Quarantine
-from lambdas.indexer.results import Results, guard
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE, ContentHeaders, ObjectInfo, ObjectStorage
