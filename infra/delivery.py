@@ -20,7 +20,6 @@ from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
 from lambdas.channel.layout import SHARDS_FOLDER
 
-ARTIFACT_PATTERNS = tuple(f"*{extension}" for extension in extensions())
 SHARD_PATTERNS = (f"*/{SHARDS_FOLDER}*",)
 ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # CloudFront would cache each for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # long enough against a stampede, too short to hide a new upload
@@ -33,6 +32,11 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+def artifact_patterns() -> list[str]:
+    """Return the path patterns of artifacts."""
+    return [f"*{extension}" for extension in extensions()]
 
 
 class Delivery(Construct):
@@ -80,7 +84,7 @@ class Delivery(Construct):
             comment=f"Fairway: {configuration.name}",
             default_root_object="index.html",  # "/" would list the bucket
             default_behavior=metadata,
-            additional_behaviors=dict.fromkeys((*ARTIFACT_PATTERNS, *SHARD_PATTERNS), immutable),
+            additional_behaviors=dict.fromkeys((*artifact_patterns(), *SHARD_PATTERNS), immutable),
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             # With CloudFront's own certificate, AWS sets this and ignores the setting.

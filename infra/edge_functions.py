@@ -21,6 +21,8 @@ from infra.config import EDGE_REGION, Configuration
 from infra.functions import function_architecture, function_runtime, make_log_group
 from infra.nag_suppressions import suppress_redundant_dependencies, suppress_rules, suppress_wildcards
 from lambdas.authorizer.settings import AuthorizerSettings
+from lambdas.channel.layout import NOTICES
+from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,8 @@ def _make_settings(configuration: Configuration) -> AuthorizerSettings:
         region=configuration.region,
         origin_domain=configuration.bucket_domain,
         public_channels=configuration.public_channels,
+        channel_files=(*channel_filenames(), NOTICES),
+        subdir_files=subdir_filenames(),
         endpoint_url=configuration.endpoint_url,
     )
 

@@ -39,26 +39,15 @@ from lambdas.channel.layout import (
     SHARDS_FOLDER,
     TABLES_PREFIX,
 )
+from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
 
-NOTIFIED_SUFFIXES = (*extensions(), ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
 NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 
 _READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
 _WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 
-# The indexer writes its outputs and its private documents, but no artifact and no access document.
-_WRITTEN_BY_INDEXER = (
-    "*/*/repodata*.json*",
-    "*/*/current_repodata.json*",
-    f"*/*/{SHARD_INDEX}",
-    f"*/*/{SHARDS_FOLDER}*",
-    "*/*/run_exports.json*",
-    "*/*/index.html",
-    f"*/*/*{ATTESTATIONS_SUFFIX}.*",
-    "*/channeldata.json",
-    "*/rss.xml",
-    "*/index.html",
+_PRIVATE_DOCUMENTS = (
     f"{CARDS_PREFIX}*",
     f"{CHANNEL_STATE_PREFIX}*",
     f"{GARBAGE_PREFIX}*",
@@ -67,15 +56,32 @@ _WRITTEN_BY_INDEXER = (
     f"{TABLES_PREFIX}*",
     f"{REJECTED_PREFIX}*",
 )
-# Rejected uploads are moved to the quarantine version by version, so that the previous upload of the same
-# name is current again. Uploads are rejected at any depth, and with extensions in upper case, too.
-_UPLOADS = tuple(f"*{suffix}" for each in NOTIFIED_SUFFIXES for suffix in (each, each.upper()))
-_DELETED_BY_INDEXER = (
-    f"*/*/{SHARDS_FOLDER}*",
-    "*/*/repodata_from_packages.json*",
-    f"{CARDS_PREFIX}*",
-    f"{REJECTED_PREFIX}*",
-)
+
+
+def _outputs() -> list[str]:
+    """Return the keys of all outputs, of every file in the registry."""
+    return [f"*/*/{name}" for name in subdir_filenames()] + [f"*/{name}" for name in channel_filenames()]
+
+
+def _written_by_indexer() -> list[str]:
+    """Return the keys that the indexer writes: the index and private documents, but no artifact."""
+    tree = [f"*/*/{SHARD_INDEX}", f"*/*/{SHARDS_FOLDER}*", f"*/*/*{ATTESTATIONS_SUFFIX}.*"]
+    return [*_outputs(), *tree, *_PRIVATE_DOCUMENTS]
+
+
+def _uploads() -> list[str]:
+    """Return the keys of uploads that can be rejected, at any depth, with extensions in upper case, too.
+
+    They are moved to the quarantine version by version, so that the previous upload of the same name is
+    current again.
+    """
+    return [f"*{suffix}" for each in notified_suffixes() for suffix in (each, each.upper())]
+
+
+def _deleted_by_indexer() -> list[str]:
+    """Return the keys that the indexer deletes: uploads, garbage, and outputs that are not wanted any more."""
+    return [*_uploads(), *removable_keys(), f"*/*/{SHARDS_FOLDER}*", f"{CARDS_PREFIX}*", f"{REJECTED_PREFIX}*"]
+
 
 # The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.
 _READABLE_BY_PUBLISHERS = {"ReadCards": CARDS_PREFIX, "ReadRejections": REJECTED_PREFIX}
@@ -85,6 +91,11 @@ _FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's na
 # policies of 6,144 characters each. The first statement stays inline, and each of the others must fit there.
 _MAX_UPLOAD_CHARS = 7000
 _MAX_STATEMENT_CHARS = 5500
+
+
+def notified_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of the keys that S3 notifies about."""
+    return (*extensions(), ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
 
 
 class Storage(Construct):
@@ -139,7 +150,7 @@ class Storage(Construct):
                         )
                     ),
                 )
-                for suffix in NOTIFIED_SUFFIXES
+                for suffix in notified_suffixes()
                 for event in NOTIFIED_EVENTS
             ]
         )
@@ -152,9 +163,9 @@ class Storage(Construct):
         It may also delete uploads, because it moves rejected ones to the quarantine.
         """
         reading = [self._arn("*")]
-        deleting = [self._arn(key) for key in (*_UPLOADS, *_DELETED_BY_INDEXER)]
-        writing = [self._arn(key) for key in _WRITTEN_BY_INDEXER]
-        uploads = [self._arn(key) for key in _UPLOADS]
+        deleting = [self._arn(key) for key in _deleted_by_indexer()]
+        writing = [self._arn(key) for key in _written_by_indexer()]
+        uploads = [self._arn(key) for key in _uploads()]
         self._allow(role, "Read", _READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
         self._allow(role, "Write", _WRITING, writing)

@@ -19,7 +19,9 @@ from lambdas.access.globs import glob_matches, matches_any
 from lambdas.access.identity import InvalidIdentityError, looks_like_identity, verify_identity
 from lambdas.access.tokens import hash_token, is_token
 from lambdas.channel.artifact_kinds import guess_package
+from lambdas.channel.layout import IndexFiles, is_index_path
 
+NO_INDEX_FILES: Final = IndexFiles()
 MAX_REMEMBERED_IDENTITIES: Final = 1024
 
 
@@ -44,11 +46,14 @@ class AccessRules:
     tokens: Mapping[str, Token]
     """By SHA-256 in hex, without revoked tokens."""
     issuers: Mapping[str, Issuer]
+    index_files: IndexFiles = NO_INDEX_FILES
     remembered: dict[bytes, tuple[int, tuple[Scope, ...]]] = field(default_factory=dict)
     """Identity tokens verified under these rules: SHA-256 → (expiry, scopes)."""
 
 
-def compile_rules(document: AccessDocument, *, public_globs: Iterable[str]) -> AccessRules:
+def compile_rules(
+    document: AccessDocument, *, public_globs: Iterable[str], index_files: IndexFiles = NO_INDEX_FILES
+) -> AccessRules:
     """Compile the document and the deployment's public channels."""
     by_visibility = {
         visibility: frozenset(name for name, rule in document.channels.items() if rule.visibility is visibility)
@@ -60,6 +65,7 @@ def compile_rules(document: AccessDocument, *, public_globs: Iterable[str]) -> A
         public_globs=tuple(public_globs),
         tokens={token.sha256: token for token in document.tokens if token.revoked is None},
         issuers={issuer.issuer: issuer for issuer in document.issuers},
+        index_files=index_files,
     )
 
 
@@ -70,8 +76,8 @@ def is_public(rules: AccessRules, channel: str) -> bool:
     return channel in rules.public or matches_any(rules.public_globs, channel)
 
 
-def decide(rules: AccessRules, *, channel: str, filename: str, credentials: Iterable[str], now: int) -> Decision:
-    """Decide whether one of the credentials gives access to a file of a channel.
+def decide(rules: AccessRules, *, channel: str, path: str, credentials: Iterable[str], now: int) -> Decision:
+    """Decide whether one of the credentials gives access to a file of a channel; ``path`` is below the channel.
 
     Credentials are tokens or identity tokens as sent by the client. For a public channel they are not
     checked, so that a client with masked or expired ones can still read it.
@@ -83,7 +89,7 @@ def decide(rules: AccessRules, *, channel: str, filename: str, credentials: Iter
         scopes = find_scopes(rules, credential, now=now)
         if scopes is None:
             continue
-        if any(_covers(scope, channel, filename) for scope in scopes):
+        if any(_covers(scope, channel, path, rules.index_files) for scope in scopes):
             return Decision.ALLOWED
         decision = Decision.FORBIDDEN
     return decision
@@ -114,10 +120,12 @@ def _find_identity_scopes(rules: AccessRules, credential: str, now: int) -> tupl
     return identity.scopes
 
 
-def _covers(scope: Scope, channel: str, filename: str) -> bool:
+def _covers(scope: Scope, channel: str, path: str, index_files: IndexFiles) -> bool:
     if not any(glob_matches(pattern, channel) for pattern in scope.channels):
         return False
     if scope.packages is None:
         return True
-    name = guess_package(filename)
-    return name is None or matches_any(scope.packages, name)
+    name = guess_package(path)
+    if name is None:
+        return is_index_path(path, index_files)  # an unknown file may be of any package
+    return matches_any(scope.packages, name)

@@ -66,7 +66,7 @@ def _check_access(viewer: ViewerRequest, rules: AccessRules, now: int) -> HTTPSt
     """Return the status of the rejection; None if the reader has access."""
     if not viewer.segments:
         return HTTPStatus.NOT_FOUND  # the root: there is no list of channels
-    decision = decide(rules, channel=viewer.channel, filename=viewer.filename, credentials=viewer.credentials, now=now)
+    decision = decide(rules, channel=viewer.channel, path=viewer.path, credentials=viewer.credentials, now=now)
     return _REJECTIONS.get(decision)
 
 

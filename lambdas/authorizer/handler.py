@@ -12,6 +12,7 @@ from lambdas.authorizer.log import report
 from lambdas.authorizer.rules import RulesCache
 from lambdas.authorizer.settings import AuthorizerSettings, parse_settings
 from lambdas.authorizer.source import S3Source
+from lambdas.channel.layout import IndexFiles
 
 _SETTINGS_FILE: Final = __file__.rpartition("/lambdas/")[0] + "/settings.json"
 
@@ -23,6 +24,7 @@ def build_rules(settings: AuthorizerSettings) -> RulesCache:
     return RulesCache(
         S3Source(settings),
         public_globs=settings.public_channels,
+        index_files=IndexFiles(channel=frozenset(settings.channel_files), subdir=frozenset(settings.subdir_files)),
         refresh_seconds=settings.refresh_seconds,
         stale_seconds=settings.stale_seconds,
         report=report,

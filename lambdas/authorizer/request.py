@@ -48,9 +48,9 @@ class ViewerRequest:
         return self.segments[0] if self.segments else ""
 
     @property
-    def filename(self) -> str:
-        """The last segment, if it names a file."""
-        return "" if self.is_directory or not self.segments else self.segments[-1]
+    def path(self) -> str:
+        """The path below the channel; it ends with a slash, or is empty, if it is a directory."""
+        return "/".join((*self.segments[1:], "") if self.is_directory else self.segments[1:])
 
 
 def parse_request(request: Mapping[str, Any]) -> ViewerRequest:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from lambdas.access.decisions import AccessRules, compile_rules
+from lambdas.access.decisions import NO_INDEX_FILES, AccessRules, compile_rules
 from lambdas.access.document import parse_access
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError
+from lambdas.channel.layout import IndexFiles
 
 RETRY_SECONDS: Final = 2
 """How long after a failed request the next one is sent."""
@@ -47,6 +48,7 @@ class RulesCache:
         source: DocumentSource,
         *,
         public_globs: tuple[str, ...],
+        index_files: IndexFiles = NO_INDEX_FILES,
         refresh_seconds: int,
         stale_seconds: int,
         report: Callable[[str, str], None],
@@ -54,6 +56,7 @@ class RulesCache:
         """``report`` takes a code, which an alarm counts, and a message."""
         self._source = source
         self._public_globs = public_globs
+        self._index_files = index_files
         self._refresh_seconds = refresh_seconds
         self._stale_seconds = stale_seconds
         self._report = report
@@ -95,6 +98,6 @@ class RulesCache:
         except InvalidDocumentError as error:
             self._report("access-document-malformed", str(error))
             return self._rules is not None
-        self._rules = compile_rules(document, public_globs=self._public_globs)
+        self._rules = compile_rules(document, public_globs=self._public_globs, index_files=self._index_files)
         self._etag = fetched.etag
         return True

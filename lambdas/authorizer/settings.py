@@ -10,7 +10,10 @@ from lambdas.channel.errors import InvalidDocumentError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AuthorizerSettings:
-    """Where the access document is, and how long it is trusted. ``settings.json`` has the same fields."""
+    """Where the access document is, how long it is trusted, and what belongs to an index.
+
+    ``settings.json`` has the same fields.
+    """
 
     bucket: str
     region: str
@@ -18,6 +21,10 @@ class AuthorizerSettings:
     """The bucket's regional domain name."""
     public_channels: tuple[str, ...] = ()
     """Globs of channels that the deployment makes public."""
+    channel_files: tuple[str, ...] = ()
+    """The names of a channel's index files."""
+    subdir_files: tuple[str, ...] = ()
+    """The names of a subdir's index files."""
     endpoint_url: str | None = None
     """An emulator's, plain http; None for S3 itself."""
     refresh_seconds: int = 30
@@ -34,6 +41,7 @@ def parse_settings(body: bytes) -> AuthorizerSettings:
     """
     try:
         raw = json.loads(body)
-        return AuthorizerSettings(**{**raw, "public_channels": tuple(raw.get("public_channels", ()))})
+        lists = {name: tuple(raw.get(name, ())) for name in ("public_channels", "channel_files", "subdir_files")}
+        return AuthorizerSettings(**{**raw, **lists})
     except (ValueError, TypeError, AttributeError) as error:
         raise InvalidDocumentError(f"settings.json is malformed: {type(error).__name__} {error}") from error

@@ -143,12 +143,13 @@ def stem_name(stem: str, kind: ArtifactKind) -> str:
     return "" if parts is None else parts[0]
 
 
-def guess_package(filename: str) -> str | None:
+def guess_package(path: str) -> str | None:
     """Return the package whose artifact, or companion of one, a file may be; None if it can't be either.
 
     A filename that contains an artifact's extension anywhere, in any case, counts (``.conda.sigs``,
     ``.CONDA``). The answer is "" if no name can be told: a pattern other than ``*`` does not match it.
     """
+    filename = path.rpartition("/")[2]
     lower = filename.lower()
     found = [(lower.rfind(kind.extension), kind) for kind in ARTIFACT_KINDS]
     end, kind = max(found, key=lambda item: item[0])

@@ -12,7 +12,7 @@ from typing import Final
 
 from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError
-from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir, parse_subdir_id
+from lambdas.channel.names import Channel, SubdirId, is_subdir_name, parse_channel, parse_subdir, parse_subdir_id
 
 PRIVATE_PREFIX: Final = ".fairway/"
 ACCESS_KEY: Final = ".fairway/access.json"
@@ -126,6 +126,31 @@ def parse_artifact_key(key: str) -> ArtifactKey:
 def is_artifact_like(filename: str) -> bool:
     """Tell whether a file is named like an artifact or its attestations, in upper or lower case."""
     return kind_of(filename.lower().removesuffix(ATTESTATIONS_SUFFIX)) is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexFiles:
+    """The names of the files that readers find beside artifacts and shards."""
+
+    channel: frozenset[str] = frozenset()
+    """Outputs of a channel, and its notices."""
+    subdir: frozenset[str] = frozenset()
+    """Outputs of a subdir, and its shard index."""
+
+
+def is_index_path(path: str, files: IndexFiles) -> bool:
+    """Tell whether a path below a channel is of its index: an output, the tree, or a folder with a page.
+
+    A folder may lack its final slash. What is neither this nor an artifact's is *unknown*.
+    """
+    *folders, filename = path.split("/")
+    if not folders:
+        return filename in {"", *files.channel} or is_subdir_name(filename)
+    if not is_subdir_name(folders[0]):
+        return False
+    if len(folders) == 1:
+        return filename in {"", SHARD_INDEX, *files.subdir}
+    return folders[1:] == [SHARDS_FOLDER.rstrip("/")] and filename.endswith(_SHARD_SUFFIX)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -70,10 +70,15 @@ def parse_subdir(text: str) -> SubdirName:
 
     Source: CEP 26, subdirs.
     """
-    if len(text) > MAX_SUBDIR_CHARS or not _SUBDIR.match(text):
+    if not is_subdir_name(text):
         message = f"invalid subdir {text!r}"
         raise InvalidNameError(message, hint="a subdir is 'noarch' or like 'linux-64': a-z and 0-9 around one '-'")
     return SubdirName(text)
+
+
+def is_subdir_name(text: str) -> bool:
+    """Tell whether this is the name of a subdir."""
+    return len(text) <= MAX_SUBDIR_CHARS and _SUBDIR.match(text) is not None
 
 
 def parse_subdir_id(text: str) -> SubdirId:

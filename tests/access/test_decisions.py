@@ -16,6 +16,7 @@ from lambdas.access.decisions import (
 )
 from lambdas.access.document import Visibility
 from lambdas.channel.artifact_kinds import guess_package, parse_filename
+from lambdas.channel.layout import IndexFiles
 from tests.access_documents import NOW, make_claims, make_document, make_identity, make_issuer, make_secret, make_token
 
 SECRET = make_secret(1)
@@ -39,11 +40,16 @@ def make_rules(*, public_globs: tuple[str, ...] = ("pub-*",)) -> AccessRules:
             **{"pub-not": Visibility.PRIVATE},
         ),
         public_globs=public_globs,
+        index_files=IndexFiles(
+            channel=frozenset({"channeldata.json"}), subdir=frozenset({"repodata.json", "index.html"})
+        ),
     )
 
 
-def ask(channel: str, *credentials: str, filename: str = "repodata.json", rules: AccessRules | None = None) -> str:
-    decision = decide(rules or make_rules(), channel=channel, filename=filename, credentials=credentials, now=NOW)
+def ask(
+    channel: str, *credentials: str, filename: str = "noarch/repodata.json", rules: AccessRules | None = None
+) -> str:
+    decision = decide(rules or make_rules(), channel=channel, path=filename, credentials=credentials, now=NOW)
     return decision.value
 
 
@@ -84,7 +90,7 @@ def test_decide__matrix(channel: str, credentials: list[str], expected: str) -> 
 @given(channel=st.text(max_size=20), filename=st.text(max_size=20), credentials=st.lists(st.text(max_size=40)))
 def test_decide__denies_by_default(channel: str, filename: str, credentials: list[str]) -> None:
     rules = compile_rules(make_document(), public_globs=())
-    decision = decide(rules, channel=channel, filename=filename, credentials=credentials, now=NOW)
+    decision = decide(rules, channel=channel, path=filename, credentials=credentials, now=NOW)
     assert decision is Decision.UNAUTHENTICATED
 
 
@@ -108,11 +114,16 @@ def test_decide__denies_by_default(channel: str, filename: str, credentials: lis
         ("qux-1.0-0.conda.", "forbidden"),
         ("foo-1.0-0.conda-qux-1.0-0.conda", "forbidden"),
         (".conda", "forbidden"),
+        ("README.md", "forbidden"),
+        ("patch_instructions.json", "forbidden"),
+        ("repodata.json.gz", "forbidden"),
+        ("shards/0a.msgpack.zst", "allowed"),
+        ("deeper/repodata.json", "forbidden"),
         ("foo.conda", "forbidden"),
     ],
 )
 def test_decide__token_for_some_packages(filename: str, expected: str) -> None:
-    assert ask("team", NARROW, filename=filename) == expected
+    assert ask("team", NARROW, filename=f"noarch/{filename}") == expected
 
 
 @given(

@@ -26,6 +26,7 @@ from urllib.parse import unquote_to_bytes
 from lambdas.access.decisions import compile_rules
 from lambdas.access.document import Visibility
 from lambdas.authorizer.answers import answer_request
+from lambdas.channel.layout import IndexFiles
 from tests.access_documents import (
     NOW,
     format_basic,
@@ -54,6 +55,9 @@ RULES = compile_rules(
         secret=Visibility.PRIVATE,
     ),
     public_globs=("pub-*",),
+    index_files=IndexFiles(
+        channel=frozenset({"channeldata.json", "index.html"}), subdir=frozenset({"repodata.json", "index.html"})
+    ),
 )
 
 # What the oracle knows of the rules above, in other words.
@@ -158,6 +162,12 @@ _ARTIFACT = re.compile(
     r"(?P<name>.*)-[^-]*-[^-]*(?:\.conda|\.tar\.bz2)(?!.*(?:\.conda|\.tar\.bz2))", re.IGNORECASE | re.DOTALL
 )
 _SUBDIR = re.compile(r"(?:noarch|[a-z0-9]+-[a-z0-9]+)\Z")
+
+
+_INDEX_PATH = re.compile(
+    r"[^/]*(?:/?|/channeldata\.json|/index\.html|/(?=[^/]{1,32}(?:/|\Z))(?:noarch|[a-z0-9]+-[a-z0-9]+)"
+    r"(?:/?|/repodata\.json|/index\.html|/repodata_shards\.msgpack\.zst|/shards/[^/]*\.msgpack\.zst))\Z"
+)
 
 
 class DifferenceError(AssertionError):
@@ -309,20 +319,21 @@ def read_as_s3(uri: str) -> str:
 
 def may_read(key: str, presented: frozenset[str]) -> bool:
     """Say whether one of the secrets opens a key."""
-    channel, filename = key.split("/", 1)[0], key.rsplit("/", 1)[-1]
+    channel = key.split("/", 1)[0]
     if channel == "tools" or channel.startswith("pub-"):
         return True
     return any(
-        READERS[secret](channel) and not (secret == NARROW and _is_other_artifact(filename))
+        READERS[secret](channel) and (secret != NARROW or _is_open_to_narrow(key))
         for secret in presented & READERS.keys()
     )
 
 
-def _is_other_artifact(filename: str) -> bool:
+def _is_open_to_narrow(key: str) -> bool:
+    filename = key.rsplit("/", 1)[-1]
     if ".conda" not in filename.lower() and ".tar.bz2" not in filename.lower():
-        return False
+        return _INDEX_PATH.match(key) is not None
     match = _ARTIFACT.match(filename)
-    return match is None or not re.fullmatch("foo|bar-.*", match["name"])
+    return match is not None and re.fullmatch("foo|bar-.*", match["name"]) is not None
 
 
 def expect(case: Case, presented: frozenset[str]) -> str:

@@ -7,6 +7,7 @@ import pytest
 from lambdas.access.decisions import compile_rules
 from lambdas.access.document import Visibility
 from lambdas.authorizer.answers import answer_request
+from lambdas.channel.layout import IndexFiles
 from tests.access_documents import (
     NOW,
     format_basic,
@@ -32,6 +33,9 @@ RULES = compile_rules(
         tools=Visibility.PUBLIC,
     ),
     public_globs=("pub-*",),
+    index_files=IndexFiles(
+        channel=frozenset({"channeldata.json", "index.html"}), subdir=frozenset({"repodata.json", "index.html"})
+    ),
 )
 FILE = "team/noarch/repodata.json"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.delivery import ARTIFACT_PATTERNS, SHARD_PATTERNS
+from infra.delivery import SHARD_PATTERNS, artifact_patterns
 from lambdas.authorizer.origin_response import (
     apply_cache_control,
     decide_cache_control,
@@ -142,7 +142,7 @@ def test_decide_cache_control__agrees_with_the_indexer_about_shards() -> None:
 
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)
 def test_decide_cache_control__agrees_with_the_behaviours(uri: str) -> None:
-    patterns = (*ARTIFACT_PATTERNS, *SHARD_PATTERNS)
+    patterns = (*artifact_patterns(), *SHARD_PATTERNS)
     config = {"CacheBehaviors": {"Items": [{"PathPattern": pattern} for pattern in patterns]}}
     behaviours = parse_behaviours({**config, "DefaultCacheBehavior": {}})
     for prefix in ("", "/t/fw-token"):

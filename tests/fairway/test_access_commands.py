@@ -50,7 +50,9 @@ def run(storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, run_fairway:
 
 def reads(storage: DirectoryStorage, secret: str, channel: str, *, now: int = NOW) -> bool:
     rules = compile_rules(fetch_access(storage), public_globs=())
-    return decide(rules, channel=channel, filename="x", credentials=[secret], now=now) is Decision.ALLOWED
+    return (
+        decide(rules, channel=channel, path="noarch/foo-1.0-0.conda", credentials=[secret], now=now) is Decision.ALLOWED
+    )
 
 
 def test_token_create__prints_a_token_that_reads(run: Run, storage: DirectoryStorage) -> None:

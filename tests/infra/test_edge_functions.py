@@ -5,6 +5,7 @@ import zipfile
 
 import pytest
 
+from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 from tests.infra.synthesis import AUTHORIZER, BUCKET, ORIGIN_RESPONSE, Synthesis, allows, as_list, read_settings
 
 pytestmark = pytest.mark.xdist_group("synthesis")
@@ -13,12 +14,14 @@ pytestmark = pytest.mark.xdist_group("synthesis")
 def test_authorizer__zip_contains_its_settings(full: Synthesis) -> None:
     assert read_settings(full) == {
         "bucket": "fairway-team-123456789012-us-east-1",
+        "channel_files": [*channel_filenames(), "notices.json"],
         "endpoint_url": None,
         "origin_domain": "fairway-team-123456789012-us-east-1.s3.us-east-1.amazonaws.com",
         "public_channels": ["open", "free-*"],
         "refresh_seconds": 30,
         "region": "us-east-1",
         "stale_seconds": 900,
+        "subdir_files": [*subdir_filenames()],
     }
 
 

@@ -178,6 +178,8 @@ def test_indexer__has_no_access_to_the_access_document(full: Synthesis, action: 
         ("team/noarch/shards/00ff.msgpack.zst", True),
         (".fairway/cards/team/noarch/00ff.json.zst", True),
         (".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json", True),
+        ("team/noarch/current_repodata.json", True),
+        ("team/noarch/repodata.json.bz2", True),
         ("team/noarch/repodata.json", False),
         ("team/noarch/repodata_shards.msgpack.zst", False),
         ("team/notices.json", False),

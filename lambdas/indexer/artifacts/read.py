@@ -9,10 +9,11 @@ Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lambdas.channel.artifact_kinds import CONDA, Distribution
+from lambdas.channel.artifact_kinds import CONDA, TAR_BZ2, Distribution
 from lambdas.channel.errors import RejectedError
 from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
@@ -24,6 +25,13 @@ from lambdas.indexer.artifacts.strict_json import Pairs, parse_object, read_leni
 
 __all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
 
+
+Reader = Callable[[ArtifactSource, Distribution, ArtifactLimits], Contents]
+READERS: dict[str, Reader] = {
+    CONDA.extension: fetch_conda,
+    TAR_BZ2.extension: lambda source, _, limits: fetch_tar_bz2(source, limits),
+}
+"""``{extension: reader}``: how the bytes of each artifact kind become members."""
 
 _ABOUT_TEXTS = ("description", "dev_url", "doc_source_url", "doc_url", "home", "license", "summary")
 _ABOUT_FACTS = (
@@ -78,9 +86,7 @@ def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: 
         raise RejectedError("archive-empty", "the file is empty", hint=AGAIN)
     if source.size > limits.max_artifact_bytes:
         raise RejectedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
-    if distribution.kind is CONDA:
-        return fetch_conda(source, distribution, limits)
-    return fetch_tar_bz2(source, limits)
+    return READERS[distribution.kind.extension](source, distribution, limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,10 +78,11 @@ class CatchUp:
             lambda: update_channel(
                 self.storage,
                 channel,
-                url=self.outputs.url,
+                outputs=self.outputs,
                 limits=self.limits,
                 may_defer=self.may_defer,
                 is_rebuild=self.is_rebuild,
+                remove_unwanted=self.remove_unwanted,
             ),
             sleep=self.sleep,
         )

@@ -8,19 +8,19 @@ subdir that has them: neither the order nor the number of updates matters.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
 from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, PackageName, SubdirId, parse_subdir
-from lambdas.indexer.model import Limits
+from lambdas.indexer.model import Limits, Outputs
+from lambdas.indexer.outputs import registry
 from lambdas.indexer.outputs.channeldata import ChanneldataForm, format_entry, make_entry, merge_parts
 from lambdas.indexer.outputs.form import encode_whole, parse_whole, replace_entries
 from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, newest_name_rows
 from lambdas.indexer.outputs.registry import (
-    CHANNEL_OUTPUTS,
     CHANNELDATA,
     ChannelContents,
     ChannelOutput,
@@ -54,22 +54,26 @@ def update_channel(
     storage: ObjectStorage,
     channel: Channel,
     *,
-    url: str,
+    outputs: Outputs,
     limits: Limits,
     may_defer: bool = False,
     is_rebuild: bool = False,
+    remove_unwanted: bool = False,
 ) -> bool:
     """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
     With ``may_defer``, they are deferred if channeldata.json is large. With ``is_rebuild``, they are
-    made again, whatever is there.
+    made again, whatever is there. With ``remove_unwanted``, files that this deployment does not write
+    are deleted.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
     """
     layout = ChannelLayout(channel=channel)
+    if remove_unwanted:
+        _remove_unwanted(storage, layout, outputs)
     # The files are inspected before the commits: a run that reads commits later writes later or loses.
-    wanted = [output.name for output in CHANNEL_OUTPUTS]
+    wanted = [output.name for output in registry.CHANNEL_OUTPUTS if output.is_wanted(outputs)]
     infos = in_parallel(lambda name: storage.head(layout.file(name)), wanted)
     found = dict(zip(wanted, infos, strict=True))
     subdirs = [open_subdir(storage, subdir) for subdir in _list_subdirs(storage, channel)]
@@ -80,7 +84,7 @@ def update_channel(
     if may_defer and channeldata is not None and channeldata.size > limits.sizes.large_uncompressed:
         return True
     updater = ChannelUpdater(
-        storage=storage, channel=channel, url=url, limits=limits, found=found, is_rebuild=is_rebuild
+        storage=storage, channel=channel, url=outputs.url, limits=limits, found=found, is_rebuild=is_rebuild
     )
     try:
         updater.update([subdir for subdir in subdirs if subdir.id.name in etags])
@@ -158,7 +162,7 @@ class ChannelUpdater:
             url=self.url,
             limits=self.limits,
         )
-        for output in CHANNEL_OUTPUTS:
+        for output in registry.CHANNEL_OUTPUTS:
             if output.name not in behind:
                 continue
             if output.render is None:
@@ -323,6 +327,13 @@ class ChannelUpdater:
             metadata=metadata,
             condition=IfAbsent() if info is None else IfMatch(etag=info.etag),
         )
+
+
+def _remove_unwanted(storage: ObjectStorage, layout: ChannelLayout, outputs: Outputs) -> None:
+    for output in registry.CHANNEL_OUTPUTS:
+        info = None if output.is_wanted(outputs) else storage.head(layout.file(output.name))
+        if info is not None:  # without its version: the one before must not come back
+            storage.delete(replace(info, version=None))
 
 
 def fetch_etags(subdirs: Sequence[Subdir]) -> dict[str, str | None]:

@@ -30,6 +30,11 @@ HTML: Final = "text/html; charset=utf-8"
 RSS: Final = "application/rss+xml; charset=utf-8"
 
 
+def in_every_deployment(_outputs: Outputs) -> bool:
+    """Want an encoding, or an output of a channel, everywhere."""
+    return True
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoding:
     """One encoding of an output: a file beside the plain one, with a suffix."""
@@ -38,7 +43,7 @@ class Encoding:
     encode: Callable[[bytes], bytes]
     content_type: str | None = None
     """None: the output's own."""
-    is_wanted: Callable[[Outputs], bool] = lambda _: True
+    is_wanted: Callable[[Outputs], bool] = in_every_deployment
 
 
 PLAIN: Final = Encoding(suffix="", encode=lambda body: body)
@@ -139,7 +144,7 @@ class ChannelOutput:
     form: Form | None = None
     """Set for the document that is updated entry by entry."""
     render: Callable[[ChannelContents], bytes] | None = None
-    is_wanted: Callable[[Outputs], bool] = lambda _: True
+    is_wanted: Callable[[Outputs], bool] = in_every_deployment
 
 
 REPODATA: Final = SubdirOutput(
@@ -206,6 +211,18 @@ def subdir_filenames() -> tuple[str, ...]:
 def channel_filenames() -> tuple[str, ...]:
     """Return the name of every file that is an output of a channel, wanted or not."""
     return tuple(output.name for output in CHANNEL_OUTPUTS)
+
+
+def removable_keys() -> tuple[str, ...]:
+    """Return the patterns of keys (``*/*/FILENAME``) of every file that some deployment or commit doesn't want."""
+    subdirs = [
+        f"*/*/{output.name}{encoding.suffix}"
+        for output in SUBDIR_OUTPUTS
+        for encoding in output.encodings
+        if output.is_wanted is not always or encoding.is_wanted is not in_every_deployment
+    ]
+    channels = [f"*/{output.name}" for output in CHANNEL_OUTPUTS if output.is_wanted is not in_every_deployment]
+    return (*subdirs, *channels)
 
 
 def wanted_subdir_filenames(outputs: Outputs, index: ShardIndex) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from lambdas.channel.errors import ConflictError, InvalidDocumentError, Vanished
 from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.model import Limits, Outputs
+from lambdas.indexer.outputs import registry
 from lambdas.indexer.outputs.form import (
     ShardForm,
     WholeDocument,
@@ -31,7 +32,6 @@ from lambdas.indexer.outputs.registry import (
     BZIP2,
     PLAIN,
     REPODATA,
-    SUBDIR_OUTPUTS,
     ZSTD,
     SubdirOutput,
     form_of,
@@ -147,7 +147,7 @@ class SubdirUpdater:
         self._due = behind
         if self._may_defer and is_large(self._found[REPODATA.name + ZSTD.suffix]):
             self._due = behind & {
-                output.name + suffix for output in SUBDIR_OUTPUTS for suffix in output.prompt_suffixes
+                output.name + suffix for output in registry.SUBDIR_OUTPUTS for suffix in output.prompt_suffixes
             }
         return behind - self._due
 
@@ -163,10 +163,12 @@ class SubdirUpdater:
             raise ConflictError(f"{self._subdir} has a newer commit")
 
     def _write(self) -> None:
-        documents = {output.name: self._fetch_document(output) for output in SUBDIR_OUTPUTS if self._needs(output)}
+        documents = {
+            output.name: self._fetch_document(output) for output in registry.SUBDIR_OUTPUTS if self._needs(output)
+        }
         self._remove_ended()
         tables = self._put_tables(documents)
-        for output in SUBDIR_OUTPUTS:  # in the order of invariant 1
+        for output in registry.SUBDIR_OUTPUTS:  # in the order of invariant 1
             document = documents.get(output.name)
             if isinstance(document, Spliced):
                 self._put_spliced(output, document, tables)
@@ -184,7 +186,9 @@ class SubdirUpdater:
             return False
         dependent = set(output.filenames())
         if output is REPODATA:
-            dependent |= {name for other in SUBDIR_OUTPUTS if other.render is not None for name in other.filenames()}
+            dependent |= {
+                name for other in registry.SUBDIR_OUTPUTS if other.render is not None for name in other.filenames()
+            }
         return not self._due.isdisjoint(dependent)
 
     # Documents

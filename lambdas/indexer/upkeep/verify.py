@@ -132,7 +132,7 @@ def verify_channel(
         channel,
         etags,
         merge_parts(view.parts) if is_known else None,
-        url=view.outputs.url,
+        outputs=view.outputs,
         limits=view.limits,
         is_deferred=view.is_deferred or (view.is_young and is_large_channel),
     )

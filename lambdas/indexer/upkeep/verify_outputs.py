@@ -9,13 +9,12 @@ from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.model import Limits, Outputs
+from lambdas.indexer.outputs import registry
 from lambdas.indexer.outputs.channel import SHOWN, hash_shown
 from lambdas.indexer.outputs.channeldata import format_channeldata
 from lambdas.indexer.outputs.form import WholeDocument, apply_shards_to_document, encode_whole, make_document
 from lambdas.indexer.outputs.registry import (
-    CHANNEL_OUTPUTS,
     REPODATA,
-    SUBDIR_OUTPUTS,
     ZSTD,
     ChannelContents,
     SubdirOutput,
@@ -31,6 +30,7 @@ from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.indexer.upkeep.findings import Finding, Problem
 from lambdas.storage.protocol import ObjectStorage, StoredObject
 
+_UNWANTED: Final = "this deployment does not write it"
 _DECODERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
     "": lambda body: body,
     ZSTD.suffix: lambda body: decompress(body, what="the file"),
@@ -45,12 +45,14 @@ class ExpectedDocuments:
         self.subdir = subdir
         self.limits = limits
         self._documents: dict[str, WholeDocument] = {
-            output.name: make_document(output.form, subdir.name) for output in SUBDIR_OUTPUTS if output.form is not None
+            output.name: make_document(output.form, subdir.name)
+            for output in registry.SUBDIR_OUTPUTS
+            if output.form is not None
         }
 
     def add(self, shards: Mapping[PackageName, Shard | None], unpatched: Mapping[PackageName, Shard | None]) -> None:
         """Add some names, as readers see them and as they would without patches."""
-        for output in SUBDIR_OUTPUTS:
+        for output in registry.SUBDIR_OUTPUTS:
             if output.form is not None:
                 some = unpatched if output.is_unpatched else shards
                 self._documents[output.name] = apply_shards_to_document(output.form, self._documents[output.name], some)
@@ -92,8 +94,8 @@ def check_subdir_outputs(
     for filename in sorted(set(subdir_filenames()) - set(wanted)):
         key = subdir.layout.file(filename)
         if subdir.storage.head(key) is not None:
-            yield Finding(problem=Problem.OUTPUT_UNWANTED, key=key, message="this deployment does not write it")
-    for output in SUBDIR_OUTPUTS:
+            yield Finding(problem=Problem.OUTPUT_UNWANTED, key=key, message=_UNWANTED)
+    for output in registry.SUBDIR_OUTPUTS:
         stored = {
             filename: subdir.storage.get(subdir.layout.file(filename))
             for filename in output.wanted_filenames(outputs, commit.index)
@@ -118,14 +120,18 @@ def check_channel_outputs(
     etags: Mapping[str, str | None],
     merged: Mapping[str, Any] | None,
     *,
-    url: str,
+    outputs: Outputs,
     limits: Limits,
     is_deferred: bool,
 ) -> Iterator[Finding]:
     """Yield what is wrong with the outputs of a channel; ``merged`` is None if it is unknown what they should say."""
-    for output in CHANNEL_OUTPUTS:
+    for output in registry.CHANNEL_OUTPUTS:
         key = ChannelLayout(channel=channel).file(output.name)
         stored = storage.get(key)
+        if not output.is_wanted(outputs):
+            if stored is not None:
+                yield Finding(problem=Problem.OUTPUT_UNWANTED, key=key, message=_UNWANTED)
+            continue
         found = list(_check_shown(key, stored, (SHOWN, hash_shown(etags)), is_deferred=is_deferred))
         yield from found
         if found or stored is None or merged is None:
@@ -134,7 +140,7 @@ def check_channel_outputs(
             is_right = _decode_or_none(stored.body) == format_channeldata(merged)
         else:
             contents = ChannelContents(
-                channel=channel, merged=merged, total=len(merged["packages"]), url=url, limits=limits
+                channel=channel, merged=merged, total=len(merged["packages"]), url=outputs.url, limits=limits
             )
             is_right = stored.body == output.render(contents)
         if not is_right:
