@@ -24,6 +24,10 @@ PATCHES_PREFIX: Final = ".fairway/patches/"
 TABLES_PREFIX: Final = ".fairway/tables/"
 GARBAGE_PREFIX: Final = ".fairway/garbage/"
 CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
+DRAFTS_PREFIX: Final = ".fairway/drafts/"
+REPLACED_PREFIX: Final = ".fairway/replaced/"
+WHOLE_SUBDIR: Final = "*"
+"""In place of a filename in the indexer's own messages: everything in the subdir."""
 
 ATTESTATIONS_SUFFIX: Final = ".sigs"
 PATCH_INSTRUCTIONS: Final = "patch_instructions.json"
@@ -35,6 +39,7 @@ _SHARD_SUFFIX: Final = ".msgpack.zst"
 _CARDS_SUFFIX: Final = ".json.zst"
 _REJECTION: Final = "reason.json"
 _REJECTED_BYTES: Final = "object"
+_ID_CHARS: Final = 16
 _MAX_REJECTED_KEY_BYTES: Final = 900  # a key may have 1,024 bytes, ours included
 
 
@@ -81,7 +86,14 @@ class FolderKey:
     subdir: SubdirId
 
 
-ParsedKey = ArtifactKey | AttestationsKey | PatchesKey | FolderKey
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WholeSubdirKey:
+    """``CHANNEL/SUBDIR/*``: no object; the indexer's own messages ask for a subdir's listing by it."""
+
+    subdir: SubdirId
+
+
+ParsedKey = ArtifactKey | AttestationsKey | PatchesKey | FolderKey | WholeSubdirKey
 
 
 def parse_key(key: str) -> ParsedKey | None:
@@ -96,6 +108,8 @@ def parse_key(key: str) -> ParsedKey | None:
     folder, _, filename = key.rpartition("/")
     if not filename:
         return FolderKey(subdir=parse_subdir_id(folder))
+    if filename == WHOLE_SUBDIR:
+        return WholeSubdirKey(subdir=parse_subdir_id(folder))
     if filename == PATCH_INSTRUCTIONS:
         return PatchesKey(subdir=parse_subdir_id(folder))
     if not is_artifact_like(filename):
@@ -158,6 +172,8 @@ class SubdirLayout:
     """Where the things of one subdir are."""
 
     subdir: SubdirId
+    is_draft: bool = False
+    """Its commits are drafts, which readers don't see: only the pointer differs."""
 
     @property
     def prefix(self) -> str:
@@ -167,7 +183,12 @@ class SubdirLayout:
     @property
     def shard_index(self) -> str:
         """The pointer: the one key whose replacement is a commit."""
-        return f"{self.subdir}/{SHARD_INDEX}"
+        return f"{DRAFTS_PREFIX if self.is_draft else ''}{self.subdir}/{SHARD_INDEX}"
+
+    @property
+    def whole(self) -> str:
+        """The key by which a message asks for everything in the subdir."""
+        return f"{self.subdir}/{WHOLE_SUBDIR}"
 
     @property
     def shards_prefix(self) -> str:
@@ -251,6 +272,11 @@ class ChannelLayout:
     def file(self, filename: str) -> str:
         """Return the key of an output."""
         return f"{self.channel}/{filename}"
+
+
+def replaced_key(key: str, etag: str) -> str:
+    """Return where a file of another tool is kept that Fairway replaced or removed."""
+    return f"{REPLACED_PREFIX}{key}/{hashlib.sha256(etag.encode()).hexdigest()[:_ID_CHARS]}"
 
 
 def rejection_folder(key: str) -> str:

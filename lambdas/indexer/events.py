@@ -13,7 +13,15 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
-from lambdas.channel.layout import ArtifactKey, AttestationsKey, FolderKey, ParsedKey, PatchesKey, parse_key
+from lambdas.channel.layout import (
+    ArtifactKey,
+    AttestationsKey,
+    FolderKey,
+    ParsedKey,
+    PatchesKey,
+    WholeSubdirKey,
+    parse_key,
+)
 from lambdas.channel.names import SubdirId
 from lambdas.indexer.model import SubdirKeys
 
@@ -89,4 +97,5 @@ def _group(keys: Sequence[ParsedKey]) -> SubdirKeys:
         attestations=frozenset(key.artifact for key in keys if isinstance(key, AttestationsKey)),
         patches=any(isinstance(key, PatchesKey) for key in keys),
         deferred=any(isinstance(key, FolderKey) for key in keys),
+        whole=any(isinstance(key, WholeSubdirKey) for key in keys),
     )

@@ -72,7 +72,7 @@ def indexer() -> Indexer:
         distribution_id=settings().distribution_id,
     )
     queue = requeuer()
-    return Indexer(storage(), notifier, settings().policy, requeue=None if queue is None else queue.requeue_subdir)
+    return Indexer(storage(), notifier, settings().policy, requeue=None if queue is None else queue.requeue_later)
 
 
 @logger.inject_lambda_context
@@ -103,6 +103,7 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
     Subdirs are processed in random order, so that none is starved when time runs out. Uploads under
     keys where nothing can be indexed harm no reader, and come last.
     """
+    publish_settings(storage(), settings())  # whatever happened to them
     channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
     subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
@@ -116,7 +117,8 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
             grace_ms = settings().shard_grace_days * DAY_MS
             try_collect_garbage(subdir, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
-        except FairwayError:
+        except Exception:
+            # A bug that one subdir meets must not stop the others (invariant 3).
             logger.exception("subdir not reconciled", extra={"subdir": str(subdir)})
             failed += 1
     for channel in [*channels, *([] if event.get("channels") else [None])]:
@@ -132,7 +134,7 @@ def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> Non
         while context.get_remaining_time_in_millis() > _SUBDIR_MS and (report := next(reports, None)) is not None:
             _log_report(channel or "", report)
             _log_failures(report)
-    except FairwayError:
+    except Exception:
         logger.exception("uploads under invalid keys not rejected", extra={"channel": channel})
 
 
@@ -200,6 +202,9 @@ def _log_report(subdir: str, report: Report) -> None:
     _count("RejectedUploads", counts.get("rejected", 0))
     _count("Commits", report.commits)
     _count("CommitConflicts", report.conflicts)
+    if report.healed is not None:
+        logger.error("healed", subdir=subdir, reason=report.healed)
+        _count("HealedIndexes", 1)
     logger.info("indexed", extra={"subdir": subdir, **counts, "commits": report.commits, "conflicts": report.conflicts})
 
 

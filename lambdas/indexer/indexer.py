@@ -4,6 +4,7 @@ Single events, bursts, replays and reconciliation all go through ``Indexer.index
 commit, and bring the outputs up to date. Driven by what is in the bucket, not by what an event says.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,13 +13,15 @@ from dataclasses import replace
 from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.change.commit import Committer
+from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.change.find_changes import ChangeFinder
+from lambdas.indexer.change.heal import BATCH, Healer
 from lambdas.indexer.change.inspect import Deadline, Inspector
 from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
-from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
+from lambdas.indexer.tree.subdir import Commit, EncodedShard, ForeignIndexError, Subdir, open_subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
 from lambdas.storage.retry import MAX_ATTEMPTS, retry_conflicts
@@ -29,8 +32,8 @@ NO_DEADLINE = Deadline(at=math.inf)
 class Indexer:
     """Keeps the indexes of one storage.
 
-    ``requeue`` has a subdir indexed again before long, with ``SubdirKeys.deferred``: outputs that take
-    long to write are deferred until then. Without it, nothing is deferred.
+    ``requeue`` has a key inspected before long: that of a subdir whose outputs were deferred, or of one
+    whose listing is needed. Without it, nothing is deferred.
     """
 
     def __init__(
@@ -39,7 +42,7 @@ class Indexer:
         notifier: Notifier,
         policy: Policy,
         *,
-        requeue: Callable[[SubdirId], None] | None = None,
+        requeue: Callable[[str], None] | None = None,
         limits: Limits = LIMITS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -95,10 +98,16 @@ class Indexer:
         return None if info is None else self._quarantine.reject(info, error)
 
     def _run(self, subdir_id: SubdirId, keys: SubdirKeys, *, deadline: Deadline, is_rebuild: bool) -> Report:
-        subdir = open_subdir(self._storage, subdir_id)
+        subdir = self._open(subdir_id)
         results = Results()
-        committer = self._make_committer(subdir, results, deadline=deadline, is_rebuild=is_rebuild)
-        commit, encoded = self._commit_until_stable(committer, keys)
+        make = functools.partial(self._make_committer, results=results, deadline=deadline)
+        committer = make(subdir, is_rebuild=is_rebuild)
+        try:
+            commit, encoded = self._commit_all(committer, keys)
+        except ForeignIndexError as error:
+            results.healed = str(error)
+            self._heal(committer, make(subdir.draft()))
+            commit, encoded = self._commit_all(committer, keys)
         catch_up = CatchUp(
             storage=self._storage,
             outputs=self._policy.outputs,
@@ -113,11 +122,51 @@ class Indexer:
             self._ensure_noarch(subdir_id.channel, catch_up)
         has_deferred = has_deferred or catch_up.update_channel(subdir_id.channel)
         if has_deferred and self._requeue is not None:
-            self._requeue(subdir_id)
+            self._requeue(subdir.layout.prefix)
         return results.report()
 
+    def _heal(self, committer: Committer, draft: Committer) -> None:
+        """Replace a shard index that is not a commit of this subdir.
+
+        Raises:
+            TransientError: the next run goes on.
+        """
+        healer = Healer(
+            subdir=committer.subdir, committer=draft, commit_keys=lambda *some: self._commit_until_stable(*some)[0]
+        )
+
+        broken = committer.subdir.fetch_etag()
+
+        def attempt() -> None:
+            if committer.subdir.fetch_etag() == broken:  # otherwise, another run has healed it
+                healer.heal()
+
+        retry_conflicts(attempt, sleep=self._sleep)
+
+    def _open(self, subdir: SubdirId) -> Subdir:
+        return open_subdir(self._storage, subdir, deployment=self._policy.deployment)
+
+    def _commit_all(self, committer: Committer, keys: SubdirKeys) -> tuple[Commit, dict[PackageName, EncodedShard]]:
+        """Commit the keys and, if the whole subdir is asked for, whatever its listing shows to differ."""
+        if not keys.whole:
+            return self._commit_until_stable(committer, keys)
+        differences = list_differences(committer.subdir, committer.fetch_base())
+        waiting = sorted(keys.artifacts | keys.attestations | differences.artifacts | differences.attestations, key=str)
+        encoded: dict[PackageName, EncodedShard] = {}
+        for start in range(0, max(1, len(waiting)), BATCH):
+            batch = frozenset(waiting[start : start + BATCH])
+            attested = batch & (keys.attestations | differences.attestations)
+            some = SubdirKeys(artifacts=batch, attestations=attested, patches=True)
+            commit, more = self._commit_until_stable(committer, some)
+            encoded = more  # the newest are enough: others are read again
+        failures = committer.results.failures
+        for key in waiting:
+            if str(key) in failures:  # the message that asked for the listing comes again
+                failures[committer.subdir.layout.whole] = failures[str(key)]
+        return commit, encoded
+
     def _make_committer(
-        self, subdir: Subdir, results: Results, *, deadline: Deadline, is_rebuild: bool = False
+        self, subdir: Subdir, *, results: Results, deadline: Deadline, is_rebuild: bool = False
     ) -> Committer:
         changes = ChangeFinder(
             self._storage,
@@ -160,6 +209,9 @@ class Indexer:
                     committer.results.conflicts += 1
                     raise
                 committer.results.commits += done.has_committed
+                if done.is_first and self._requeue is not None and not committer.subdir.layout.is_draft:
+                    # Without an index, nothing tells what else is in the bucket but its listing.
+                    self._requeue(committer.subdir.layout.whole)
                 encoded.update(done.encoded)
                 moved = committer.list_moved(done.etags)
                 # Patches and attestations are inspected again by further attempts, until one changes nothing.
@@ -175,9 +227,9 @@ class Indexer:
         """Make the channel's ``noarch`` subdir, if it is missing or incomplete (invariant 13)."""
         if channel in self._complete_noarch:
             return
-        subdir = open_subdir(self._storage, SubdirId(channel=channel, name=NOARCH))
+        subdir = self._open(SubdirId(channel=channel, name=NOARCH))
         if not catch_up.is_complete(subdir):
-            committer = self._make_committer(subdir, Results(), deadline=NO_DEADLINE)
+            committer = self._make_committer(subdir, results=Results(), deadline=NO_DEADLINE)
             commit, encoded = self._commit_until_stable(committer, SubdirKeys())
             replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
         self._complete_noarch.add(channel)

@@ -23,12 +23,19 @@ class SubdirKeys:
     patches: bool = False
     deferred: bool = False
     """Outputs that earlier runs deferred are due now."""
+    whole: bool = False
+    """Whatever the listing of the subdir shows to differ."""
 
     def list_keys(self, subdir: SubdirId) -> list[str]:
         """Return the keys in messages that lead here."""
         layout = SubdirLayout(subdir=subdir)
         keys = [str(key) for key in self.artifacts] + [key.attestations for key in self.attestations]
-        return keys + [layout.patch_instructions] * self.patches + [layout.prefix] * self.deferred
+        return (
+            keys
+            + [layout.patch_instructions] * self.patches
+            + [layout.prefix] * self.deferred
+            + [layout.whole] * self.whole
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +44,8 @@ class Outputs:
 
     current_repodata: bool = False
     bz2: bool = False
+    remove_foreign: bool = True
+    """Whether files of other tools under the names of outputs that are not wanted are removed."""
     url: str = ""
     """Base URL of the channels, without a trailing slash; empty if unknown."""
 
@@ -65,6 +74,8 @@ LIMITS: Final = Limits()
 class Policy:
     """What the deployment's configuration decides."""
 
+    deployment: str = ""
+    """Marks commits: the bucket's name, or empty for a directory."""
     mutable_channels: tuple[str, ...] = ()
     """Globs of channels whose artifacts may be replaced by other bytes."""
     outputs: Outputs = field(default_factory=Outputs)
@@ -107,3 +118,5 @@ class Report:
     """``{key: error}``: keys that could not be inspected, to be tried again."""
     commits: int = 0
     conflicts: int = 0
+    healed: str | None = None
+    """Why the shard index had to be healed, if it had."""

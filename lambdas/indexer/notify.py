@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import UnavailableError
-from lambdas.channel.layout import SubdirLayout
-from lambdas.channel.names import SubdirId
 from lambdas.indexer.cdn import plan_paths
 from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Rejection
@@ -91,13 +89,13 @@ class Requeuer:
         self._queue_url = queue_url
         self._delay_seconds = delay_seconds
 
-    def requeue_subdir(self, subdir: SubdirId) -> None:
-        """Have the deferred outputs of a subdir written after the delay.
+    def requeue_later(self, key: str) -> None:
+        """Have a key inspected after the delay: it stands for work that several runs may ask for.
 
         Raises:
             UnavailableError: the queue did not accept it.
         """
-        self._send([SubdirLayout(subdir=subdir).prefix], delay_seconds=self._delay_seconds)
+        self._send([key], delay_seconds=self._delay_seconds)
 
     def requeue_keys(self, keys: Sequence[str]) -> None:
         """Have keys inspected that there was no time for.

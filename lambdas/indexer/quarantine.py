@@ -12,17 +12,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from lambdas.channel.errors import InvalidDocumentError, RejectedError
+from lambdas.channel.errors import ConflictError, InvalidDocumentError, RejectedError
 from lambdas.channel.layout import (
     REJECTED_PREFIX,
     is_rejection_key,
     rejected_object_key,
     rejection_folder,
     rejection_key,
+    replaced_key,
 )
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
 
 _ID_CHARS: Final = 16
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -65,6 +66,14 @@ class Quarantine:
         self._storage.delete(info)
         self._notifier.invalidate([info.key])
         return rejection
+
+
+def keep_replaced(storage: ObjectStorage, info: ObjectInfo) -> None:
+    """Keep a copy of another tool's file before it is replaced or removed: hotfixes may exist only there."""
+    try:
+        storage.copy(info, replaced_key(info.key, info.etag), metadata={}, condition=IfAbsent())
+    except ConflictError:
+        return  # an earlier run kept it
 
 
 def make_rejection(info: ObjectInfo, error: RejectedError) -> Rejection:

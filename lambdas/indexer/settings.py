@@ -47,6 +47,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
     return Settings(
         bucket=environment["FAIRWAY_BUCKET"],
         policy=Policy(
+            deployment=environment["FAIRWAY_BUCKET"],
             mutable_channels=_split(environment.get("FAIRWAY_MUTABLE_CHANNELS", "")),
             outputs=Outputs(
                 **{name: name in optional for name in OPTIONAL_OUTPUTS},
@@ -70,22 +71,29 @@ def publish_settings(storage: ObjectStorage, settings: Settings) -> None:
 
 
 def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
-    """Read what the deployment runs under; defaults if it has not run yet.
+    """Read what the deployment runs under.
 
     Raises:
-        InvalidDocumentError: another version wrote it.
+        InvalidDocumentError: the settings are missing or unreadable: defaults might publish what the
+            deployment would not.
     """
     stored = storage.get(POLICY_KEY)
     if stored is None:
-        return Settings(bucket=bucket)
-    document: dict[str, Any] = decode_json(stored.body, what=POLICY_KEY)
+        raise InvalidDocumentError(
+            f"missing settings {POLICY_KEY!r}", hint="the indexer stores them again within a day, or when it starts"
+        )
     try:
+        document: dict[str, Any] = decode_json(stored.body, what=POLICY_KEY)
         policy = document.pop("policy")
         return Settings(
             **document,
-            policy=Policy(mutable_channels=tuple(policy["mutable_channels"]), outputs=Outputs(**policy["outputs"])),
+            policy=Policy(
+                deployment=policy.get("deployment", bucket),
+                mutable_channels=tuple(policy["mutable_channels"]),
+                outputs=Outputs(**policy["outputs"]),
+            ),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (InvalidDocumentError, KeyError, TypeError, AttributeError) as error:
         raise InvalidDocumentError(
             f"unreadable settings {POLICY_KEY!r}: {error!r}", hint="update the command"
         ) from error

@@ -69,7 +69,7 @@ def main() -> None:
     task = json.load(sys.stdin)
     path = SubdirId(channel=Channel(task["channel"]), name=SubdirName(task["subdir"]))
     meter = Meter()
-    requeued: list[SubdirId] = []
+    requeued: list[str] = []
     storage = MeteredStorage(task["bucket"], meter)
     indexer = Indexer(storage, SilentNotifier(), Policy(outputs=Outputs()), requeue=requeued.append)
     runs = []

@@ -1,6 +1,6 @@
 """``fairway index``: index a directory, for file shares and air-gapped machines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,13 +9,14 @@ import click
 from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import Channel, parse_channel, parse_subdir
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.model import Outputs, Policy
-from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.model import Outputs, Policy, Report
+from lambdas.indexer.outputs.subdir import list_unwanted
+from lambdas.indexer.tree.subdir import Subdir, open_subdir
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
 from lambdas.storage.directory import DirectoryStorage
-from scripts.fairway.indexing import show_reports
+from scripts.fairway.indexing import run_each, show_reports
 from scripts.fairway.session import Session
 
 _PLATFORMS: Final = frozenset(
@@ -44,6 +45,7 @@ listed; they do not change the exit code.
 @click.option("--rebuild", is_flag=True, help="Rebuild the index: read every artifact again.")
 @click.option("--current-repodata", is_flag=True, help="Also write current_repodata.json.")
 @click.option("--bz2", is_flag=True, help="Also write the .bz2 encodings of outputs.")
+@click.option("--remove-foreign", is_flag=True, help="Remove other tools' files that are outputs not written here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def index(
     *,
@@ -54,6 +56,7 @@ def index(
     rebuild: bool,
     current_repodata: bool,
     bz2: bool,
+    remove_foreign: bool,
     as_json: bool,
 ) -> int:
     """Index a directory, without AWS."""
@@ -62,19 +65,23 @@ def index(
     storage = DirectoryStorage(directory, channel=channel)
     policy = Policy(
         mutable_channels=() if immutable else ("*",),
-        outputs=Outputs(current_repodata=current_repodata, bz2=bz2, url=url.rstrip("/")),
+        outputs=Outputs(current_repodata=current_repodata, bz2=bz2, url=url.rstrip("/"), remove_foreign=remove_foreign),
     )
     indexer = Indexer(storage, SilentNotifier(), policy)
-    reports = []
-    for one in [channel] if channel is not None else list(list_channels(storage)):
-        for subdir in (open_subdir(storage, found) for found in list_subdirs(storage, one)):
-            session.note(f"{subdir}: reading")
-            if rebuild:
-                reports.append(rebuild_subdir(subdir, indexer))
-            else:
-                # Not deep: other folders of the directory are not lost uploads.
-                reports.extend(reconcile(subdir, indexer, deep=False))
-    return show_reports(session, reports)
+    channels = [channel] if channel is not None else list(list_channels(storage))
+    subdirs = [open_subdir(storage, found) for one in channels for found in list_subdirs(storage, one)]
+
+    def run(subdir: Subdir) -> Iterator[Report]:
+        session.note(f"{subdir}: reading")
+        if rebuild:
+            yield rebuild_subdir(subdir, indexer)
+        else:
+            # Not deep: other folders of the directory are not lost uploads.
+            yield from reconcile(subdir, indexer, deep=False)
+        for key in list_unwanted(subdir, policy.outputs):
+            session.note(f"{key}: a file of another tool; --remove-foreign removes it")
+
+    return show_reports(session, list(run_each(subdirs, run)))
 
 
 class SilentNotifier:

@@ -1,12 +1,14 @@
 """What the commands that write an index share: the deployment's indexer, and the report of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from lambdas.channel.errors import FairwayError, UnavailableError
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 from lambdas.indexer.notify import AwsNotifier
 from lambdas.indexer.settings import Settings, fetch_settings
+from lambdas.indexer.tree.subdir import Subdir
 from scripts.fairway.session import Session
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -22,6 +24,16 @@ def connect_indexer(session: Session) -> tuple[Indexer, Settings]:
         distribution_id=settings.distribution_id,
     )
     return Indexer(session.storage, notifier, settings.policy), settings
+
+
+def run_each(subdirs: Iterable[Subdir], run: Callable[[Subdir], Iterable[Report]]) -> Iterator[Report]:
+    """Yield the reports of some subdirs; one that fails does not stop the others."""
+    for subdir in subdirs:
+        try:
+            yield from run(subdir)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other subdirs are next
+            failure = error if isinstance(error, FairwayError) else UnavailableError(repr(error))
+            yield Report(outcomes=(), failures={subdir.layout.prefix: failure})
 
 
 def show_reports(session: Session, reports: Sequence[Report], *, deleted_shards: int = 0) -> int:

@@ -2,8 +2,10 @@
 
 import click
 
+from lambdas.indexer.model import Report
+from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
-from scripts.fairway.indexing import connect_indexer, show_reports
+from scripts.fairway.indexing import connect_indexer, run_each, show_reports
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import resolve_target
 
@@ -26,9 +28,10 @@ listed; they do not change the exit code.
 def rebuild(session: Session, target: str) -> int:
     """Rebuild an index from its artifacts."""
     indexer, _ = connect_indexer(session)
-    reports = []
     _, subdirs = resolve_target(session.storage, target)
-    for subdir in subdirs:
+
+    def run(subdir: Subdir) -> list[Report]:
         session.note(f"{subdir}: reading every artifact")
-        reports.append(rebuild_subdir(subdir, indexer))
-    return show_reports(session, reports)
+        return [rebuild_subdir(subdir, indexer)]
+
+    return show_reports(session, list(run_each(subdirs, run)))

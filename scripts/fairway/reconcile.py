@@ -1,12 +1,15 @@
 """``fairway reconcile``: bring an index up to date from a listing of the bucket."""
 
+from collections.abc import Iterator
+
 import click
 
 from lambdas.indexer.model import Report
+from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.reconcile import reconcile as reconcile_subdir
 from lambdas.indexer.upkeep.reconcile import reject_invalid_keys
-from scripts.fairway.indexing import DAY_MS, connect_indexer, show_reports
+from scripts.fairway.indexing import DAY_MS, connect_indexer, run_each, show_reports
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import is_channel, resolve_target
 
@@ -37,15 +40,19 @@ def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
     reports: list[Report] = []
     deleted = 0
     channel, subdirs = resolve_target(session.storage, target)
-    for subdir in subdirs:
+
+    def run(subdir: Subdir) -> Iterator[Report]:
+        nonlocal deleted
         session.note(f"{subdir}: listing")
         for report in reconcile_subdir(subdir, indexer):
-            reports.append(report)
             session.note(f"{subdir}: {len(report.outcomes)} keys inspected")
+            yield report
         if collect_garbage:
             grace_ms = settings.shard_grace_days * DAY_MS
             collected = try_collect_garbage(subdir, now_ms=session.now * 1000, grace_ms=grace_ms)
             deleted += collected.deleted if collected is not None else 0
+
+    reports += run_each(subdirs, run)
     if is_channel(target):
         for place in (channel, None):
             reports += reject_invalid_keys(session.storage, indexer, place)

@@ -4,7 +4,7 @@ import click
 
 from lambdas.indexer.settings import fetch_settings
 from lambdas.indexer.upkeep.findings import Depth, Finding
-from lambdas.indexer.upkeep.verify import ChannelView, verify_channel, verify_subdir
+from lambdas.indexer.upkeep.verify import ChannelView, verify_all, verify_channel
 from scripts.fairway.indexing import DAY_MS
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import is_channel, resolve_target
@@ -36,9 +36,7 @@ def verify(session: Session, target: str, *, deep: bool) -> int:
     depth = Depth(read_artifacts=deep, now_ms=session.now * 1000, grace_ms=settings.shard_grace_days * DAY_MS)
     channel, subdirs = resolve_target(session.storage, target)
     view = ChannelView(outputs=settings.policy.outputs)
-    findings: list[Finding] = []
-    for subdir in subdirs:
-        findings += verify_subdir(subdir, depth, view, progress=session.note)
+    findings: list[Finding] = list(verify_all(subdirs, depth, view, progress=session.note))
     if is_channel(target):
         findings += verify_channel(session.storage, channel, view, progress=session.note)
     problems = [finding for finding in findings if not finding.is_harmless]

@@ -4,10 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.tree.subdir import open_subdir
-from lambdas.indexer.upkeep.reconcile import list_differences, reconcile, reject_invalid_keys
+from lambdas.indexer.upkeep.reconcile import reconcile, reject_invalid_keys
 from lambdas.storage.protocol import ContentHeaders
 from lambdas.storage.s3 import S3Storage
 from tests.contracts.conftest import make_s3_storage

@@ -10,7 +10,7 @@ import pytest
 
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Policy
-from lambdas.indexer.settings import parse_settings
+from lambdas.indexer.settings import parse_settings, publish_settings
 from scripts.fairway import rebuild, reconcile
 from scripts.fairway.main import main
 from scripts.fairway.session import Session
@@ -52,7 +52,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A bucket that every command of the test uses."""
     storage, notifier = MemoryStorage(), RecordingNotifier()
     bucket = Bucket(storage, notifier, Indexer(storage, notifier, Policy(), sleep=lambda _: None))
-    settings = parse_settings({"FAIRWAY_BUCKET": "bucket"})
+    settings = parse_settings({"FAIRWAY_BUCKET": ""})
+    publish_settings(storage, settings)
     monkeypatch.setattr(Session, "storage", storage)
     monkeypatch.setattr(Session, "aws", FakeAws(bucket))
     monkeypatch.setattr(Session, "caller", "arn:aws:iam::123456789012:user/ada")

@@ -172,7 +172,7 @@ def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypat
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
     path = parse_subdir_id("team/noarch")
-    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_subdir(path)
+    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_later(f"{path}/")
     ((message),) = sent
     assert (message["QueueUrl"], message["DelaySeconds"]) == ("https://sqs.example.org/queue", 60)
     assert parse_message(message["MessageBody"], bucket="any") == ("team/noarch/",)
@@ -184,7 +184,7 @@ def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> 
     stubber.add_client_error("send_message", code, http_status_code=400)
     requeuer = Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
     with pytest.raises(UnavailableError):
-        requeuer.requeue_subdir(parse_subdir_id("team/noarch"))
+        requeuer.requeue_later("team/noarch/")
 
 
 def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:

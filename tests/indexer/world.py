@@ -55,6 +55,9 @@ class World:
     policy: Policy = POLICY
     defers: bool = False
     requeued: list[SubdirId] = field(default_factory=list)
+    """Subdirs whose outputs were deferred."""
+    listings: list[SubdirId] = field(default_factory=list)
+    """Subdirs whose listing was asked for."""
     limits: Limits = LIMITS
 
     def __post_init__(self) -> None:
@@ -65,10 +68,14 @@ class World:
             storage or self.storage,
             self.notifier,
             self.policy,
-            requeue=self.requeued.append if self.defers else None,
+            requeue=self.requeue if self.defers else None,
             limits=self.limits,
             sleep=lambda _: None,
         )
+
+    def requeue(self, key: str) -> None:
+        folder, _, name = key.rpartition("/")
+        (self.listings if name == "*" else self.requeued).append(parse_subdir_id(folder))
 
     def upload(self, path: SubdirId, package: tuple[str, bytes], *, last_modified_ms: int | None = None) -> str:
         filename, body = package

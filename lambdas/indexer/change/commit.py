@@ -21,8 +21,8 @@ from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
-from lambdas.indexer.tree.shards import choose_overflow, encode_shard, iter_records, make_shard
-from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir
+from lambdas.indexer.tree.shards import Shard, choose_overflow, encode_shard, iter_records, make_shard
+from lambdas.indexer.tree.subdir import BrokenIndexError, Commit, EncodedShard, ForeignIndexError, Subdir
 from lambdas.storage.parallel import in_parallel
 
 
@@ -36,6 +36,8 @@ class Attempt:
     etags: Mapping[str, str | None]
     """``{filename: ETag, or None if the artifact is gone}`` of what changed."""
     has_committed: bool
+    is_first: bool
+    """Whether the subdir had no commit before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +57,11 @@ class Committer:
         Raises:
             TransientError: nothing is committed: make another attempt.
         """
-        base = self.subdir.fetch_commit()
+        base = self.fetch_base()
         patches = (
             inspect_patches(self.subdir, base, self.quarantine, self.results)
             if keys.patches
-            else fetch_in_force(self.subdir, base)
+            else fetch_in_force(self.subdir, base, self.quarantine, self.results)
         )
         inspected = {key.filename: key for key in keys.artifacts | keys.attestations}
         names = {key.distribution.name for key in inspected.values()}
@@ -75,7 +77,30 @@ class Committer:
         encoded = _encode(found.cards, patches.instructions)
         self._reject_overflow(inspected, before, encoded, patches.instructions)
         commit = self._commit(base, before, encoded, patches.sha256)
-        return Attempt(commit=commit, encoded=encoded, etags=found.etags, has_committed=commit.sha256 != base.sha256)
+        return Attempt(
+            commit=commit,
+            encoded=encoded,
+            etags=found.etags,
+            has_committed=commit.sha256 != base.sha256,
+            is_first=base.etag is None and commit.etag is not None,
+        )
+
+    def fetch_base(self) -> Commit:
+        """Return the commit to build on.
+
+        Raises:
+            ForeignIndexError: there is none of this deployment, although the subdir was indexed before.
+        """
+        base = self.subdir.fetch_commit()
+        if self.subdir.layout.is_draft:
+            return base
+        pointer = self.subdir.layout.shard_index
+        if base.etag is None:
+            if next(self.subdir.storage.list_versions(pointer), None) is not None:
+                raise ForeignIndexError(f"{pointer!r} was deleted", etag=None)
+        elif base.index.mark != self.subdir.mark:
+            raise ForeignIndexError(f"{pointer!r} is a commit of another deployment", etag=base.etag)
+        return base
 
     def list_moved(self, etags: Mapping[str, str | None]) -> frozenset[ArtifactKey]:
         """Return the artifacts that are other objects by now than an attempt found."""
@@ -102,12 +127,24 @@ class Committer:
         missing = [name for name, cards in fetched.items() if cards is None]
         before: dict[PackageName, Cards] = {name: cards for name, cards in fetched.items() if cards is not None}
         lost: set[str] = set()
-        for name, shard in self.subdir.fetch_shards(base.index, missing).items():
+        for name, shard in self._fetch_known_shards(base, missing).items():
             before[name] = {filename: _restore_card(record) for filename, record in iter_records(shard)}
             lost |= {*before[name], *shard.removed}
         if self.is_rebuild:
             lost |= {filename for cards in before.values() for filename in cards}
         return before, frozenset(lost)
+
+    def _fetch_known_shards(self, base: Commit, names: Iterable[PackageName]) -> dict[PackageName, Shard]:
+        """Read shards; while healing, a lost one counts as empty: the listing tells its artifacts."""
+        if not self.subdir.layout.is_draft:
+            return self.subdir.fetch_shards(base.index, names)
+        shards: dict[PackageName, Shard] = {}
+        for name in names:
+            try:
+                shards |= self.subdir.fetch_shards(base.index, [name])
+            except BrokenIndexError:
+                shards[name] = Shard()
+        return shards
 
     def _without_unknown(
         self,

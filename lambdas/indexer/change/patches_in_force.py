@@ -26,14 +26,17 @@ class PatchesInForce:
     """Hex; None if there are none."""
 
 
-def fetch_in_force(subdir: Subdir, base: Commit) -> PatchesInForce:
-    """Return the patch instructions that a commit names.
+def fetch_in_force(subdir: Subdir, base: Commit, quarantine: Quarantine, results: Results) -> PatchesInForce:
+    """Return the patch instructions that a commit names; if they are lost, those that are in the bucket.
 
     Raises:
-        InvalidDocumentError: they are missing.
+        VanishedError: they kept changing.
     """
     sha256 = base.index.patches_sha256
-    return PatchesInForce(instructions=subdir.fetch_patches(sha256), sha256=sha256)
+    try:
+        return PatchesInForce(instructions=subdir.fetch_patches(sha256), sha256=sha256)
+    except (InvalidDocumentError, RejectedError):
+        return inspect_patches(subdir, base, quarantine, results)
 
 
 def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, results: Results) -> PatchesInForce:
@@ -41,7 +44,6 @@ def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, result
 
     Raises:
         VanishedError: they kept changing.
-        InvalidDocumentError: those in force are missing, and nothing replaces them.
     """
     key = subdir.layout.patch_instructions
     for _ in range(MAX_REJECTED_VERSIONS):
@@ -62,7 +64,7 @@ def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, result
             # The earlier version becomes current again: the last good one stays in force.
             results.add_rejection(quarantine.reject(stored.info, error))
             if stored.info.version is None:  # no earlier version can come back: keep what is in force
-                return fetch_in_force(subdir, base)
+                return _keep_in_force(subdir, base)
             continue
         subdir.put_patches(sha256, stored.body)
         results.add(key, "indexed")
@@ -70,11 +72,19 @@ def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, result
     raise VanishedError(f"{key!r} kept changing")
 
 
+def _keep_in_force(subdir: Subdir, base: Commit) -> PatchesInForce:
+    sha256 = base.index.patches_sha256
+    try:
+        return PatchesInForce(instructions=subdir.fetch_patches(sha256), sha256=sha256)
+    except (InvalidDocumentError, RejectedError):  # unknown
+        return PatchesInForce(instructions=NO_PATCHES, sha256=None)
+
+
 def _restore(subdir: Subdir, sha256: str, body: bytes) -> PatchesInForce:
     """Return the patch instructions in force; if the indexer's copy is lost, it is stored again."""
     try:
         return PatchesInForce(instructions=subdir.fetch_patches(sha256), sha256=sha256)
-    except InvalidDocumentError:
+    except (InvalidDocumentError, RejectedError):
         subdir.put_patches(sha256, body)
         return PatchesInForce(instructions=parse_patches(body), sha256=sha256)
 
@@ -83,7 +93,7 @@ def list_patched_names(subdir: Subdir, base: Commit, new: PatchInstructions) -> 
     """Return the names whose records may change when ``new`` replaces the patch instructions in force."""
     try:
         old = subdir.fetch_patches(base.index.patches_sha256)
-    except InvalidDocumentError:  # unknown: they may have changed any record
+    except (InvalidDocumentError, RejectedError):  # unknown: they may have changed any record
         return set(base.index.shards)
     return _names_of(subdir, old.filenames | new.filenames) & base.index.shards.keys()
 

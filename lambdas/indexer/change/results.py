@@ -17,6 +17,8 @@ class Results:
         """``{key: error}``: keys to be tried again."""
         self.commits = 0
         self.conflicts = 0
+        self.healed: str | None = None
+        """Why the shard index had to be healed."""
         self._outcomes: dict[str, Outcome] = {}
 
     def add(self, key: str, status: Status) -> None:
@@ -37,6 +39,7 @@ class Results:
             failures=dict(self.failures),
             commits=self.commits,
             conflicts=self.conflicts,
+            healed=self.healed,
         )
 
 

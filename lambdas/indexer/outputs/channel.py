@@ -26,6 +26,7 @@ from lambdas.indexer.outputs.registry import (
     ChannelOutput,
     channel_headers,
 )
+from lambdas.indexer.quarantine import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables
 from lambdas.indexer.spliced.segments import (
     SegmentedDocument,
@@ -311,15 +312,22 @@ class ChannelUpdater:
         self._files.write_plain(
             self._layout.file(CHANNELDATA.name),
             document.segmented,
-            base=self.found[CHANNELDATA.name],
+            base=self._keep_foreign(CHANNELDATA),
             old=None if document.source is None else document.source.table,
             compressed=None,
             headers=channel_headers(CHANNELDATA),
             metadata=metadata,
         )
 
-    def _put(self, output: ChannelOutput, body: bytes, metadata: Mapping[str, str]) -> None:
+    def _keep_foreign(self, output: ChannelOutput) -> ObjectInfo | None:
+        """Return the file that is about to be replaced, of which a copy is kept if another tool wrote it."""
         info = self.found[output.name]
+        if info is not None and SHOWN not in info.metadata:
+            keep_replaced(self.storage, info)
+        return info
+
+    def _put(self, output: ChannelOutput, body: bytes, metadata: Mapping[str, str]) -> None:
+        info = self._keep_foreign(output)
         self.storage.put(
             self._layout.file(output.name),
             body,
@@ -332,8 +340,11 @@ class ChannelUpdater:
 def _remove_unwanted(storage: ObjectStorage, layout: ChannelLayout, outputs: Outputs) -> None:
     for output in registry.CHANNEL_OUTPUTS:
         info = None if output.is_wanted(outputs) else storage.head(layout.file(output.name))
-        if info is not None:  # without its version: the one before must not come back
-            storage.delete(replace(info, version=None))
+        if info is None or (SHOWN not in info.metadata and not outputs.remove_foreign):
+            continue
+        if SHOWN not in info.metadata:
+            keep_replaced(storage, info)
+        storage.delete(replace(info, version=None))  # without its version: the one before must not come back
 
 
 def fetch_etags(subdirs: Sequence[Subdir]) -> dict[str, str | None]:

@@ -40,6 +40,7 @@ from lambdas.indexer.outputs.registry import (
     wanted_subdir_filenames,
 )
 from lambdas.indexer.outputs.repodata import filename_of, iter_repodata
+from lambdas.indexer.quarantine import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
@@ -97,6 +98,15 @@ class Spliced:
 
 
 Document = Whole | Spliced
+
+
+def list_unwanted(subdir: Subdir, outputs: Outputs) -> list[str]:
+    """Return the keys of files that are outputs and that a deployment with these settings does not write."""
+    index = subdir.fetch_commit().index
+    unwanted = sorted(set(subdir_filenames()) - set(wanted_subdir_filenames(outputs, index)))
+    keys = [subdir.layout.file(filename) for filename in unwanted]
+    infos = in_parallel(subdir.storage.head, keys)
+    return [key for key, info in zip(keys, infos, strict=True) if info is not None]
 
 
 class SubdirUpdater:
@@ -320,7 +330,7 @@ class SubdirUpdater:
     def _put_spliced(self, output: SubdirOutput, document: Spliced, tables: str) -> None:
         """Write a large document: the compressed file first, then the plain one from it."""
         name, segmented = output.name, document.segmented
-        compressed, plain = self._found[name + ZSTD.suffix], self._found[name]
+        compressed, plain = self._keep_foreign(name + ZSTD.suffix), self._keep_foreign(name)
         metadata = {**self._metadata(), TABLES: tables}
         if name + BZIP2.suffix in self._due:
             texts = self._files.read_texts(document.source, segmented.new_chunks, segmented.table.chunks())
@@ -369,8 +379,15 @@ class SubdirUpdater:
             if filename in self._due:
                 self._put(filename, encoding.encode(plain))
 
-    def _put(self, filename: str, body: bytes) -> None:
+    def _keep_foreign(self, filename: str) -> ObjectInfo | None:
+        """Return the file that is about to be replaced, of which a copy is kept if another tool wrote it."""
         info = self._found[filename]
+        if info is not None and COMMIT not in info.metadata:
+            keep_replaced(self._storage, info)
+        return info
+
+    def _put(self, filename: str, body: bytes) -> None:
+        info = self._keep_foreign(filename)
         self._storage.put(
             self._subdir.layout.file(filename),
             body,
@@ -399,9 +416,15 @@ class SubdirUpdater:
 
     def _delete(self, filenames: Iterable[str]) -> None:
         for info in self._head(filenames).values():
-            if info is not None:  # without its version: the one before must not come back
-                self._storage.delete(replace(info, version=None))
-                self._has_written = True
+            if info is None:
+                continue
+            if COMMIT not in info.metadata:
+                if not self._outputs.remove_foreign:
+                    continue
+                keep_replaced(self._storage, info)
+            # Without its version: the one before must not come back.
+            self._storage.delete(replace(info, version=None))
+            self._has_written = True
 
     def _head(self, filenames: Iterable[str]) -> dict[str, ObjectInfo | None]:
         wanted = sorted(filenames)

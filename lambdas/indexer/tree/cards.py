@@ -1,9 +1,11 @@
 """Cards: what the index knows of artifacts beyond their public records. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+from lambdas.channel.artifact_kinds import kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.tree.encoding import (
@@ -13,6 +15,8 @@ from lambdas.indexer.tree.encoding import (
     decompress,
     encode_json,
 )
+
+_HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,10 +61,42 @@ def decode_cards(body: bytes) -> dict[str, Card]:
     """Decode the cards of one name.
 
     Raises:
-        InvalidDocumentError: they are none.
+        InvalidDocumentError: they have another form.
     """
     document = decode_json(decompress(body, what="cards"), what="cards")
     try:
-        return {filename: Card(**card) for filename, card in document.items()}
-    except (TypeError, AttributeError) as error:
+        return {filename: _parse_card(filename, card) for filename, card in document.items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidDocumentError(f"not cards: {error!r}") from error
+
+
+def check_stored_record(record: object) -> Record:
+    """Check that a record that was read back has what everything else is derived from, and return it.
+
+    Raises:
+        KeyError, TypeError, ValueError: a field is missing, or has another type.
+    """
+    if not isinstance(record, dict):
+        raise TypeError("a record is not an object")
+    for field in ("name", "version", "build", "md5"):
+        if not isinstance(record[field], str):
+            raise TypeError(f"{field!r} of a record is not text")
+    for field in ("size", "indexed_timestamp"):
+        if not isinstance(record[field], int) or record[field] < 0:
+            raise ValueError(f"{field!r} of a record is not a count")
+    if not _HEX.match(record["sha256"]):
+        raise ValueError("a record without a SHA-256")
+    return record
+
+
+def _parse_card(filename: str, document: Mapping[str, Any]) -> Card:
+    if kind_of(filename) is None:
+        raise ValueError(f"a card of {filename!r}")
+    for name, expected in (("etag", str), ("run_exports", dict), ("facts", dict)):
+        if not isinstance(document[name], expected):
+            raise TypeError(f"{name!r} of a card has another type")
+    attestations = document["attestations_sha256"]
+    if attestations is not None and not _HEX.match(attestations):
+        raise ValueError("attestations without a SHA-256")
+    check_stored_record(document["record"])
+    return Card(**document)

@@ -32,15 +32,15 @@ def encode_json(document: object) -> bytes:
 
 
 def decode_json(body: bytes, *, what: str) -> Any:  # noqa: ANN401 - JSON is anything
-    """Decode a JSON document of Fairway's own.
+    """Decode a JSON document that Fairway wrote.
 
     Raises:
-        InvalidDocumentError: it is no JSON; ``what`` names it in the message.
+        InvalidDocumentError: it is not JSON; ``what`` names it in the message.
     """
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InvalidDocumentError(f"{what} is no JSON: {error}") from error
+        raise InvalidDocumentError(f"{what} is not JSON: {error}") from error
 
 
 def encode_msgpack(document: object) -> bytes:
@@ -49,15 +49,15 @@ def encode_msgpack(document: object) -> bytes:
 
 
 def decode_msgpack(body: bytes, *, what: str) -> Any:  # noqa: ANN401 - msgpack is anything
-    """Decode a msgpack document of Fairway's own.
+    """Decode a msgpack document that Fairway wrote.
 
     Raises:
-        InvalidDocumentError: it is no msgpack; ``what`` names it in the message.
+        InvalidDocumentError: it is not msgpack; ``what`` names it in the message.
     """
     try:
         return msgpack.unpackb(body, raw=False)
     except (ValueError, msgpack.UnpackException) as error:
-        raise InvalidDocumentError(f"{what} is no msgpack: {error}") from error
+        raise InvalidDocumentError(f"{what} is not msgpack: {error}") from error
 
 
 def compress(body: bytes, *, level: int) -> bytes:
@@ -76,23 +76,25 @@ def compress(body: bytes, *, level: int) -> bytes:
 
 
 def decompress(body: bytes, *, what: str, max_bytes: int = MAX_DECODED_BYTES) -> bytes:
-    """Decompress one zstd frame of Fairway's own.
+    """Decompress one zstd frame that Fairway wrote.
 
     Raises:
-        InvalidDocumentError: it is no complete zstd frame, or larger than ``max_bytes``.
+        InvalidDocumentError: not one complete zstd frame, or larger than ``max_bytes``.
     """
     decompressor = zstd.ZstdDecompressor()
     try:
         plain = decompressor.decompress(body, max_length=max_bytes)
     except zstd.ZstdError as error:
-        raise InvalidDocumentError(f"{what} is no zstd: {error}") from error
+        raise InvalidDocumentError(f"{what} is not zstd: {error}") from error
+    if decompressor.unused_data:
+        raise InvalidDocumentError(f"{what} has bytes after its frame")
     if not decompressor.eof:
         raise InvalidDocumentError(f"{what} is truncated, or larger than {max_bytes} bytes")
     return plain
 
 
 def measure(body: bytes) -> int:
-    """Return how many bytes a frame of ours holds, as its header says."""
+    """Return how many bytes a frame of Fairway holds, as its header says."""
     return int(zstd.get_frame_info(body).decompressed_size or 0)
 
 

@@ -1,22 +1,28 @@
-"""The shard index: the commit, one pointer to the shards of a subdir. Pure."""
+"""The shard index: the commit, one pointer to the shards of a subdir. Pure.
 
+What Fairway commits carries a *mark*: the deployment and the channel. A shard index that was read back
+is checked strictly, entry by entry; one without the mark, of another subdir or channel, or of another
+form is *foreign* and nothing is derived from it.
+
+Source: CEP 16 (sharded repodata).
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, NewType
 
-from lambdas.channel.errors import InvalidDocumentError
-from lambdas.channel.names import NOARCH, PackageName, SubdirName
-from lambdas.indexer.tree.encoding import (
-    SHARD_LEVEL,
-    compress,
-    decode_msgpack,
-    decompress,
-    encode_msgpack,
-)
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
+from lambdas.channel.layout import SHARDS_FOLDER
+from lambdas.channel.names import NOARCH, PackageName, SubdirId, SubdirName, parse_package_name
+from lambdas.indexer.tree.encoding import SHARD_LEVEL, compress, decode_msgpack, decompress, encode_msgpack
 
-SHARD_INDEX: Final = "repodata_shards.msgpack.zst"
-SHARDS_FOLDER: Final = "shards/"
+MAX_INDEX_BYTES: Final = 256 * 1024 * 1024
+"""Of a decompressed shard index: 1,000,000 names take 70 MB."""
+_HASH_BYTES: Final = 32
+_HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
+_MARK: Final = "fairway"
 
 ShardHash = NewType("ShardHash", str)
 """Hex SHA-256 of a compressed shard."""
@@ -24,7 +30,7 @@ ShardHash = NewType("ShardHash", str)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ShardIndex:
-    """What a subdir holds: the commit."""
+    """The names of a subdir and their shards: the commit."""
 
     subdir: SubdirName
     shards: Mapping[PackageName, ShardHash] = field(default_factory=dict)
@@ -32,6 +38,17 @@ class ShardIndex:
     """When the newest artifact ever indexed arrived: a function of the contents, not of a clock."""
     patches_sha256: str | None = None
     """Hex SHA-256 of the patch instructions in force."""
+    mark: "Mark | None" = None
+    """None in commits of version 0.1.0, and in shard indexes of other tools."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """Who committed a shard index."""
+
+    deployment: str
+    """The bucket's name; empty for a directory."""
+    channel: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +92,8 @@ def encode_index(index: ShardIndex) -> bytes:
     }
     if index.patches_sha256 is not None:
         info["patch_instructions_sha256"] = index.patches_sha256
+    if index.mark is not None:
+        info[_MARK] = {"deployment": index.mark.deployment, "channel": index.mark.channel}
     document = {
         "version": 1,
         "info": info,
@@ -84,25 +103,52 @@ def encode_index(index: ShardIndex) -> bytes:
 
 
 def decode_index(body: bytes) -> ShardIndex:
-    """Decode a shard index.
+    """Decode a shard index in the form that Fairway writes.
 
     Raises:
-        InvalidDocumentError: it is none.
+        InvalidDocumentError: it has another form.
     """
-    document = decode_msgpack(decompress(body, what="shard index"), what="shard index")
+    plain = decompress(body, what="shard index", max_bytes=MAX_INDEX_BYTES)
+    document = decode_msgpack(plain, what="shard index")
     try:
-        info = document["info"]
-        created = datetime.fromisoformat(info["created_at"])
+        info, shards = document["info"], document["shards"]
+        patches_sha256 = info.get("patch_instructions_sha256")
+        if document["version"] != 1 or info["base_url"] != "" or info["shards_base_url"] != f"./{SHARDS_FOLDER}":
+            raise InvalidDocumentError("not a shard index of Fairway: another version or other URLs")
+        if patches_sha256 is not None and not _HEX.match(patches_sha256):
+            raise InvalidDocumentError("not a shard index of Fairway: patch instructions without a SHA-256")
         return ShardIndex(
-            subdir=SubdirName(info["subdir"]),
-            shards={PackageName(name): ShardHash(sha256.hex()) for name, sha256 in document["shards"].items()},
-            created_ms=round(created.timestamp() * 1000),
-            patches_sha256=info.get("patch_instructions_sha256"),
+            subdir=SubdirName(_text(info["subdir"])),
+            shards={parse_package_name(name): _parse_hash(sha256) for name, sha256 in shards.items()},
+            created_ms=round(datetime.fromisoformat(info["created_at"]).timestamp() * 1000),
+            patches_sha256=patches_sha256,
+            mark=_parse_mark(info.get(_MARK)),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InvalidDocumentError(f"not a shard index: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, InvalidNameError) as error:
+        raise InvalidDocumentError(f"not a shard index of Fairway: {error!r}") from error
 
 
-def empty_index(subdir: SubdirName = NOARCH) -> ShardIndex:
-    """Return the commit of a subdir that holds nothing."""
-    return ShardIndex(subdir=subdir)
+def is_marked_for(index: ShardIndex, subdir: SubdirId) -> bool:
+    """Tell whether this is a commit of this subdir of this channel, by whichever deployment."""
+    return index.mark is not None and index.mark.channel == subdir.channel and index.subdir == subdir.name
+
+
+def _parse_mark(value: Any) -> Mark | None:  # noqa: ANN401 - msgpack is anything
+    return None if value is None else Mark(deployment=_text(value["deployment"]), channel=_text(value["channel"]))
+
+
+def _parse_hash(value: object) -> ShardHash:
+    if not isinstance(value, bytes) or len(value) != _HASH_BYTES:
+        raise ValueError("a shard without a SHA-256")
+    return ShardHash(value.hex())
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a field is not text")
+    return value
+
+
+def empty_index(subdir: SubdirName = NOARCH, *, mark: Mark | None = None) -> ShardIndex:
+    """Return the commit of a subdir without artifacts."""
+    return ShardIndex(subdir=subdir, mark=mark)

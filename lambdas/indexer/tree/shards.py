@@ -14,7 +14,7 @@ from typing import Any, Final
 from lambdas.channel.artifact_kinds import flat_sections, kind_of, v3_kinds, v3_section
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.artifacts.record import Record, is_v3
-from lambdas.indexer.tree.cards import Card, Cards
+from lambdas.indexer.tree.cards import Card, Cards, check_stored_record
 from lambdas.indexer.tree.encoding import (
     SHARD_LEVEL,
     compress,
@@ -102,23 +102,24 @@ def decode_shard(body: bytes) -> Shard:
     """Decode a shard.
 
     Raises:
-        InvalidDocumentError: it is not one.
+        InvalidDocumentError: it has another form.
     """
     document = decode_msgpack(decompress(body, what="shard"), what="shard")
     try:
         return Shard(
             flat={
-                section: {filename: _hashes_to_hex(record) for filename, record in document[section].items()}
+                section: {filename: _parse_record(record) for filename, record in document[section].items()}
                 for section in flat_sections()
             },
             v3={
-                kind: {stem: _hashes_to_hex(record) for stem, record in records.items()}
-                for kind, records in document.get("v3", {}).items()
+                kind.v3_section: {stem: _parse_record(record) for stem, record in records.items()}
+                for kind in v3_kinds()
+                if (records := document.get("v3", {}).get(kind.v3_section))
             },
             removed=tuple(document["removed"]),
             removed_sha256=document["removed_sha256"].hex() if "removed_sha256" in document else None,
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InvalidDocumentError(f"not a shard: {error!r}") from error
 
 
@@ -167,6 +168,13 @@ def _hashes_to_bytes(record: Record) -> Record:
         key: bytes.fromhex(value) if key in _HASH_FIELDS and isinstance(value, str) else value
         for key, value in record.items()
     }
+
+
+def _parse_record(value: Any) -> Record:  # noqa: ANN401 - msgpack is anything
+    record = check_stored_record(_hashes_to_hex(value))
+    if not isinstance(record["run_exports"], dict):
+        raise TypeError("run exports are not an object")
+    return record
 
 
 def _hashes_to_hex(record: Record) -> Record:

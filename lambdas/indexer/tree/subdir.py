@@ -6,7 +6,7 @@ The thin shell around the pure modules of this folder: it decides nothing. A cal
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lambdas.channel.errors import InvalidDocumentError
@@ -14,7 +14,15 @@ from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.tree.cards import Cards, decode_cards, encode_cards
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
-from lambdas.indexer.tree.shard_index import ShardHash, ShardIndex, decode_index, empty_index, encode_index
+from lambdas.indexer.tree.shard_index import (
+    Mark,
+    ShardHash,
+    ShardIndex,
+    decode_index,
+    empty_index,
+    encode_index,
+    is_marked_for,
+)
 from lambdas.indexer.tree.shards import Shard, decode_shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
@@ -32,6 +40,19 @@ _SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_C
 _INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_METADATA)
 _CARDS_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_PRIVATE)
 _PATCHES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+
+
+class ForeignIndexError(InvalidDocumentError):
+    """The shard index of a subdir is not a commit of Fairway for this subdir: it has to be healed."""
+
+    def __init__(self, message: str, *, hint: str | None = None, etag: str | None) -> None:
+        """``etag`` is that of the shard index; None if there is none, although there was one."""
+        super().__init__(message, hint=hint)
+        self.etag = etag
+
+
+class BrokenIndexError(ForeignIndexError):
+    """The shard index is unreadable, or names what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +83,8 @@ class Subdir:
 
     storage: ObjectStorage
     layout: SubdirLayout
+    deployment: str = ""
+    """Marks the commits: the bucket's name, or empty for a directory."""
 
     @property
     def id(self) -> SubdirId:
@@ -77,17 +100,34 @@ class Subdir:
         info = self.storage.head(self.layout.shard_index)
         return None if info is None else info.etag
 
+    @property
+    def mark(self) -> Mark:
+        """The mark of this subdir's commits."""
+        return Mark(deployment=self.deployment, channel=self.id.channel)
+
+    def draft(self) -> "Subdir":
+        """Return the same subdir with drafts for commits."""
+        return replace(self, layout=replace(self.layout, is_draft=True))
+
     def fetch_commit(self, *, version: str | None = None) -> Commit:
         """Read the current commit or an older one; an empty one if it does not exist (invariant 7).
 
         Raises:
-            InvalidDocumentError: the shard index can't be decoded.
+            ForeignIndexError: the shard index is not a commit of this subdir.
         """
-        stored = self.storage.get(self.layout.shard_index, version=version)
+        key = self.layout.shard_index
+        stored = self.storage.get(key, version=version)
         if stored is None:
-            return Commit(index=empty_index(self.id.name))
+            return Commit(index=empty_index(self.id.name, mark=self.mark))
+        hint = f"fairway verify {self.id}"
+        try:
+            index = decode_index(stored.body)
+        except InvalidDocumentError as error:
+            raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=stored.info.etag) from error
+        if not is_marked_for(index, self.id):
+            raise ForeignIndexError(f"{key!r} is not a commit of this subdir", hint=hint, etag=stored.info.etag)
         return Commit(
-            index=decode_index(stored.body),
+            index=index,
             sha256=hashlib.sha256(stored.body).hexdigest(),
             etag=stored.info.etag,
             version=stored.info.version,
@@ -99,6 +139,7 @@ class Subdir:
         Raises:
             ConflictError: ``base`` is no longer the current commit.
         """
+        index = replace(index, mark=self.mark)
         body = encode_index(index)
         # Shards and cards are stored already. If we stop here, readers keep the old index and the next
         # run stores the same shards again: harmless.
@@ -132,15 +173,19 @@ class Subdir:
         """Read the shards of names that the index has.
 
         Raises:
-            InvalidDocumentError: a shard is missing or unreadable; ``fairway rebuild`` repairs that.
+            BrokenIndexError: a shard is missing or unreadable.
         """
+        hint = f"fairway verify {self.id}"
 
         def fetch(name: PackageName) -> Shard:
             key = self.layout.shard(index.shards[name])
             stored = self.storage.get(key)
             if stored is None:
-                raise InvalidDocumentError(f"missing shard {key!r}, which the index names", hint="fairway rebuild")
-            return decode_shard(stored.body)
+                raise BrokenIndexError(f"missing shard {key!r}, which the index names", hint=hint, etag=None)
+            try:
+                return decode_shard(stored.body)
+            except InvalidDocumentError as error:
+                raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=None) from error
 
         wanted = list(names)
         return dict(zip(wanted, in_parallel(fetch, wanted), strict=True))
@@ -180,6 +225,6 @@ class Subdir:
         self.storage.put(self.layout.patches_in_force(sha256), body, headers=_PATCHES_HEADERS)
 
 
-def open_subdir(storage: ObjectStorage, subdir: SubdirId) -> Subdir:
-    """Return a published subdir: artifacts, index and private documents are where the layout says."""
-    return Subdir(storage, SubdirLayout(subdir=subdir))
+def open_subdir(storage: ObjectStorage, subdir: SubdirId, *, deployment: str = "") -> Subdir:
+    """Return a subdir of a storage."""
+    return Subdir(storage, SubdirLayout(subdir=subdir), deployment)

@@ -3,10 +3,11 @@
 Reads everything and writes nothing. Trusts no metadata that it can compute.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lambdas.channel.errors import InvalidDocumentError, RejectedError
 from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import NOARCH, Channel, PackageName
 from lambdas.indexer.model import LIMITS, Limits, Outputs
@@ -15,8 +16,9 @@ from lambdas.indexer.outputs.channeldata import ChannelPart, apply_to_part, make
 from lambdas.indexer.outputs.registry import CHANNELDATA, REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.spliced.files import is_large
+from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, make_shard
-from lambdas.indexer.tree.subdir import Commit, Subdir, open_subdir
+from lambdas.indexer.tree.subdir import BrokenIndexError, Commit, ForeignIndexError, Subdir, open_subdir
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.indexer.upkeep.listing import list_subdirs
 from lambdas.indexer.upkeep.verify_outputs import ExpectedDocuments, check_channel_outputs, check_subdir_outputs
@@ -62,7 +64,13 @@ def verify_subdir(
     """Yield everything that is wrong with one subdir; add what it says of its channel to the view."""
     progress(f"{subdir}: listing")
     tree = TreeVerifier(subdir, depth)
-    commit = subdir.fetch_commit()
+    try:
+        commit = subdir.fetch_commit()
+    except ForeignIndexError as error:
+        view.is_complete = False
+        problem = Problem.INDEX_BROKEN if isinstance(error, BrokenIndexError) else Problem.INDEX_FOREIGN
+        yield Finding(problem=problem, key=subdir.layout.shard_index, message=str(error))
+        return
     if commit.etag is None:
         if tree.has_artifacts or subdir.id.name == NOARCH:
             message = f"no index, and {tree.artifact_count} artifacts"
@@ -95,7 +103,12 @@ def _verify_tree(
     subdir: Subdir, commit: Commit, tree: TreeVerifier, limits: Limits, progress: Progress
 ) -> Generator[Finding, None, _Contents]:
     """Verify shards and cards in batches; return what they say."""
-    patches = subdir.fetch_patches(commit.index.patches_sha256)
+    patches: PatchInstructions | None = None
+    try:
+        patches = subdir.fetch_patches(commit.index.patches_sha256)
+    except (InvalidDocumentError, RejectedError) as error:
+        key = subdir.layout.patches_in_force(str(commit.index.patches_sha256))
+        yield Finding(problem=Problem.FOREIGN_PATCHES, key=key, message=str(error))
     expected = ExpectedDocuments(subdir.id, limits)
     entries: dict[PackageName, dict[str, Any] | None] = {}
     is_complete = True
@@ -116,6 +129,18 @@ def _verify_tree(
         expected.add(shards, {name: make_shard(cards[name] or {}) for name in shards})
     yield from tree.finish()
     return _Contents(expected=expected, entries=entries, is_complete=is_complete)
+
+
+def verify_all(
+    subdirs: Iterable[Subdir], depth: Depth, view: ChannelView, *, progress: Progress = lambda _: None
+) -> Iterator[Finding]:
+    """Yield what is wrong with some subdirs; one that can't be verified does not stop the others."""
+    for subdir in subdirs:
+        try:
+            yield from verify_subdir(subdir, depth, view, progress=progress)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other subdirs are verified
+            view.is_complete = False
+            yield Finding(problem=Problem.NOT_VERIFIED, key=subdir.layout.prefix, message=str(error) or repr(error))
 
 
 def verify_channel(

@@ -7,13 +7,13 @@ from typing import Any
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, VanishedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
+from lambdas.indexer.change.differences import list_changed_attestations
 from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.indexer.upkeep.listing import list_files
-from lambdas.indexer.upkeep.reconcile import list_changed_attestations
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -56,15 +56,15 @@ class TreeVerifier:
         return in_parallel(lambda name: self._read_shard(commit, name), names)
 
     def check_name(
-        self, name: PackageName, shard: Shard, cards: Cards | None, patches: PatchInstructions
+        self, name: PackageName, shard: Shard, cards: Cards | None, patches: PatchInstructions | None
     ) -> Iterator[Finding]:
-        """Yield what is wrong with the records of one name."""
+        """Yield what is wrong with the records of one name; ``patches`` is None if they are lost."""
         key = str(self._subdir)
         if cards is None:
             yield Finding(
                 problem=Problem.CARDS_MISSING, key=key, message=f"the cards of {name!r} are missing or unreadable"
             )
-        elif encode_shard(make_shard(cards, patches)) != encode_shard(shard):
+        elif patches is not None and encode_shard(make_shard(cards, patches)) != encode_shard(shard):
             yield Finding(
                 problem=Problem.SHARD_NOT_FROM_CARDS,
                 key=key,

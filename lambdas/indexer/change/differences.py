@@ -1,0 +1,135 @@
+"""Compares a subdir's listing with its index: what events did not say."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.layout import (
+    ArtifactKey,
+    AttestationsKey,
+    is_artifact_like,
+    parse_artifact_key,
+    parse_attestations_copy,
+    parse_key,
+)
+from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES
+from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.storage.parallel import in_parallel
+from lambdas.storage.protocol import ObjectInfo, ObjectStorage
+
+_NAMES_AT_ONCE: Final = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Differences:
+    """How one subdir's listing and its index differ."""
+
+    artifacts: frozenset[ArtifactKey]
+    """Artifacts without a record or with other bytes than recorded, and records without an artifact."""
+    attestations: frozenset[ArtifactKey]
+    """Artifacts whose attestations are not the ones that their record names."""
+    invalid_keys: Mapping[str, InvalidNameError]
+    """``{key: error}`` of files that are named like an artifact and can't be indexed."""
+    nested_keys: Mapping[str, InvalidNameError]
+    """The same, of files in folders of the subdir, where nothing is indexed."""
+
+
+def list_differences(subdir: Subdir, commit: Commit) -> Differences:
+    """Compare a subdir's listing with its cards.
+
+    Nothing else is read but attestations, if the listing doesn't tell whether they changed.
+    """
+    recorded = _fetch_recorded(subdir, commit)
+    artifacts: set[ArtifactKey] = set()
+    attestations: dict[str, ObjectInfo] = {}
+    copies: dict[str, ObjectInfo] = {}
+    invalid_keys: dict[str, InvalidNameError] = {}
+    nested_keys: dict[str, InvalidNameError] = {}
+    unseen = set(recorded.objects)
+    prefix = subdir.layout.prefix
+    for info in subdir.storage.list_objects(prefix):
+        filename = info.key[len(prefix) :]
+        if (copied := parse_attestations_copy(filename)) is not None and recorded.attestations.get(copied[0]) == copied[
+            1
+        ]:
+            copies[copied[0]] = info
+        if not is_artifact_like(filename):
+            continue
+        try:
+            key = parse_key(info.key)
+        except InvalidNameError as error:
+            (nested_keys if "/" in filename else invalid_keys)[info.key] = error
+            continue
+        if isinstance(key, AttestationsKey):
+            attestations[key.artifact.filename] = info
+        elif isinstance(key, ArtifactKey):
+            unseen.discard(filename)
+            is_lost = key.distribution.name in recorded.lost_names
+            if is_lost or recorded.objects.get(filename) != (info.etag, info.size):
+                artifacts.add(key)
+    changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
+    changed |= attestations.keys() ^ recorded.attestations.keys()
+    return Differences(
+        artifacts=frozenset(artifacts | {_artifact_key(subdir, filename) for filename in unseen}),
+        attestations=frozenset(_artifact_key(subdir, filename) for filename in changed - unseen),
+        invalid_keys=invalid_keys,
+        nested_keys=nested_keys,
+    )
+
+
+def list_changed_attestations(
+    storage: ObjectStorage,
+    attestations: Mapping[str, ObjectInfo],
+    copies: Mapping[str, ObjectInfo],
+    recorded: Mapping[str, str],
+) -> set[str]:
+    """Return the artifacts whose attestations exist and are not the ones that the record names.
+
+    Keys are filenames of artifacts. Size and ETag tell whether attestations equal their copy, if an ETag
+    is a hash of the bytes. If it isn't (multipart uploads, directories), they are read.
+    """
+
+    def has_changed(filename: str) -> bool:
+        info, copy = attestations[filename], copies.get(filename)
+        if info.size > MAX_ATTESTATIONS_BYTES or (copy is not None and copy.size != info.size):
+            return True
+        if copy is not None and copy.etag == info.etag:
+            return False
+        stored = storage.get(info.key)
+        return stored is None or hashlib.sha256(stored.body).hexdigest() != recorded[filename]
+
+    both = sorted(attestations.keys() & recorded.keys())
+    return {filename for filename, one in zip(both, in_parallel(has_changed, both), strict=True) if one}
+
+
+@dataclass(kw_only=True, slots=True)
+class _Recorded:
+    """What the cards of a subdir say, as little of it as possible."""
+
+    objects: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """``{filename: (ETag, size)}``"""
+    attestations: dict[str, str] = field(default_factory=dict)
+    """``{filename: hex SHA-256 of its attestations}``"""
+    lost_names: set[str] = field(default_factory=set)
+    """Names whose cards are lost."""
+
+
+def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
+    recorded = _Recorded()
+    names = sorted(commit.index.shards)
+    for start in range(0, len(names), _NAMES_AT_ONCE):  # cards are large: never all at once
+        for name, cards in subdir.fetch_cards(commit.index, names[start : start + _NAMES_AT_ONCE]).items():
+            if cards is None:
+                recorded.lost_names.add(name)
+                continue
+            for filename, card in cards.items():
+                recorded.objects[filename] = (card.etag, card.record["size"])
+                if card.attestations_sha256 is not None:
+                    recorded.attestations[filename] = card.attestations_sha256
+    return recorded
+
+
+def _artifact_key(subdir: Subdir, filename: str) -> ArtifactKey:
+    return parse_artifact_key(subdir.layout.file(filename))

@@ -1,0 +1,129 @@
+"""Heals a subdir whose shard index is missing, broken or not Fairway's: makes a commit to replace it.
+
+Healing works on a *draft*: a second pointer that readers don't see, which names the same shards. It
+starts from the newest commit of the subdir that is still known, makes that agree with the listing, and
+swaps the result in for what is there. It never names fewer of the artifacts in the bucket than the
+index it replaces (invariant 17), because it is swapped in once every artifact in the listing is in it.
+If time runs out, the draft stays, and the next run goes on from it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from lambdas.channel.errors import FairwayError, InvalidDocumentError, UnavailableError
+from lambdas.channel.layout import ArtifactKey
+from lambdas.indexer.change.commit import Committer
+from lambdas.indexer.change.differences import list_differences
+from lambdas.indexer.model import SubdirKeys
+from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.tree.shard_index import ShardIndex, decode_index, empty_index, is_marked_for
+from lambdas.indexer.tree.subdir import Commit, ForeignIndexError, Subdir
+from lambdas.storage.protocol import ObjectInfo
+
+BATCH = 2000
+"""Artifacts that are inspected for one commit of the draft: what a crash loses."""
+MAX_VERSIONS = 50
+"""Older versions of the shard index that are tried as a base."""
+
+CommitKeys = Callable[[Committer, SubdirKeys], Commit]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Healer:
+    """Heals one subdir."""
+
+    subdir: Subdir
+    committer: Committer
+    """Of the draft."""
+    commit_keys: CommitKeys
+    """Commits keys until nothing moves."""
+
+    def heal(self) -> None:
+        """Replace the shard index by a commit that names every artifact in the listing.
+
+        Raises:
+            DeadlineError: the next run goes on.
+            TransientError: another run was quicker, or an artifact can't be inspected.
+        """
+        current = self.subdir.storage.head(self.subdir.layout.shard_index)
+        draft = self._reconcile_draft(self._fetch_draft(current))
+        if current is not None:
+            keep_replaced(self.subdir.storage, current)
+        # The draft names every artifact in the listing. If we stop here, the next run swaps it in.
+        self.subdir.swap(Commit(index=draft.index, etag=None if current is None else current.etag), draft.index)
+        self._delete_draft()
+
+    def _fetch_draft(self, current: ObjectInfo | None) -> Commit:
+        """Return the draft that an earlier run left, or a new one on the best base that is still known."""
+        draft = self.committer.subdir
+        try:
+            found = draft.fetch_commit()
+        except ForeignIndexError:
+            self._delete_draft()
+            found = Commit(index=empty_index(self.subdir.id.name))
+        if found.etag is not None:
+            return found
+        return draft.swap(found, self._choose_base(current))
+
+    def _choose_base(self, current: ObjectInfo | None) -> ShardIndex:
+        """Return the newest commit of this subdir, without the names whose shards and cards are both gone."""
+        shards = self._list_hashes(self.subdir.layout.shards_prefix)
+        cards = self._list_hashes(self.subdir.layout.cards_prefix)
+        for index in self._iter_indexes(current):
+            if not is_marked_for(index, self.subdir.id) and not self._is_unmarked_commit(index, cards):
+                continue
+            names = {name: sha256 for name, sha256 in index.shards.items() if sha256 in shards or sha256 in cards}
+            return replace(index, shards=names)
+        return empty_index(self.subdir.id.name)
+
+    def _iter_indexes(self, current: ObjectInfo | None) -> Iterator[ShardIndex]:
+        """Yield the shard indexes that can be decoded, the newest first."""
+        storage, key = self.subdir.storage, self.subdir.layout.shard_index
+        versions = [info.version for info, _ in zip(storage.list_versions(key), range(MAX_VERSIONS), strict=False)]
+        for version in versions or ([] if current is None else [None]):
+            stored = storage.get(key, version=version)
+            if stored is None:
+                continue
+            try:
+                yield decode_index(stored.body)
+            except InvalidDocumentError:
+                continue
+
+    def _is_unmarked_commit(self, index: ShardIndex, cards: frozenset[str]) -> bool:
+        """Tell whether this is a commit of version 0.1.0: only Fairway has cards behind every shard."""
+        return index.mark is None and index.subdir == self.subdir.id.name and cards >= set(index.shards.values())
+
+    def _list_hashes(self, prefix: str) -> frozenset[str]:
+        hashes = (self.subdir.layout.shard_of(info.key) for info in self.subdir.storage.list_objects(prefix))
+        return frozenset(sha256 for sha256 in hashes if sha256 is not None)
+
+    def _reconcile_draft(self, draft: Commit) -> Commit:
+        """Commit drafts until the draft names every artifact in the listing."""
+        differences = list_differences(self.committer.subdir, draft)
+        waiting = sorted(differences.artifacts | differences.attestations, key=str)
+        for start in range(0, max(1, len(waiting)), BATCH):
+            batch = frozenset(waiting[start : start + BATCH])
+            keys = SubdirKeys(artifacts=batch, attestations=differences.attestations & batch, patches=True)
+            draft = self.commit_keys(self.committer, keys)
+            self._require_inspected(batch)
+        return draft
+
+    def _require_inspected(self, keys: frozenset[ArtifactKey]) -> None:
+        """Raise if an artifact could not be inspected: without it, the draft may name fewer than there are."""
+        for key in sorted(keys, key=str):
+            failure = self.committer.results.failures.get(str(key))
+            if failure is not None:
+                raise _as_transient(failure)
+
+    def _delete_draft(self) -> None:
+        info = self.committer.subdir.storage.head(self.committer.subdir.layout.shard_index)
+        if info is not None:
+            self.committer.subdir.storage.delete(replace(info, version=None))
+
+
+def _as_transient(failure: FairwayError) -> FairwayError:
+    if isinstance(failure, InvalidDocumentError):
+        error = UnavailableError(str(failure), hint=failure.hint)
+        error.__cause__ = failure
+        return error
+    return failure
