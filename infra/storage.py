@@ -29,12 +29,14 @@ from lambdas.channel.layout import (
     AUDIT_PREFIX,
     CARDS_PREFIX,
     CHANNEL_STATE_PREFIX,
+    DRAFTS_PREFIX,
     GARBAGE_PREFIX,
     PATCH_INSTRUCTIONS,
     PATCHES_PREFIX,
     POLICY_KEY,
     PRIVATE_PREFIX,
     REJECTED_PREFIX,
+    REPLACED_PREFIX,
     SHARD_INDEX,
     SHARDS_FOLDER,
     TABLES_PREFIX,
@@ -50,11 +52,13 @@ _WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadPa
 _PRIVATE_DOCUMENTS = (
     f"{CARDS_PREFIX}*",
     f"{CHANNEL_STATE_PREFIX}*",
+    f"{DRAFTS_PREFIX}*",
     f"{GARBAGE_PREFIX}*",
     f"{PATCHES_PREFIX}*",
     POLICY_KEY,
     f"{TABLES_PREFIX}*",
     f"{REJECTED_PREFIX}*",
+    f"{REPLACED_PREFIX}*",
 )
 
 
@@ -80,7 +84,7 @@ def _uploads() -> list[str]:
 
 def _deleted_by_indexer() -> list[str]:
     """Return the keys that the indexer deletes: uploads, garbage, and outputs that are not wanted any more."""
-    return [*_uploads(), *removable_keys(), f"*/*/{SHARDS_FOLDER}*", f"{CARDS_PREFIX}*", f"{REJECTED_PREFIX}*"]
+    return [*_uploads(), *removable_keys(), f"*/*/{SHARDS_FOLDER}*", f"{CARDS_PREFIX}*", f"{DRAFTS_PREFIX}*", f"{REJECTED_PREFIX}*"]
 
 
 # The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.
@@ -126,6 +130,9 @@ class Storage(Construct):
                 s3.LifecycleRule(id="abandoned-uploads", abort_incomplete_multipart_upload_after=cdk.Duration.days(1)),
                 s3.LifecycleRule(
                     id="rejected", prefix=REJECTED_PREFIX, expiration=cdk.Duration.days(configuration.rejected_days)
+                ),
+                s3.LifecycleRule(
+                    id="replaced", prefix=REPLACED_PREFIX, expiration=cdk.Duration.days(configuration.rejected_days)
                 ),
             ],
         )

@@ -31,6 +31,6 @@ def test_fetch_settings__missing_or_malformed(body: bytes | None) -> None:
     storage = MemoryStorage()
     if body is not None:
         storage.upload(".fairway/policy.json", body)
-    with pytest.raises(InvalidDocumentError, match="policy.json") as caught:
+    with pytest.raises(InvalidDocumentError, match=r"policy\.json") as caught:
         fetch_settings(storage, bucket="bucket")
     assert caught.value.hint
