@@ -647,7 +647,7 @@ def test_index__bad_signatures(world: World) -> None:
     world.publish(NOARCH, package())
     assert world.listed(NOARCH) == {FOO}
     assert "attestations_sha256" not in world.record(NOARCH, FOO)
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-malformed"}
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-malformed"}
     assert f"{FOO_KEY}.sigs" not in world.storage.list_keys()
 
 
@@ -660,7 +660,7 @@ def test_index__signatures_that_not_every_client_can_read(world: World, body: by
     world.storage.upload(f"{FOO_KEY}.sigs", body)
     world.index(f"{FOO_KEY}.sigs")
     assert public_view(world.storage) == before
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
 def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> None:
@@ -671,7 +671,7 @@ def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> 
     world.index(f"{FOO_KEY}.sigs")
     assert public_view(world.storage) == before
     assert world.storage.body(f"{FOO_KEY}.sigs") == SIGNATURES
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
 # Patches
