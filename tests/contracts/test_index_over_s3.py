@@ -77,7 +77,7 @@ def test_index__over_s3(storage: S3Storage) -> None:
     check(storage)
 
 
-def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
+def test_index__over_s3_other_bytes_are_rejected(storage: S3Storage) -> None:
     key, first = f"{NOARCH}/foo-1.0-0.conda", package()[1]
     publish(storage, {key: first})
     notifier = publish(storage, {key: package(depends=["x"])[1], f"{NOARCH}/bad-1.0-0.conda": b"bad"})
@@ -104,7 +104,7 @@ def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
     assert copy.body(f"{NOARCH}/repodata.json").count(b'"indexed_timestamp"') == 96
 
 
-def test_reconcile__what_events_lost(storage: S3Storage) -> None:
+def test_reconcile__lost_events_over_s3(storage: S3Storage) -> None:
     """Signatures that changed are known by the listing alone; what can't be indexed is set aside, wherever it is."""
     signed, other = (f"{NOARCH}/{name}-1.0-0.conda" for name in ("same", "other"))
     uploads = {f"{NOARCH}/{filename}": body for filename, body in (package("same"), package("other"))}

@@ -116,9 +116,7 @@ WITH_BODIES = [*LOOKS[1:], *READS, *WRITES, *OTHERS]  # the answer to HEAD has n
 
 
 @pytest.mark.parametrize("look", LOOKS)
-def test_head_and_get__404_is_nothing_there(
-    storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]
-) -> None:
+def test_head_and_get__404_is_missing(storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]) -> None:
     wire.answer(404, "NoSuchKey")
     assert look(storage) is None
 
@@ -136,7 +134,7 @@ def test_get__version_that_is_gone(storage: S3Storage, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("call", WITH_BODIES)
-def test_any__no_such_bucket_is_never_nothing_there(
+def test_any__missing_bucket_is_never_a_missing_object(
     storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object]
 ) -> None:
     wire.answer(404, "NoSuchBucket")
@@ -149,7 +147,7 @@ def test_any__no_such_bucket_is_never_nothing_there(
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 @pytest.mark.parametrize("call", EVERYTHING)
-def test_any__denied_is_never_nothing_there(
+def test_any__denied_is_never_missing(
     storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], status: int
 ) -> None:
     wire.answer(status, "AccessDenied")
@@ -157,7 +155,7 @@ def test_any__denied_is_never_nothing_there(
         call(storage)
 
 
-def test_head__denied_says_the_status_once(storage: S3Storage, wire: Wire) -> None:
+def test_head__denied_message_has_the_status_once(storage: S3Storage, wire: Wire) -> None:
     wire.answer(403)
     with pytest.raises(AccessDeniedError) as caught:
         storage.head("k/a")
@@ -280,7 +278,7 @@ def test_read__connection_breaks_in_the_body(
         read(storage)
 
 
-def test_any__decided_by_status_whatever_the_text(storage: S3Storage, wire: Wire) -> None:
+def test_any__type_is_decided_by_status_not_text(storage: S3Storage, wire: Wire) -> None:
     wire.answer(503, "NoSuchKey")
     with pytest.raises(UnavailableError):
         storage.get("k/a")
@@ -310,7 +308,7 @@ def test_put__headers(storage: S3Storage, wire: Wire) -> None:
     assert wire.header("x-amz-meta-fairway-commit") == "c"
 
 
-def test_read_range__of_these_bytes_alone(storage: S3Storage, wire: Wire) -> None:
+def test_read_range__sends_one_range(storage: S3Storage, wire: Wire) -> None:
     wire.answer(206, body=b"345", headers={**MODIFIED, "Content-Range": "bytes 3-5/10"})
     assert storage.read_range(INFO, 3, 6) == b"345"
     assert wire.header("Range") == "bytes=3-5"
@@ -322,7 +320,7 @@ def test_read_range__server_that_ignores_range(storage: S3Storage, wire: Wire) -
     assert storage.read_range(INFO, 3, 6) == b"345"
 
 
-def test_read_range__nothing_asked_needs_no_request(storage: S3Storage, wire: Wire) -> None:
+def test_read_range__empty_range_needs_no_request(storage: S3Storage, wire: Wire) -> None:
     assert storage.read_range(INFO, 3, 3) == b""
     assert wire.requests == []
 
@@ -350,7 +348,7 @@ def test_copy__larger_than_one_request_may_copy(storage: S3Storage, wire: Wire) 
     assert [request.method for request in wire.requests] == ["HEAD", "POST"]  # CreateMultipartUpload, no CopyObject
 
 
-def test_copy__where_nothing_is_says_so_where_s3_takes_it(storage: S3Storage, wire: Wire) -> None:
+def test_copy__to_a_free_key_is_conditional(storage: S3Storage, wire: Wire) -> None:
     wire.answer(200, body=b"<R><UploadId>u</UploadId></R>")
     wire.answer(200, body=b"<R><ETag>p</ETag></R>")
     wire.answer(200, body=b"<R><ETag>e</ETag></R>")
@@ -392,7 +390,7 @@ SHA256_HEX = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
         ({"x-amz-checksum-sha256": SHA256, "x-amz-checksum-type": "COMPOSITE"}, "e" * 32, None),
     ],
 )
-def test_head__vouches_for_whole_objects_alone(
+def test_head__checksums_of_whole_objects_only(
     storage: S3Storage, wire: Wire, headers: dict[str, str], md5: str | None, sha256: str | None
 ) -> None:
     wire.answer(200, headers={**MODIFIED, **headers})
@@ -402,7 +400,7 @@ def test_head__vouches_for_whole_objects_alone(
     assert wire.header("x-amz-checksum-mode") == "ENABLED"
 
 
-def test_head__what_it_says(storage: S3Storage, wire: Wire) -> None:
+def test_head__fields(storage: S3Storage, wire: Wire) -> None:
     wire.answer(200, headers={**MODIFIED, "x-amz-version-id": "v7", "x-amz-meta-fairway-commit": "c"})
     assert storage.head("k/a") == ObjectInfo(
         key="k/a",

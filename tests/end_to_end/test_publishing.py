@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 
-def test_publish__record_says_what_the_artifact_says(channel: Channel, artifacts: list[str]) -> None:
+def test_publish__record_equals_the_artifact_s_index(channel: Channel, artifacts: list[str]) -> None:
     for path in artifacts:
         subdir, _, filename = path.partition("/")
         repodata = channel.reader.ask(f"/{CHANNEL}/{subdir}/repodata.json").json()
@@ -33,7 +33,7 @@ def test_publish__record_says_what_the_artifact_says(channel: Channel, artifacts
         assert filename.startswith(f"{record['name']}-{record['version']}-{record['build']}.")
 
 
-def test_publish__untouched_subdir_is_not_written(channel: Channel) -> None:
+def test_publish__unchanged_subdir_is_not_written(channel: Channel) -> None:
     for subdir in ("linux-64", "noarch", "osx-arm64"):
         name, content = conda_package(name="first", subdir=subdir)
         channel.publish(f"still/{subdir}/{name}", content)
@@ -60,7 +60,7 @@ def test_publish__same_bytes_again_write_nothing(channel: Channel) -> None:
     assert added[0] == f"again/noarch/{name}"  # the upload itself
 
 
-def test_publish__noarch_is_there_from_the_first_upload_on(channel: Channel) -> None:
+def test_publish__noarch_exists_from_the_first_upload_on(channel: Channel) -> None:
     name, content = conda_package(name="first", subdir="linux-64")
     channel.publish(f"fresh/linux-64/{name}", content)
     wait_until_idle(channel)  # the same run makes it, right after what was uploaded
@@ -69,7 +69,7 @@ def test_publish__noarch_is_there_from_the_first_upload_on(channel: Channel) -> 
     assert channel.everything.ask("/fresh/noarch/repodata.json").json()["packages"] == {}
 
 
-def test_remove__record_goes_with_the_artifact(channel: Channel) -> None:
+def test_remove__record_is_removed_with_the_artifact(channel: Channel) -> None:
     kept, content = conda_package(name="kept")
     removed, other = conda_package(name="removed")
     channel.publish(f"removing/noarch/{kept}", content)
@@ -81,7 +81,7 @@ def test_remove__record_goes_with_the_artifact(channel: Channel) -> None:
     assert channel.everything.ask(f"/removing/noarch/{removed}").status == 404
 
 
-def test_refuse__set_aside_and_the_others_are_indexed(channel: Channel, tmp_path: Path) -> None:
+def test_reject__quarantined_and_the_others_are_indexed(channel: Channel, tmp_path: Path) -> None:
     good, content = conda_package(name="good")
     _, other = conda_package(name="other")
     bad = {
@@ -107,7 +107,7 @@ def test_refuse__set_aside_and_the_others_are_indexed(channel: Channel, tmp_path
     assert channel.list_index("refusing/noarch") == {good}
 
 
-def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
+def test_reject__other_bytes_under_a_taken_name(channel: Channel) -> None:
     name, first = conda_package(name="taken")
     _, second = conda_package(name="taken", about={"summary": "other bytes"})
     channel.publish(f"taken/noarch/{name}", first)
@@ -127,7 +127,7 @@ def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
         "team/Noarch/foo-1.0-0.conda",
     ],
 )
-def test_refuse__keys_at_the_wrong_place(channel: Channel, key: str) -> None:
+def test_reject__invalid_keys(channel: Channel, key: str) -> None:
     _, content = conda_package()
     channel.put(key, content)
     wait_until(lambda: channel.versions(f".fairway/rejected/{key}/"), f"{key} is set aside")
@@ -145,7 +145,7 @@ def test_status__of_an_upload(channel: Channel, tmp_path: Path) -> None:
     assert name in channel.list_index("watching/noarch")
 
 
-def test_patches__in_force_and_taken_away(channel: Channel) -> None:
+def test_patches__applied_and_removed(channel: Channel) -> None:
     name, content = conda_package(name="patched", depends=["old"])
     key, instructions = f"patching/noarch/{name}", "patching/noarch/patch_instructions.json"
     channel.publish(key, content)
@@ -212,7 +212,7 @@ def wait_until_idle(channel: Channel) -> None:
         client.close()
 
 
-def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channel: Channel) -> None:
+def test_publish__large_subdir_defers_the_plain_file(channel: Channel) -> None:
     made_up = synthetic.Channel(records=30_000)
     path = parse_subdir_id("large/linux-64")
     names = made_up.list_names()[:1]

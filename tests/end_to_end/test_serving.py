@@ -38,18 +38,18 @@ INDEX_FILES = (
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", MISSING)
-def test_missing__404_for_who_may_read(channel: Channel, artifacts: list[str], path: str, method: str) -> None:
+def test_missing__404_for_permitted_readers(channel: Channel, artifacts: list[str], path: str, method: str) -> None:
     assert channel.reader.ask(path, method).status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_existing__200_for_who_may_read(channel: Channel, artifacts: list[str], method: str) -> None:
+def test_existing__200_for_permitted_readers(channel: Channel, artifacts: list[str], method: str) -> None:
     for path in [*artifacts, *(f"noarch/{name}" for name in INDEX_FILES), "channeldata.json"]:
         assert channel.reader.ask(f"/{CHANNEL}/{path}", method).status == 200, path
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_refused__alike_for_what_exists_and_what_does_not(channel: Channel, artifacts: list[str], method: str) -> None:
+def test_denied__same_for_existing_and_missing_files(channel: Channel, artifacts: list[str], method: str) -> None:
     paths = [f"/{CHANNEL}/{artifacts[0]}", f"/{CHANNEL}/noarch/repodata.json", *MISSING, "/nosuch/noarch/repodata.json"]
     for viewer, status in ((channel.stranger, 401), (channel.outsider, 403)):
         answers = [viewer.ask(path, method) for path in paths]
@@ -67,7 +67,7 @@ def test_refused__alike_for_what_exists_and_what_does_not(channel: Channel, arti
 
 
 @pytest.mark.parametrize("mask", ["*****", "", "wrong", "fw-0000000000000000000000000000000000"])
-def test_refused__wrong_or_masked_token(channel: Channel, artifacts: list[str], mask: str) -> None:
+def test_denied__wrong_or_masked_token(channel: Channel, artifacts: list[str], mask: str) -> None:
     for name in INDEX_FILES:
         assert channel.stranger.ask(f"/{CHANNEL}/noarch/{name}", headers=make_basic(mask)).status == 401
         assert channel.stranger.ask(f"/t/{mask}/{CHANNEL}/noarch/{name}").status == 401
@@ -228,7 +228,7 @@ def test_headers__cache_control(channel: Channel, artifacts: list[str]) -> None:
         assert channel.reader.ask(f"/{CHANNEL}/{path}").headers["cache-control"] == "public, max-age=30", path
 
 
-def test_headers__cache_control_whatever_the_publisher_set(channel: Channel) -> None:
+def test_headers__cache_control_overrides_the_publisher_s(channel: Channel) -> None:
     for cache_control in ("no-cache", "private, max-age=5"):
         name, content = conda_package(name="own-header", version=str(len(cache_control)))
         key = f"{CHANNEL}/noarch/{name}"
@@ -239,7 +239,7 @@ def test_headers__cache_control_whatever_the_publisher_set(channel: Channel) -> 
         assert answer.body == content
 
 
-def test_headers__cache_control_of_parts_and_of_what_has_not_changed(channel: Channel, artifacts: list[str]) -> None:
+def test_headers__cache_control_of_206_and_304(channel: Channel, artifacts: list[str]) -> None:
     for path in find_immutable(channel, artifacts):
         whole = channel.reader.ask(path)
         for headers, status in (({"Range": "bytes=0-9"}, 206), ({"If-None-Match": whole.headers["etag"]}, 304)):
@@ -249,7 +249,7 @@ def test_headers__cache_control_of_parts_and_of_what_has_not_changed(channel: Ch
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", MISSING)
-def test_headers__cache_control_of_what_is_missing(
+def test_headers__cache_control_of_missing_files(
     channel: Channel, artifacts: list[str], path: str, method: str
 ) -> None:
     answer = channel.reader.ask(path, method)
@@ -291,7 +291,7 @@ def test_headers__content_type_and_no_encoding(channel: Channel, artifacts: list
             assert answer.body.startswith(b"\x28\xb5\x2f\xfd")  # one zstd frame begins so
 
 
-def test_plus_and_bang__as_they_are_and_encoded(channel: Channel) -> None:
+def test_plus_and_bang__plain_and_encoded(channel: Channel) -> None:
     for name, content in (
         conda_package(name="plus", version="1.0+cu118", build="py3.11_0"),
         tar_bz2_package(name="epoch", version="1!2.0+local"),

@@ -259,7 +259,7 @@ def test_index__killed_again_and_again(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("error", [ConflictError("409"), UnavailableError("503")])
-def test_index__fault_that_does_not_end(error: FairwayError) -> None:
+def test_index__permanent_fault(error: FairwayError) -> None:
     """It gives up, in bounded time, and says so."""
     world = World()
     key = world.upload(NOARCH, package())
@@ -288,7 +288,7 @@ class DeafAnnouncer:
         raise UnavailableError("no caches")
 
 
-def test_index__nobody_to_tell() -> None:
+def test_index__notifications_fail() -> None:
     """Who can't be told is told later; the others are indexed."""
     world = World(policy=MUTABLE)
     publish_some(world)

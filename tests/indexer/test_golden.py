@@ -120,7 +120,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         (folder / key).write_bytes(body)
 
 
-def test_published__as_in_golden() -> None:
+def test_published__equals_the_golden_files() -> None:
     if WRITE and not UPLOADS.exists():
         write_folder(UPLOADS, make_uploads())
     uploads = read_folder(UPLOADS)

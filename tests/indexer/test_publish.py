@@ -98,13 +98,13 @@ def test_index__first_upload_to_another_subdir_makes_noarch_too(world: World) ->
     assert json.loads(world.storage.body("team/channeldata.json"))["subdirs"] == ["linux-64", "noarch"]
 
 
-def test_index__refused_first_upload_makes_noarch_too(world: World) -> None:
+def test_index__rejected_first_upload_makes_noarch_too(world: World) -> None:
     world.publish(LINUX, (FOO, b"no archive"))
     assert world.listed(NOARCH) == set()
     assert not any("linux-64" in key for key in world.storage.list_keys() if not key.startswith(".fairway/"))
 
 
-def test_index__nothing_that_readers_see_names_what_is_not_there_yet(world: World) -> None:
+def test_index__readers_never_meet_a_missing_shard_or_artifact(world: World) -> None:
     """Invariant 1, at every single request."""
     for one in (package(), package(name="bar"), package(version="2.0")):
         world.upload(NOARCH, one)
@@ -206,14 +206,14 @@ def test_index__duplicate_event_writes_nothing(world: World) -> None:
     assert set(statuses(world, *keys).values()) == {"unchanged"}
 
 
-def test_index__duplicate_event_of_an_artifact_reads_it_not(world: World) -> None:
+def test_index__duplicate_event_does_not_read_the_artifact(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.log.clear()
     world.index(FOO_KEY)
     assert ("get", FOO_KEY) not in world.storage.log
 
 
-def test_index__untouched_subdir_is_not_written(world: World) -> None:
+def test_index__unchanged_subdir_is_not_written(world: World) -> None:
     world.publish(NOARCH, package())
     world.publish(LINUX, package(path=LINUX))
     world.storage.log.clear()
@@ -222,7 +222,7 @@ def test_index__untouched_subdir_is_not_written(world: World) -> None:
     assert not [key for key in written if key.startswith("team/noarch/")]
 
 
-def test_index__other_channels_are_not_touched(world: World) -> None:
+def test_index__other_channels_are_not_written(world: World) -> None:
     other = parse_subdir_id("other/noarch")
     world.publish(NOARCH, package())
     before = world.storage.snapshot(private=True)
@@ -243,7 +243,7 @@ def test_index__same_bytes_again(world: World) -> None:
     assert world.storage.snapshot() == before
 
 
-def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None:
+def test_index__other_bytes_are_rejected_and_the_first_stay(world: World) -> None:
     first = package()
     world.publish(NOARCH, first)
     before = public_view(world.storage)
@@ -256,7 +256,7 @@ def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None
     assert [rejection.code for rejection in world.notifier.rejections] == ["filename-taken"]
 
 
-def test_index__several_other_bytes_piled_up(world: World) -> None:
+def test_index__several_other_bytes_before_the_first_event(world: World) -> None:
     first = package()
     world.publish(NOARCH, first)
     for number in range(3):
@@ -340,14 +340,14 @@ def test_index__bad_ones_of_every_kind_in_one_batch(world: World) -> None:
     assert set(rejected(world)) == {f"{NOARCH}/{name}" for name in names}
 
 
-def test_index__same_bad_bytes_twice_lie_in_one_place(world: World) -> None:
+def test_index__same_bad_bytes_twice_have_one_rejection(world: World) -> None:
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive either"))
     assert len(list(list_rejections(world.storage))) == 2
 
 
-def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
+def test_index__bad_artifact_removed_before_it_was_inspected(world: World) -> None:
     key = world.upload(NOARCH, (FOO, b"no archive"))
     world.storage.remove(key)
     assert statuses(world, key) == {key: "unchanged"}
@@ -355,7 +355,7 @@ def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", [AccessDeniedError("cold"), UnavailableError("slow"), VanishedError("gone")])
-def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> None:
+def test_index__unreadable_artifact(world: World, error: FairwayError) -> None:
     """An object that we may not read (a cold storage class, a key of KMS) holds up nobody else."""
 
     def fault(kind: str, key: str, moment: str) -> None:
@@ -372,7 +372,7 @@ def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> N
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__bug_while_reading_one_artifact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lambdas.indexer.artifacts.read import read_artifact
 
     def fail_for_foo(source: Any, distribution: Any) -> Any:  # noqa: ANN401 - as there
@@ -387,7 +387,7 @@ def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: 
     assert list(report.failures) == [FOO_KEY]
 
 
-def test_refuse__misplaced_key(world: World) -> None:
+def test_reject__invalid_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
     error = RejectedError("invalid-key", "no", hint="upload elsewhere")
     (outcome,) = world.indexer().reject({"team/foo-1.0-0.conda": error}).outcomes
@@ -399,7 +399,7 @@ def test_refuse__misplaced_key(world: World) -> None:
     assert set(world.notifier.dropped) == {"team/foo-1.0-0.conda"}
 
 
-def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
+def test_reject__attack_key_too_long_for_the_quarantine(world: World) -> None:
     key = "x" * 1018 + ".conda"
     world.storage.upload(key, b"anything")
     (outcome,) = world.indexer().reject({key: RejectedError("invalid-key", "no")}).outcomes
@@ -410,7 +410,7 @@ def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
     assert key not in world.storage.list_keys()
 
 
-def test_refuse__nothing_there(world: World) -> None:
+def test_reject__missing_object(world: World) -> None:
     assert world.indexer().reject({"team/foo-1.0-0.conda": RejectedError("invalid-key", "no")}).outcomes == ()
     assert world.storage.list_keys() == []
 
@@ -466,7 +466,7 @@ def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: W
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_index__artifact_that_is_replaced_before_it_is_set_aside(world: World) -> None:
+def test_index__artifact_replaced_before_it_is_rejected(world: World) -> None:
     world.publish(NOARCH, large("0"), large("1"))
     key = world.upload(NOARCH, large("2"))
     looks: list[str] = []
@@ -506,7 +506,7 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
 # Invariant 4: the record
 
 
-def test_index__record_is_what_the_artifact_says(world: World) -> None:
+def test_index__record_equals_the_artifact_s_index(world: World) -> None:
     world.storage.clock_ms = 1_790_000_000_000
     world.publish(NOARCH, package(depends=["bar >=1"], index_extra={"x-unknown": {"a": [1]}}))
     record = world.record(NOARCH, FOO)
@@ -516,7 +516,7 @@ def test_index__record_is_what_the_artifact_says(world: World) -> None:
     assert record["size"] == len(world.storage.body(FOO_KEY))
 
 
-def test_index__indexed_timestamp_is_kept_for_ever(world: World) -> None:
+def test_index__indexed_timestamp_never_changes(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.clock_ms += 86_400_000
     world.publish(NOARCH, package(), package(version="2.0"))
@@ -567,7 +567,7 @@ def test_index__the_last_one_removed(world: World) -> None:
     assert json.loads(world.storage.body("team/channeldata.json"))["packages"] == {}
 
 
-def test_index__removed_before_it_was_looked_at(world: World) -> None:
+def test_index__removed_before_it_was_inspected(world: World) -> None:
     key = world.upload(NOARCH, package())
     world.storage.remove(key)
     assert statuses(world, key) == {key: "unchanged"}
@@ -585,11 +585,11 @@ def test_index__version_restored(world: World) -> None:
     assert public_view(world.storage) == before
 
 
-def test_index__removal_of_what_was_never_there(world: World) -> None:
+def test_index__removal_of_an_unknown_artifact(world: World) -> None:
     assert statuses(world, FOO_KEY) == {FOO_KEY: "unchanged"}
 
 
-def test_index__cached_copy_of_what_was_removed_is_dropped(world: World) -> None:
+def test_index__removed_artifact_is_invalidated(world: World) -> None:
     """It is cached for a year; the name may come back with other bytes."""
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
@@ -600,7 +600,7 @@ def test_index__cached_copy_of_what_was_removed_is_dropped(world: World) -> None
 # Signatures
 
 
-def test_index__signatures(world: World) -> None:
+def test_index__attestations(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
     world.index(f"{FOO_KEY}.sigs")
@@ -613,14 +613,14 @@ def test_index__signatures(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__signatures_before_their_artifact(world: World) -> None:
+def test_index__attestations_before_their_artifact(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
     assert statuses(world, f"{FOO_KEY}.sigs") == {FOO_KEY: "unchanged"}
     world.publish(NOARCH, package())
     assert "attestations_sha256" in world.record(NOARCH, FOO)
 
 
-def test_index__signatures_appended(world: World) -> None:
+def test_index__attestations_appended(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{FOO_KEY}.sigs", b"[]")
     world.index(f"{FOO_KEY}.sigs")
@@ -632,7 +632,7 @@ def test_index__signatures_appended(world: World) -> None:
     assert {f"{FOO_KEY}.sigs.{first}", f"{FOO_KEY}.sigs.{second}"} <= set(world.storage.list_keys())
 
 
-def test_index__signatures_taken_away(world: World) -> None:
+def test_index__attestations_removed(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
     world.index(f"{FOO_KEY}.sigs")
@@ -642,7 +642,7 @@ def test_index__signatures_taken_away(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__bad_signatures(world: World) -> None:
+def test_index__invalid_attestations(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", b"{}")
     world.publish(NOARCH, package())
     assert world.listed(NOARCH) == {FOO}
@@ -654,7 +654,7 @@ def test_index__bad_signatures(world: World) -> None:
 @pytest.mark.parametrize(
     "body", [b'[{"a": NaN}]', b"\xef\xbb\xbf[{}]", b'[{"a": "\\ud800"}]', b'[{"a": 1, "a": 2}]', b"[" * 70 + b"]" * 70]
 )
-def test_index__signatures_that_not_every_client_can_read(world: World, body: bytes) -> None:
+def test_index__attestations_that_some_client_cannot_read(world: World, body: bytes) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     world.storage.upload(f"{FOO_KEY}.sigs", body)
@@ -663,7 +663,7 @@ def test_index__signatures_that_not_every_client_can_read(world: World, body: by
     assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
-def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> None:
+def test_index__invalid_attestations_leave_the_earlier_ones(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
     world.publish(NOARCH, package())
     before = public_view(world.storage)
@@ -690,7 +690,7 @@ def test_index__patches(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__patches_hold_for_what_comes_later(world: World) -> None:
+def test_index__patches_apply_to_later_uploads(world: World) -> None:
     world.publish(NOARCH, package(name="bar"))
     world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
     world.publish(NOARCH, package(depends=["a"]), package(name="baz"))
@@ -720,7 +720,7 @@ def test_index__patches_removed(world: World) -> None:
         assert public_view(world.storage) == before
 
 
-def test_index__unpatched_view_written_twice_and_taken_away(world: World) -> None:
+def test_index__unpatched_repodata_written_twice_and_removed(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
     world.index(key)
@@ -730,7 +730,7 @@ def test_index__unpatched_view_written_twice_and_taken_away(world: World) -> Non
     assert not {f"{NOARCH}/{name}" for name in FROM_PACKAGES} & set(world.storage.list_keys())
 
 
-def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> None:
+def test_index__invalid_patches_leave_the_last_valid_ones_in_force(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
     world.index(key)
@@ -745,7 +745,7 @@ def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> N
     }
 
 
-def test_index__bad_patches_with_none_in_force(world: World) -> None:
+def test_index__invalid_patches_without_earlier_ones(world: World) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     key = patch(world, patch_instructions_version=9)
@@ -762,7 +762,9 @@ def test_index__bad_patches_with_none_in_force(world: World) -> None:
         ({"purls": ["pkg:pypi"]}, "patches-malformed"),
     ],
 )
-def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[str, Any], code: str) -> None:
+def test_index__patches_with_values_that_artifacts_may_not_have(
+    world: World, fields: dict[str, Any], code: str
+) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     key = patch(world, **{"packages.conda": {FOO: fields}})
@@ -772,7 +774,7 @@ def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[s
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"1e999", b"99999999999999999999", b'"\\ud800"', b"[" * 70 + b"]" * 70])
-def test_index__patches_that_no_file_could_carry(world: World, value: bytes) -> None:
+def test_index__patches_that_no_encoding_can_carry(world: World, value: bytes) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{NOARCH}/{PATCHES}", b'{"packages.conda": {"foo-1.0-0.conda": {"x": ' + value + b"}}}")
     world.index(f"{NOARCH}/{PATCHES}", world.upload(NOARCH, package(name="bar")))
@@ -820,7 +822,7 @@ def test_index__yanked_artifact_is_overwritten(world: World) -> None:
     assert world.storage.body(FOO_KEY) == first[1]
 
 
-def test_index__run_exports_patched_and_taken_away(world: World) -> None:
+def test_index__run_exports_patched_and_removed(world: World) -> None:
     world.publish(NOARCH, package(run_exports=["foo"]))
     for value, expected in (({"strong": ["x"]}, {"weak": ["foo"], "strong": ["x"]}), (None, {})):
         world.index(patch(world, patch_instructions_version=2, **{"packages.conda": {FOO: {"run_exports": value}}}))
@@ -830,7 +832,7 @@ def test_index__run_exports_patched_and_taken_away(world: World) -> None:
 
 
 @pytest.mark.parametrize("patched", [True, False])
-def test_index__patches_in_force_that_were_lost(world: World, *, patched: bool) -> None:
+def test_index__lost_patches_in_force(world: World, *, patched: bool) -> None:
     """Uploading them again, or others, mends it."""
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
@@ -875,7 +877,7 @@ def test_index__broken_cards_are_made_again(world: World) -> None:
     assert world.storage.body(key) == good
 
 
-def test_index__lost_cards_of_an_artifact_that_can_not_be_read_now(world: World) -> None:
+def test_index__lost_cards_of_an_unreadable_artifact(world: World) -> None:
     """What readers see is patched: it may not become the base that patches apply to."""
     world.publish(NOARCH, package(depends=["a"]), package(version="2.0"))
     world.index(patch(world, revoke=[FOO]))
@@ -899,7 +901,7 @@ def test_index__lost_cards_of_an_artifact_that_can_not_be_read_now(world: World)
     assert cards_of(world) == cards
 
 
-def test_index__lost_cards_of_an_artifact_that_was_removed_meanwhile(world: World) -> None:
+def test_index__lost_cards_of_a_removed_artifact(world: World) -> None:
     world.publish(NOARCH, package(), package(version="2.0"))
     for key in [one for one in private_keys(world) if "/cards/" in one]:
         world.storage.remove(key)
@@ -920,7 +922,7 @@ def cards_of(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"broken", b'{"packages": {"evil-1-0.conda": {}}}'])
-def test_index__foreign_file_under_our_name(world: World, name: str, body: bytes) -> None:
+def test_index__foreign_file_under_an_output_s_name(world: World, name: str, body: bytes) -> None:
     world.publish(NOARCH, package())
     key = f"{NOARCH}/{name}".replace("noarch/../", "")
     world.storage.upload(key, body)
@@ -932,14 +934,14 @@ def test_index__foreign_file_under_our_name(world: World, name: str, body: bytes
 
 
 @pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
-def test_index__file_that_was_deleted(world: World, name: str) -> None:
+def test_index__deleted_output(world: World, name: str) -> None:
     world.publish(NOARCH, package())
     world.storage.remove(f"{NOARCH}/{name}".replace("noarch/../", ""))
     world.index(FOO_KEY)
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
+def test_index__broken_state_of_the_channel(world: World) -> None:
     world.publish(NOARCH, package())
     (state,) = [key for key in private_keys(world) if key.startswith(".fairway/channeldata/")]
     for _ in range(2):
@@ -948,7 +950,7 @@ def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
         assert_same_as_from_nothing(world.storage)
 
 
-def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -> None:
+def test_index__broken_shard_index_is_never_read_as_empty(world: World) -> None:
     """Invariant 7."""
     world.publish(NOARCH, package())
     key = f"{NOARCH}/repodata_shards.msgpack.zst"
@@ -959,7 +961,7 @@ def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -
 
 
 @pytest.mark.parametrize("error", [UnavailableError("500"), AccessDeniedError("403")])
-def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: FairwayError) -> None:
+def test_index__cloud_error_is_never_read_as_an_empty_index(world: World, error: FairwayError) -> None:
     """Invariant 7."""
     world.publish(NOARCH, package())
     before = world.storage.snapshot()
@@ -976,7 +978,7 @@ def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: F
     assert world.storage.snapshot() == before
 
 
-def test_index__old_shard_index_that_expired(world: World) -> None:
+def test_index__expired_shard_index(world: World) -> None:
     """Where nobody knows any more what a file shows, it is made again."""
     world.publish(NOARCH, package())
     world.storage.fault = stop_at("put", f"{NOARCH}/repodata.json.zst")
@@ -1049,7 +1051,7 @@ def content_type_of(name: str) -> str:
     }[name.rpartition(".")[2]]
 
 
-def test_index__optional_outputs_follow() -> None:
+def test_index__optional_outputs_are_updated() -> None:
     world = World(policy=EVERYTHING)
     world.publish(NOARCH, package())
     world.publish(NOARCH, package(version="2.0"))
@@ -1109,7 +1111,7 @@ def test_index__replays_write_nothing(keys: list[str]) -> None:
     assert world.storage.snapshot(private=True) == before
 
 
-def test_index__what_nobody_touched(world: World) -> None:
+def test_index__no_changes(world: World) -> None:
     """Nothing to look at is no reason to write anything but the skeleton."""
     world.indexer().index(NOARCH, SubdirKeys())
     before = world.storage.snapshot(private=True)
@@ -1130,7 +1132,7 @@ def shard_key_of(world: World, name: str) -> str:
     return f"{NOARCH}/shards/{dict(index.shards)[name]}.msgpack.zst"  # type: ignore[index]  # a name
 
 
-def test_index__signatures_of_a_yanked_artifact(world: World) -> None:
+def test_index__attestations_of_a_yanked_artifact(world: World) -> None:
     """The view without patches shows them, though the view with patches shows nothing."""
     world.publish(NOARCH, package(), package(name="bar"))
     world.index(patch(world, remove=[FOO]))

@@ -167,7 +167,7 @@ def run_interrupted(first: Action, second: Action, at: int, *, policy: Policy, p
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("policy", [POLICY, MUTABLE], ids=["immutable", "mutable"])
 @pytest.mark.parametrize("first", ACTIONS, ids=lambda action: action.name)
-def test_index__another_in_between(first: Action, policy: Policy, *, patched: bool) -> None:
+def test_index__another_run_in_between(first: Action, policy: Policy, *, patched: bool) -> None:
     moments = Interruption(at=-1, world=World(), action=first)
     world = World(policy=policy, storage=prepared(policy, patched=patched).fork())
     world.storage.fault = moments
@@ -186,7 +186,7 @@ def test_index__another_in_between(first: Action, policy: Policy, *, patched: bo
 
 
 @pytest.mark.usefixtures("inline")
-def test_index__another_in_between_that_is_interrupted() -> None:
+def test_index__interrupted_run_in_between() -> None:
     chooser = random.Random(1)  # noqa: S311 - no secret
     for _ in range(60 * TIMES):
         first, second, third = chooser.choices(ACTIONS, k=3)
@@ -531,7 +531,7 @@ def test_index__twenty_publishers_at_once() -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__everybody_touches_everything() -> None:
+def test_index__all_publishers_change_all_artifacts() -> None:
     """The same keys, in several subdirs, by several indexers, while they come and go."""
     world = World()
     keys = [key for key in KEYS if key.endswith(".conda")]

@@ -92,7 +92,7 @@ def test_format_channel_page__attack_by_name_and_filename(attack: str) -> None:
 
 
 @pytest.mark.parametrize("summary", [None, 1, ["a", "<b>"], {"x": "<script>"}, "", True])
-def test_format_channel_page__summary_that_is_no_text(summary: object) -> None:
+def test_format_channel_page__summary_is_not_text(summary: object) -> None:
     assert Page(format_channel_page(TEAM, merged(summary=summary), url=URL)).tags == HARMLESS_PAGE.tags
 
 
@@ -122,7 +122,7 @@ def test_format_channel_page__links() -> None:
     assert f"conda install -c {URL}/team NAME" in HARMLESS_PAGE.text
 
 
-def test_format_channel_page__address_unknown() -> None:
+def test_format_channel_page__unknown_url() -> None:
     assert "conda install -c URL/team" in Page(format_channel_page(TEAM, merged(), url="")).text
 
 

@@ -95,7 +95,7 @@ def test_join_chunks__is_read_in_a_stream_with_little_memory() -> None:
 
 
 @given(TEXTS, st.integers(1, 500))
-def test_frame_splitter__is_the_inverse(texts: list[bytes], step: int) -> None:
+def test_frame_splitter__inverts_join_chunks(texts: list[bytes], step: int) -> None:
     blocks = [encode_chunk(text, level=3) for text in texts]
     assert split(frame_of(texts), step) == blocks
     assert [decode_chunk(chunk, what="chunk") for chunk in blocks] == texts

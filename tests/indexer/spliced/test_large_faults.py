@@ -162,7 +162,7 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
 @pytest.mark.parametrize("defers", [False, True], ids=["at once", "deferring"])
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("first", HAPPENINGS)
-def test_index__large_documents_and_another_in_between(first: str, *, patched: bool, defers: bool) -> None:
+def test_index__large_documents_and_another_writer(first: str, *, patched: bool, defers: bool) -> None:
     moments = record(first, patched=patched, defers=defers)
     chooser = random.Random(first)  # noqa: S311 - no secret
     for second, happen in HAPPENINGS.items():

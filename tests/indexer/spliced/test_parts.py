@@ -60,7 +60,7 @@ def test_plan_parts__a_change_near_the_beginning_takes_the_beginning_along() -> 
     assert kinds(parts) == ["Write", "Copy"]
 
 
-def test_plan_parts__nothing_known_of_the_old_one() -> None:
+def test_plan_parts__unknown_old_version() -> None:
     new = spans_of("abcdefghij")
     parts = plan_parts([], new, least=LEAST, most=100)
     assert set(kinds(parts)) == {"Write"}

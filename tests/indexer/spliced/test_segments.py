@@ -123,7 +123,7 @@ SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9)
 
 
 @given(SHARDS)
-def test_segment_entries__says_what_the_whole_document_says(shards: dict[PackageName, Shard | None]) -> None:
+def test_segment_entries__equals_the_whole_document(shards: dict[PackageName, Shard | None]) -> None:
     document = make_document(shards)
     assert json.loads(document.text) == repodata_of(shards)
     assert document.table.text_bytes == len(document.text)
@@ -131,7 +131,7 @@ def test_segment_entries__says_what_the_whole_document_says(shards: dict[Package
 
 @settings(max_examples=200)
 @given(SHARDS, st.lists(SHARDS, max_size=5))
-def test_apply_entries__says_what_a_rebuild_says(
+def test_apply_entries__equals_a_rebuild(
     first: dict[PackageName, Shard | None], later: list[dict[PackageName, Shard | None]]
 ) -> None:
     document = make_document(first)
@@ -294,7 +294,7 @@ def test_scan_table__other_documents(texts: list[bytes]) -> None:
         scan_table(SmallRunExportsForm(), [(text, 1) for text in texts])
 
 
-def test_parse_table__is_the_inverse() -> None:
+def test_parse_table__inverts_format_table() -> None:
     document = make_numbered(SmallRunExportsForm(), 100)
     stored = json.loads(encode_json(format_table(document.table)))
     assert parse_table(stored, document.form) == document.table

@@ -69,7 +69,7 @@ def publish_at_random(world: World) -> dict[str, str]:
     return there
 
 
-def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
+def test_update__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
     world = World(limits=LIMITS)
     there = publish_at_random(world)
     info = world.storage.head(f"{NOARCH}/{REPODATA.name}")
