@@ -1,4 +1,4 @@
-"""What S3 answers, and what the storage makes of it: answers as on the wire, no network."""
+"""S3's responses, and what the storage makes of them: responses as on the wire, without a network."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -29,14 +29,14 @@ MODIFIED = {"Last-Modified": "Tue, 01 Sep 2026 12:00:00 GMT", "ETag": f'"{"e" * 
 
 
 class Raw(io.BytesIO):
-    """The body of an answer as urllib3 hands it over."""
+    """The body of a response as urllib3 returns it."""
 
     def stream(self, **_: object) -> Iterator[bytes]:
         yield from iter(lambda: self.read(65536), b"")
 
 
 class Wire:
-    """Answers requests with what it was told, and remembers them."""
+    """Answers requests with prepared responses, and records them."""
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -53,7 +53,8 @@ class Wire:
 
     def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]  # botocore may ask around
+        # The last response answers every further request: botocore may send several.
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         status, body, headers = answer
@@ -97,7 +98,7 @@ WRITES: list[Callable[[S3Storage], object]] = [
     lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfAbsent()),
     lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfMatch(etag="x")),
 ]
-LOOKS: list[Callable[[S3Storage], object]] = [
+INSPECTIONS: list[Callable[[S3Storage], object]] = [
     lambda storage: storage.head("k/a"),
     lambda storage: storage.get("k/a"),
 ]
@@ -108,23 +109,25 @@ OTHERS: list[Callable[[S3Storage], object]] = [
     lambda storage: list(storage.list_folders("k/")),
     lambda storage: list(storage.list_files("k/")),
 ]
-EVERYTHING = [*LOOKS, *READS, *WRITES, *OTHERS]
-WITH_BODIES = [*LOOKS[1:], *READS, *WRITES, *OTHERS]  # the answer to HEAD has none, hence no code
+EVERYTHING = [*INSPECTIONS, *READS, *WRITES, *OTHERS]
+WITH_BODIES = [*INSPECTIONS[1:], *READS, *WRITES, *OTHERS]  # the response to HEAD has no body, hence no code
 
 
 # Missing
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_head_and_get__404_is_missing(storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]) -> None:
+@pytest.mark.parametrize("inspect", INSPECTIONS)
+def test_head_and_get__404_is_missing(storage: S3Storage, wire: Wire, inspect: Callable[[S3Storage], object]) -> None:
     wire.answer(404, "NoSuchKey")
-    assert look(storage) is None
+    assert inspect(storage) is None
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_head_and_get__405_is_a_deletion(storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]) -> None:
+@pytest.mark.parametrize("inspect", INSPECTIONS)
+def test_head_and_get__405_is_a_deletion(
+    storage: S3Storage, wire: Wire, inspect: Callable[[S3Storage], object]
+) -> None:
     wire.answer(405, "MethodNotAllowed")
-    assert look(storage) is None
+    assert inspect(storage) is None
 
 
 def test_get__version_that_is_gone(storage: S3Storage, wire: Wire) -> None:
@@ -178,7 +181,7 @@ def test_get__object_in_a_cold_storage_class(storage: S3Storage, wire: Wire) -> 
         (412, "PreconditionFailed"),
         (409, "ConditionalRequestConflict"),
         (409, "OperationAborted"),
-        (404, "NoSuchKey"),  # If-Match on a key that is gone
+        (404, "NoSuchKey"),  # If-Match on a missing key
     ],
 )
 @pytest.mark.parametrize("write", WRITES)
@@ -268,7 +271,7 @@ class Broken(Raw):
         raise ReadTimeoutError(endpoint_url="https://s3")
 
 
-@pytest.mark.parametrize("read", [LOOKS[1], *READS])
+@pytest.mark.parametrize("read", [INSPECTIONS[1], *READS])
 def test_read__connection_breaks_in_the_body(
     storage: S3Storage, wire: Wire, read: Callable[[S3Storage], object]
 ) -> None:
@@ -369,7 +372,7 @@ def test_delete__what_was_listed(storage: S3Storage, wire: Wire) -> None:
     assert wire.requests[-1].url.endswith("/k/a")
 
 
-# Hashes that S3 vouches for
+# Checksums from S3
 
 SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of b"hello"
 SHA256_HEX = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"

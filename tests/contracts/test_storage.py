@@ -52,7 +52,7 @@ def keys_under(storage: ObjectStorage, prefix: str) -> list[str]:
 
 
 def race(write: Callable[[int], object]) -> tuple[list[int], list[BaseException]]:
-    """Let several threads write at once; return who won and what the others were told."""
+    """Let several threads write at once; return the winner, and the errors of the others."""
     barrier = threading.Barrier(WRITERS)
     won: list[int] = []
     told: list[BaseException] = []
@@ -185,7 +185,7 @@ def test_read_range__replaced_object_is_never_read_as_the_old_one(storage: Objec
     info = storage.head("k/a")
     assert info is not None
     put(storage, "k/a", b"new bytes")
-    with contextlib.suppress(VanishedError):  # where versions are kept, it may still be had
+    with contextlib.suppress(VanishedError):  # a storage that keeps versions may still have it
         assert storage.read_range(info, 0, 3) == b"old"
     with contextlib.suppress(VanishedError):
         assert b"".join(storage.stream(info)) == b"old bytes"
@@ -504,7 +504,7 @@ def test_list_objects__empty(storage: ObjectStorage) -> None:
 
 
 def test_list_objects__order_of_bytes_of_whole_keys(storage: ObjectStorage) -> None:
-    # No key is the folder of another: a directory can't hold both.
+    # No key is the folder of another: a directory can't contain both.
     keys = ["k/a-b", "k/a.b", "k/a/b", "k/a0", "k/aB", "k/ab", "k/z/y/x", "k/é", "K/a", "k-/a", "k0/a"]
     for key in keys:
         put(storage, key)

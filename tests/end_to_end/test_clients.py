@@ -24,7 +24,7 @@ def try_install(
     sharded: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Install with credentials from the URL, or from files below the folder, and from nowhere else."""
+    """Install with credentials from the URL, or from files below the folder, and no others."""
     home = {"HOME": str(folder), "NETRC": str(folder / "netrc"), "RATTLER_AUTH_FILE": str(folder / "auth.json")}
     given = environment if environment is not None else home
     installed = install(
@@ -93,7 +93,7 @@ def test_install__denied(channel: Channel, artifacts: list[str], tmp_path: Path,
 
 
 def test_install__noarch_without_a_platform_subdir(channel: Channel, artifacts: list[str], tmp_path: Path) -> None:
-    """A channel that has noarch alone: the platform's 404 is no error."""
+    """In a channel with noarch only, the platform's 404 is no error."""
     from tests.builders import conda_package
 
     name, content = conda_package(name="only-noarch", version="1!2.0+plus")

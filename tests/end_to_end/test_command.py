@@ -72,7 +72,7 @@ def test_up__status_and_interrupt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["up", "demo"])
 def test_local__real_endpoint_is_an_error(tmp_path: Path, command: str) -> None:
-    refused = run_local(command, folder=tmp_path, AWS_ENDPOINT_URL="https://s3.amazonaws.com")
-    assert refused.returncode == 2
-    assert "not a loopback endpoint" in refused.stderr
-    assert "hint:" in refused.stderr
+    result = run_local(command, folder=tmp_path, AWS_ENDPOINT_URL="https://s3.amazonaws.com")
+    assert result.returncode == 2
+    assert "not a loopback endpoint" in result.stderr
+    assert "hint:" in result.stderr

@@ -1,4 +1,4 @@
-"""What a publisher's role may do, with IAM enforced: that, and nothing else."""
+"""What a publisher's role may do, and may not do, with IAM enforced."""
 
 import json
 from collections.abc import Iterator

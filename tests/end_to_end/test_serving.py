@@ -1,4 +1,4 @@
-"""What the edge answers, to whom: the way clients need it, on the deployed stack."""
+"""The edge's responses to each kind of reader, as clients need them, on the deployed stack."""
 
 import hashlib
 import re
@@ -182,8 +182,8 @@ def test_range__206(channel: Channel, artifacts: list[str]) -> None:
         whole = channel.reader.ask(path).body
         size = len(whole)
         for asked, first, last in (
-            ("bytes=100-", 100, size - 1),  # conda resumes so
-            ("bytes=-100", size - 100, size - 1),  # rattler looks at the end of an archive so
+            ("bytes=100-", 100, size - 1),  # conda resumes like this
+            ("bytes=-100", size - 100, size - 1),  # rattler reads the end of an archive like this
             ("bytes=0-0", 0, 0),
             ("bytes=10-19", 10, 19),
         ):
@@ -214,14 +214,14 @@ def test_head__says_what_get_does(channel: Channel, artifacts: list[str]) -> Non
         assert int(head.headers["content-length"]) == len(got.body)
 
 
-def find_immutable(channel: Channel, artifacts: list[str]) -> list[str]:
+def list_immutable(channel: Channel, artifacts: list[str]) -> list[str]:
     """Paths of artifacts, uploaded with a plain ``aws s3 cp``, and of a shard."""
     shard = next(key for key, _ in channel.versions(f"{CHANNEL}/noarch/shards/"))
     return [*(f"/{CHANNEL}/{path}" for path in artifacts), f"/{shard}"]
 
 
 def test_headers__cache_control(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+    for path in list_immutable(channel, artifacts):
         for method in ("GET", "HEAD"):
             assert channel.reader.ask(path, method).headers["cache-control"] == IMMUTABLE, path
     for path in (*(f"noarch/{name}" for name in INDEX_FILES), "channeldata.json", "rss.xml", "", "noarch/"):
@@ -240,7 +240,7 @@ def test_headers__cache_control_overrides_the_publisher_s(channel: Channel) -> N
 
 
 def test_headers__cache_control_of_206_and_304(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+    for path in list_immutable(channel, artifacts):
         whole = channel.reader.ask(path)
         for headers, status in (({"Range": "bytes=0-9"}, 206), ({"If-None-Match": whole.headers["etag"]}, 304)):
             answer = channel.reader.ask(path, headers=headers)
@@ -261,7 +261,7 @@ def test_headers__cache_control_of_missing_files(
 
 
 def test_headers__cache_control_of_other_errors(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+    for path in list_immutable(channel, artifacts):
         beyond = channel.reader.ask(path, headers={"Range": "bytes=999999999-"})
         assert (beyond.status, beyond.headers["cache-control"]) == (416, "no-store")
         for viewer in (channel.stranger, channel.outsider):
@@ -288,7 +288,7 @@ def test_headers__content_type_and_no_encoding(channel: Channel, artifacts: list
             assert answer.headers["content-type"].startswith("application/json")
             assert answer.json()["info"]["subdir"] == "noarch"
         else:
-            assert answer.body.startswith(b"\x28\xb5\x2f\xfd")  # one zstd frame begins so
+            assert answer.body.startswith(b"\x28\xb5\x2f\xfd")  # the start of a zstd frame
 
 
 def test_plus_and_bang__plain_and_encoded(channel: Channel) -> None:

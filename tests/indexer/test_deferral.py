@@ -1,4 +1,4 @@
-"""Where documents are large, a publish leaves what few wait for until later: nothing of it is forgotten."""
+"""Deferred outputs: in large subdirs, a publish defers most outputs, and none is forgotten."""
 
 import bz2
 import json
@@ -45,7 +45,7 @@ def compressed_filenames(world: World) -> set[str]:
     return set(json.loads(decompress(world.storage.body(PACKED), what=PACKED))["packages.conda"])
 
 
-def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
+def list_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
     depth = Depth(now_ms=world.storage.clock_ms + later_ms, grace_ms=10**12)
     view = ChannelView(outputs=world.policy.outputs, limits=world.limits)
     found = [
@@ -172,16 +172,16 @@ def test_index__optional_outputs() -> None:
 
 
 def test_index__requeueing_fails(world: World) -> None:
-    def refuse(_: object) -> None:
+    def fail(_: object) -> None:
         raise UnavailableError("SQS did not take the requeuer")
 
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     indexer = Indexer(
-        world.storage, world.notifier, world.policy, requeue=refuse, limits=world.limits, sleep=lambda _: None
+        world.storage, world.notifier, world.policy, requeue=fail, limits=world.limits, sleep=lambda _: None
     )
     with pytest.raises(UnavailableError, match="requeuer"):
         index_keys(indexer, [key])
-    world.index(key)  # its message comes again
+    world.index(key)  # its message is redelivered
     assert world.requeued == [NOARCH]
 
 
@@ -206,23 +206,23 @@ def test_rebuild__defers_nothing(world: World) -> None:
 def test_verify__deferred_outputs_are_harmless_for_a_while(world: World) -> None:
     world.storage.clock_ms += 10**6
     world.publish(NOARCH, package("pkg0012", "2.0"))
-    assert find_wrong(world) == []
-    behind = {finding.key for finding in find_wrong(world, later_ms=3_600_000)}
+    assert list_wrong(world) == []
+    behind = {finding.key for finding in list_wrong(world, later_ms=3_600_000)}
     assert f"{NOARCH}/repodata.json" in behind
     assert f"{NOARCH}/run_exports.json.zst" in behind
     assert behind >= {f"{NOARCH}/index.html", "team/channeldata.json", "team/rss.xml", "team/index.html"}
     world.catch_up()
-    assert find_wrong(world, later_ms=3_600_000) == []
+    assert list_wrong(world, later_ms=3_600_000) == []
 
 
 def test_verify__small_subdir_of_a_large_channel(world: World) -> None:
     world.storage.clock_ms += 3_600_000
     world.publish(LINUX, package(path=LINUX))
-    assert find_wrong(world) == []
+    assert list_wrong(world) == []
     channel_files = {"team/channeldata.json", "team/rss.xml", "team/index.html"}
-    assert {finding.key for finding in find_wrong(world, later_ms=3_600_000)} == channel_files
+    assert {finding.key for finding in list_wrong(world, later_ms=3_600_000)} == channel_files
     world.catch_up()
-    assert find_wrong(world, later_ms=3_600_000) == []
+    assert list_wrong(world, later_ms=3_600_000) == []
 
 
 def test_verify__large_files_of_a_channel(world: World) -> None:
@@ -230,9 +230,9 @@ def test_verify__large_files_of_a_channel(world: World) -> None:
         versions = world.storage.versions[name]
         good = versions[-1]
         versions[-1] = replace(good, body=(good.body or b"").replace(b"pkg0012", b"pkg0099"))
-        assert [(one.key, one.problem) for one in find_wrong(world)] == [(name, Problem.OUTPUT_WRONG)]
+        assert [(one.key, one.problem) for one in list_wrong(world)] == [(name, Problem.OUTPUT_WRONG)]
         versions[-1] = good
-    assert find_wrong(world) == []
+    assert list_wrong(world) == []
 
 
 def test_verify__tampered_file_while_others_are_behind(world: World) -> None:
@@ -245,7 +245,7 @@ def test_verify__tampered_file_while_others_are_behind(world: World) -> None:
         headers=world.storage.headers(f"{NOARCH}/run_exports.json"),
         metadata=dict(info.metadata),
     )
-    assert [finding.problem for finding in find_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
+    assert [finding.problem for finding in list_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
 
 
 def test_update__only_the_compressed_file_of_a_large_subdir_is_left(world: World) -> None:

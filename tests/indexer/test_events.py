@@ -1,4 +1,4 @@
-"""From queue messages to what is to be looked at."""
+"""From queue messages to the keys to inspect."""
 
 import json
 from urllib.parse import quote_plus
@@ -207,7 +207,7 @@ def test_plan_work__invalid_keys(key: str) -> None:
     work = plan_work([key, "team/noarch/good-1-0.conda"])
     assert set(work.invalid_keys) <= {key}
     assert work.subdirs == {NOARCH: SubdirKeys(artifacts=artifacts(NOARCH, "good-1-0.conda"))}
-    assert bool(work.invalid_keys) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
+    assert bool(work.invalid_keys) is not key.endswith("\n"), "a key without an artifact's suffix is irrelevant"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_plan_work__requeued_subdir_and_its_keys() -> None:
 
 @pytest.mark.parametrize("key", ["team/", "Team Files/", "team/noarch/deeper/", "//"])
 def test_plan_work__folder_is_not_a_subdir(key: str) -> None:
-    """Consoles make folders of empty objects: nothing is to be refused."""
+    """Consoles create folders as empty objects: nothing is rejected."""
     work = plan_work([key])
     assert (work.subdirs, work.invalid_keys) == ({}, {})
 

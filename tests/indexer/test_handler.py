@@ -1,4 +1,4 @@
-"""The queue's handler: each message learns what became of its keys, and no other."""
+"""The queue's handler: exactly the messages whose keys failed are redelivered."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FOO = f"{NOARCH}/foo-1.0-0.conda"
 
 @dataclass(kw_only=True)
 class Context:
-    """What Lambda tells a handler of itself."""
+    """The context that Lambda passes to a handler."""
 
     function_name: str = "indexer"
     memory_limit_in_mb: int = 512
@@ -36,7 +36,7 @@ class Context:
 
 @dataclass(kw_only=True)
 class Queue:
-    """Hands messages to the handler, and tells which are to come again."""
+    """Passes messages to the handler, and returns those to be redelivered."""
 
     world: World
     bodies: dict[str, str] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class Queue:
 
 
 @dataclass(kw_only=True)
-class Reminder:
-    """Takes what is handed on."""
+class RecordingRequeuer:
+    """Records what is requeued."""
 
     fails: bool = False
     handed_on: list[Sequence[str]] = field(default_factory=list)
@@ -235,7 +235,7 @@ def test_handle_queue__one_subdir_fails(world: World, queue: Queue, error: BaseE
 
 
 def test_handle_queue__one_subdir_is_damaged(world: World, queue: Queue) -> None:
-    """Its own messages wait for it to be made again; those of other subdirs do not."""
+    """Its own messages are redelivered until it is repaired; those of other subdirs are done."""
     world.publish(LINUX, package(path=LINUX))
     good = world.storage.body(f"{LINUX}/repodata_shards.msgpack.zst")
     world.storage.upload(f"{LINUX}/repodata_shards.msgpack.zst", b"damaged")
@@ -263,7 +263,7 @@ def test_handle_queue__one_upload_to_an_invalid_key_cannot_be_rejected(world: Wo
 def test_handle_queue__requeues_keys_without_time(
     world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requeuer = Reminder()
+    requeuer = RecordingRequeuer()
     known = world.upload(NOARCH, package(name="known"))
     world.index(known)
     queue.send(known)

@@ -1,4 +1,4 @@
-"""What AWS is told, and what becomes of its answers."""
+"""AWS notifications, and failures to send them."""
 
 import json
 from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_publish_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_invalidate__paths_as_the_edge_caches_them(aws: Aws, key: str, path: str) -> None:
-    """Escapes that are not needed make CloudFront miss the file."""
+    """With needless escapes, CloudFront would not find the file."""
     aws.expect_invalidation(path)
     aws.notifier().invalidate([key])
 

@@ -1,4 +1,4 @@
-"""What becomes of uploads: every law, seen from outside, over a storage in memory."""
+"""Effects of uploads: every invariant, from outside, over a storage in memory."""
 
 import json
 from collections import Counter
@@ -47,7 +47,7 @@ from tests.indexer.world import (
 
 FOO = "foo-1.0-0.conda"
 FOO_KEY = f"{NOARCH}/{FOO}"
-SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 MUTABLE = Policy(mutable_channels=("team",), outputs=Outputs(url=URL))
 EVERYTHING = Policy(outputs=Outputs(current_repodata=True, bz2=True, url=URL))
 FILES = ("repodata.json", "repodata.json.zst", "run_exports.json", "run_exports.json.zst", "index.html")
@@ -65,7 +65,7 @@ def statuses(world: World, *keys: str) -> dict[str, str]:
 
 
 def rejected(world: World) -> dict[str, str]:
-    """Code by key of what was set aside."""
+    """``{key: code}`` of what was rejected."""
     return {rejection.key: rejection.code for rejection in list_rejections(world.storage)}
 
 
@@ -125,7 +125,7 @@ def test_index__order_of_writes(world: World) -> None:
 
 
 def rank_of(key: str) -> int:
-    """Invariant 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the rest."""
+    """Invariant 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the other outputs."""
     if "/cards/" in key or "/shards/" in key:
         return 0
     for rank, name in enumerate(("repodata_shards.msgpack.zst", "repodata.json.zst", "repodata.json"), start=1):
@@ -195,7 +195,7 @@ def test_index__artifact_is_read_once(world: World) -> None:
 
 def test_index__duplicate_event_writes_nothing(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
     keys = [FOO_KEY, f"{FOO_KEY}.sigs", f"{NOARCH}/{PATCHES}"]
     world.index(*keys)
@@ -268,7 +268,7 @@ def test_index__several_other_bytes_before_the_first_event(world: World) -> None
 
 
 def test_index__deleted_and_other_bytes(world: World) -> None:
-    """Whoever deletes an artifact has given its name back."""
+    """A deleted artifact frees its filename."""
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
     world.index(FOO_KEY)
@@ -300,7 +300,7 @@ def test_index__mutable_channel_with_a_bad_replacement(world: World) -> None:
     assert_same_as_from_nothing(world.storage, MUTABLE)
 
 
-# Invariant 3: a bad artifact harms nobody else
+# Invariant 3: a bad artifact harms no other
 
 BAD = [
     (FOO, b""),
@@ -356,7 +356,7 @@ def test_index__bad_artifact_removed_before_it_was_inspected(world: World) -> No
 
 @pytest.mark.parametrize("error", [AccessDeniedError("cold"), UnavailableError("slow"), VanishedError("gone")])
 def test_index__unreadable_artifact(world: World, error: FairwayError) -> None:
-    """An object that we may not read (a cold storage class, a key of KMS) holds up nobody else."""
+    """An unreadable object (a cold storage class, a KMS key) delays no other."""
 
     def fault(kind: str, key: str, moment: str) -> None:
         if (kind, key, moment) == ("get", FOO_KEY, "before"):
@@ -435,7 +435,7 @@ def long_specs(size: int, first: str = "0") -> list[str]:
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("at_once", [True, False])
 def test_index__artifacts_that_make_a_shard_larger_than_clients_read(world: World, *, at_once: bool) -> None:
-    """Those that fit are indexed, and so are other names; messages that come again settle."""
+    """Those that fit are indexed, and so are other names; redelivered messages change nothing."""
     uploads = [large(str(number)) for number in range(6)]
     keys = [world.upload(NOARCH, one) for one in (*uploads, package(name="bar"))]
     for batch in [keys] if at_once else [[key] for key in keys]:
@@ -469,12 +469,12 @@ def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: W
 def test_index__artifact_replaced_before_it_is_rejected(world: World) -> None:
     world.publish(NOARCH, large("0"), large("1"))
     key = world.upload(NOARCH, large("2"))
-    looks: list[str] = []
+    inspected: list[str] = []
 
-    def fault(kind: str, touched: str, moment: str) -> None:
-        if (kind, touched, moment) == ("head", key, "before"):
-            looks.append(key)
-            if len(looks) == 1:
+    def fault(kind: str, requested: str, moment: str) -> None:
+        if (kind, requested, moment) == ("head", key, "before"):
+            inspected.append(key)
+            if len(inspected) == 1:
                 world.storage.upload(key, package(build="2")[1])
 
     world.storage.fault = fault
@@ -484,7 +484,7 @@ def test_index__artifact_replaced_before_it_is_rejected(world: World) -> None:
 
 
 def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is listed stays, and can be removed; patches are the operator's."""
+    """Listed artifacts stay, and can be removed; patches are the operator's responsibility."""
     keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
     world.index(*keys)
     world.limits = replace(LIMITS, max_shard_bytes=4000)
@@ -590,22 +590,22 @@ def test_index__removal_of_an_unknown_artifact(world: World) -> None:
 
 
 def test_index__removed_artifact_is_invalidated(world: World) -> None:
-    """It is cached for a year; the name may come back with other bytes."""
+    """It is cached for a year, and the filename may be used again with other bytes."""
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
     world.index(FOO_KEY)
     assert world.notifier.dropped == [FOO_KEY]
 
 
-# Signatures
+# Attestations
 
 
 def test_index__attestations(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     attestation = world.record(NOARCH, FOO)["attestations_sha256"]
-    assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == SIGNATURES
+    assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == ATTESTATIONS
     assert world.storage.headers(f"{FOO_KEY}.sigs.{attestation}") == ContentHeaders(
         content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE
     )
@@ -614,7 +614,7 @@ def test_index__attestations(world: World) -> None:
 
 
 def test_index__attestations_before_their_artifact(world: World) -> None:
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     assert statuses(world, f"{FOO_KEY}.sigs") == {FOO_KEY: "unchanged"}
     world.publish(NOARCH, package())
     assert "attestations_sha256" in world.record(NOARCH, FOO)
@@ -625,7 +625,7 @@ def test_index__attestations_appended(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", b"[]")
     world.index(f"{FOO_KEY}.sigs")
     first = world.record(NOARCH, FOO)["attestations_sha256"]
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     second = world.record(NOARCH, FOO)["attestations_sha256"]
     assert first != second
@@ -634,7 +634,7 @@ def test_index__attestations_appended(world: World) -> None:
 
 def test_index__attestations_removed(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     world.storage.remove(f"{FOO_KEY}.sigs")
     world.index(f"{FOO_KEY}.sigs")
@@ -664,13 +664,13 @@ def test_index__attestations_that_some_client_cannot_read(world: World, body: by
 
 
 def test_index__invalid_attestations_leave_the_earlier_ones(world: World) -> None:
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     world.storage.upload(f"{FOO_KEY}.sigs", b"no json")
     world.index(f"{FOO_KEY}.sigs")
     assert public_view(world.storage) == before
-    assert world.storage.body(f"{FOO_KEY}.sigs") == SIGNATURES
+    assert world.storage.body(f"{FOO_KEY}.sigs") == ATTESTATIONS
     assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
@@ -711,7 +711,7 @@ def test_index__patches_replaced(world: World) -> None:
 def test_index__patches_removed(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     before = public_view(world.storage)
-    for _ in range(2):  # the second time there are older versions of what is taken away
+    for _ in range(2):  # the second time, older versions of the removed files exist
         world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
         world.publish(NOARCH, package())
         world.storage.remove(f"{NOARCH}/{PATCHES}")
@@ -833,7 +833,7 @@ def test_index__run_exports_patched_and_removed(world: World) -> None:
 
 @pytest.mark.parametrize("patched", [True, False])
 def test_index__lost_patches_in_force(world: World, *, patched: bool) -> None:
-    """Uploading them again, or others, mends it."""
+    """Uploading them again, or others, repairs it."""
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
     world.index(key)
@@ -849,7 +849,7 @@ def test_index__lost_patches_in_force(world: World, *, patched: bool) -> None:
     world.publish(NOARCH, package(name="baz"))
 
 
-# What got lost, or was written by others
+# Lost files, and files written by other tools
 
 
 def test_index__lost_cards_are_made_again(world: World) -> None:
@@ -878,7 +878,7 @@ def test_index__broken_cards_are_made_again(world: World) -> None:
 
 
 def test_index__lost_cards_of_an_unreadable_artifact(world: World) -> None:
-    """What readers see is patched: it may not become the base that patches apply to."""
+    """Readers' records are patched: patches must not be applied to them again."""
     world.publish(NOARCH, package(depends=["a"]), package(version="2.0"))
     world.index(patch(world, revoke=[FOO]))
     before, cards = public_view(world.storage), cards_of(world)
@@ -979,7 +979,7 @@ def test_index__cloud_error_is_never_read_as_an_empty_index(world: World, error:
 
 
 def test_index__expired_shard_index(world: World) -> None:
-    """Where nobody knows any more what a file shows, it is made again."""
+    """A file is made again if the commit that it shows is unknown."""
     world.publish(NOARCH, package())
     world.storage.fault = stop_at("put", f"{NOARCH}/repodata.json.zst")
     with pytest.raises(UnavailableError):
@@ -1017,7 +1017,7 @@ def test_index__several_missed_commits_are_caught_up_at_once(world: World) -> No
 
 def test_index__headers_of_every_output() -> None:
     world = World(policy=EVERYTHING)
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
     world.index(world.upload(NOARCH, package()), f"{NOARCH}/{PATCHES}")
     world.publish(NOARCH, ("bad-1-0.conda", b"bad"))
@@ -1076,7 +1076,7 @@ UPLOADS = [
     (NOARCH, package(name="bar", index_extra={"schema_version": 3})),
     (LINUX, package(path=LINUX, about={"home": "h"})),
     (LINUX, package(name="baz", path=LINUX)),
-    (NOARCH, ("foo-1.0-0.conda.sigs", SIGNATURES)),
+    (NOARCH, ("foo-1.0-0.conda.sigs", ATTESTATIONS)),
     (NOARCH, (PATCHES, b'{"packages": {"foo-1.0-0.tar.bz2": {"license": "MIT"}}, "remove": ["foo-2.0-0.conda"]}')),
     (NOARCH, ("bad-1.0-0.conda", b"bad")),
 ]
@@ -1112,7 +1112,7 @@ def test_index__replays_write_nothing(keys: list[str]) -> None:
 
 
 def test_index__no_changes(world: World) -> None:
-    """Nothing to look at is no reason to write anything but the skeleton."""
+    """Without keys to inspect, only the skeleton is written."""
     world.indexer().index(NOARCH, SubdirKeys())
     before = world.storage.snapshot(private=True)
     requests = count(world)
@@ -1133,10 +1133,10 @@ def shard_key_of(world: World, name: str) -> str:
 
 
 def test_index__attestations_of_a_yanked_artifact(world: World) -> None:
-    """The view without patches shows them, though the view with patches shows nothing."""
+    """The unpatched repodata has them, although the patched one does not."""
     world.publish(NOARCH, package(), package(name="bar"))
     world.index(patch(world, remove=[FOO]))
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     shown = world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"][FOO]
     assert "attestations_sha256" in shown

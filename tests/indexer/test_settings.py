@@ -1,4 +1,4 @@
-"""What the deployment tells the function."""
+"""The settings that the deployment passes to the function."""
 
 import pytest
 

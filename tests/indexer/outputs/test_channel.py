@@ -1,4 +1,4 @@
-"""A channel's own files: brought up to date by change, whatever the order, small or large."""
+"""The outputs of a channel: updated by change, in any order, small or large."""
 
 import json
 from dataclasses import replace
@@ -78,7 +78,7 @@ def test_update_channel__subdirs_in_turn(world: World) -> None:
                 keys.append(world.upload(path, package(name_of(number), f"1.{number % 4}", path=path)))
                 world.index(keys[-1])
     check(world)
-    going = keys[3:]  # no subdir ends up empty: one that has been there stays
+    going = keys[3:]  # no subdir ends up empty, because an existing subdir stays
     for key in going[::2]:
         world.storage.remove(key)
         world.index(key)

@@ -1,4 +1,4 @@
-"""channeldata.json: per subdir, then merged; in whatever order artifacts arrive."""
+"""channeldata.json: per subdir, then merged, in any order of arrival."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The pages for people: what publishers write stays text."""
+"""The pages: text of publishers stays text."""
 
 import json
 from html.parser import HTMLParser
@@ -33,7 +33,7 @@ ATTACKS = [
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags, attributes and text."""
+    """A page as a browser parses it: tags, attributes and text."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""repodata.json and run_exports.json: a document and what changed give the next document."""
+"""repodata.json and run_exports.json: a document and its changes give the next document."""
 
 import copy
 from typing import Any

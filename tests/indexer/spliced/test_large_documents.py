@@ -1,4 +1,4 @@
-"""A subdir whose flat files are large: kept in segments, they say what small ones would.
+"""A subdir with large flat files: in segments, they have the same contents as whole ones.
 
 The sizes are scaled down, so that a handful of packages fills segments and parts.
 """
@@ -39,7 +39,7 @@ def is_large(world: World, name: str = "repodata.json") -> bool:
 
 
 def check(world: World) -> None:
-    """Compare with what is made at once and whole."""
+    """Compare with documents that are made at once, as a whole."""
     limits = replace(world.limits, sizes=SIZES)
     fresh = build_from_nothing(world.storage, world.policy, limits)
     commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(f"{NOARCH}/{name}"))}
@@ -135,7 +135,7 @@ def test_update__lost_tables(forget: str) -> None:
     before = len(world.storage.log)
     world.publish(NOARCH, package("pkg0020", "2.0"))
     shards_read = [key for kind, key in world.storage.log[before:] if kind == "get" and "/shards/" in key]
-    assert len(shards_read) <= 1  # the channel's files want one; the others are made again from the file
+    assert len(shards_read) <= 1  # the channel's files need one; the others are made again from the file
     check(world)
 
 
@@ -150,7 +150,7 @@ def test_update__foreign_file_under_an_output_s_name(name: str) -> None:
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_update__stopped_at_any_request(moment: str) -> None:
-    """Whatever the indexer got done, the next run ends where an undisturbed one does."""
+    """Wherever the indexer stopped, the next run ends like an undisturbed one."""
     step = 0
     while True:
         world = World(limits=SMALL)

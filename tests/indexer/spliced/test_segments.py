@@ -1,4 +1,4 @@
-"""Segmented documents say what whole ones say, however they came to be."""
+"""Segmented documents have the same contents as whole ones, whatever their history."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def shard_of(name: str, seed: int) -> Shard | None:
 
 
 class Document:
-    """A document as a storage would hold it: text, blocks and table."""
+    """A document as it is stored: text, blocks and table."""
 
     def __init__(self, form: Form, segmented: SegmentedDocument, bodies: Mapping[str, bytes] | None = None) -> None:
         self.form = form
@@ -237,7 +237,7 @@ def test_apply_entries__down_to_one_entry_and_to_none(kept: int) -> None:
 
 
 def test_apply_entries__the_size_seldom_changes() -> None:
-    """It stands in the frame's header: where it changes, the beginning of the file has to travel too."""
+    """The frame header states it: if it changes, the beginning of the file has to be uploaded, too."""
     document = make_numbered(RunExportsForm(), 2000)
     assert all(
         (chunk.text_bytes + len(RESET_TEXT)) % SIZES.padding == 0 for chunk in document.table.sections["packages.conda"]

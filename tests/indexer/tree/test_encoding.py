@@ -1,4 +1,4 @@
-"""Canonical bytes: the same document always becomes the same bytes, and comes back."""
+"""Canonical bytes: the same document always becomes the same bytes, and decodes to it."""
 
 import json
 import struct

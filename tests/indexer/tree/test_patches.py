@@ -1,4 +1,4 @@
-"""Patch instructions: what is understood, what is refused, and what they make of records."""
+"""Patch instructions: parsing, rejection, and their effect on records."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ def records() -> Records:
     }
 
 
-def refuse(body: bytes) -> str:
+def code_of(body: bytes) -> str:
     with pytest.raises(RejectedError) as caught:
         parse_patches(body)
     return caught.value.code
@@ -203,11 +203,11 @@ def test_parse_patches__run_exports_that_clients_can_t_read(value: object) -> No
         "patch_instructions_version": 2,
         "packages.conda": {"foo-1.0-0.conda": {"run_exports": value}},
     }
-    assert refuse(json.dumps(document).encode()) == "patches-malformed"
+    assert code_of(json.dumps(document).encode()) == "patches-malformed"
 
 
 def test_parse_patches__run_exports_need_version_2() -> None:
-    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"run_exports": {}}}}') == "patches-protected-field"
+    assert code_of(b'{"packages": {"foo-1.0-0.tar.bz2": {"run_exports": {}}}}') == "patches-protected-field"
 
 
 # Rejections
@@ -218,7 +218,7 @@ def test_parse_patches__run_exports_need_version_2() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_parse_patches__protected_field(field: str, value: object, version: int) -> None:
     document = {"patch_instructions_version": version, "packages": {"foo-1.0-0.tar.bz2": {field: value}}}
-    assert refuse(json.dumps(document).encode()) == "patches-protected-field"
+    assert code_of(json.dumps(document).encode()) == "patches-protected-field"
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_parse_patches__protected_field(field: str, value: object, version: int)
     ],
 )
 def test_parse_patches__fields_that_clients_can_t_read(field: str, value: object) -> None:
-    assert refuse(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
+    assert code_of(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
 
 
 def test_parse_patches__attack_server_owned_field() -> None:
-    """What an artifact may not say of itself, no patch may say either."""
+    """A patch may not set what an artifact may not state."""
     assert SERVER_KEYS <= PROTECTED_FIELDS
 
 
@@ -295,7 +295,7 @@ def test_parse_patches__timestamp_of_the_past(timestamp: int | None) -> None:
     ],
 )
 def test_parse_patches__invalid(body: bytes, code: str) -> None:
-    assert refuse(body) == code
+    assert code_of(body) == code
 
 
 @pytest.mark.parametrize(
@@ -315,12 +315,12 @@ def test_parse_patches__invalid(body: bytes, code: str) -> None:
     ],
 )
 def test_parse_patches__values_that_no_encoding_can_carry(value: bytes) -> None:
-    """Such a value would be committed, and break every file that is made of the commit."""
-    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"x-unknown": ' + value + b"}}}").startswith("patches-")
+    """Such a value would be committed, and break every output of the commit."""
+    assert code_of(b'{"packages": {"foo-1.0-0.tar.bz2": {"x-unknown": ' + value + b"}}}").startswith("patches-")
 
 
 def test_parse_patches__too_large() -> None:
-    assert refuse(b" " * (MAX_PATCH_BYTES + 1)) == "patches-too-large"
+    assert code_of(b" " * (MAX_PATCH_BYTES + 1)) == "patches-too-large"
 
 
 def test_parse_patches__unknown_parts_are_ignored() -> None:
