@@ -1,4 +1,4 @@
-"""Reconciles an index with its listing: finds changes whose events were lost, and indexes them like events.
+"""Reconciles an index with its listing: finds what events did not say, and indexes it as they do.
 
 The listing also shows uploads under keys where nothing can be indexed, and attestations that differ
 from the immutable copy beside them.
