@@ -84,7 +84,14 @@ def _uploads() -> list[str]:
 
 def _deleted_by_indexer() -> list[str]:
     """Return the keys that the indexer deletes: uploads, garbage, and outputs that are not wanted any more."""
-    return [*_uploads(), *removable_keys(), f"*/*/{SHARDS_FOLDER}*", f"{CARDS_PREFIX}*", f"{DRAFTS_PREFIX}*", f"{REJECTED_PREFIX}*"]
+    return [
+        *_uploads(),
+        *removable_keys(),
+        f"*/*/{SHARDS_FOLDER}*",
+        f"{CARDS_PREFIX}*",
+        f"{DRAFTS_PREFIX}*",
+        f"{REJECTED_PREFIX}*",
+    ]
 
 
 # The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.

@@ -35,7 +35,7 @@ def index_json(
     index_extra: Mapping[str, Any] | None = None,
     timestamp: int | None = BUILD_TIMESTAMP_MS,
 ) -> dict[str, Any]:
-    """What info/index.json of a package says; a value of ``...`` in ``index_extra`` leaves the key out."""
+    """The content of a package's info/index.json; a value of ``...`` in ``index_extra`` omits the key."""
     number = build.rpartition("_")[2]
     index: dict[str, Any] = {
         "arch": None if subdir == "noarch" else "x86_64",
@@ -93,7 +93,7 @@ def tar(members: Iterable[tuple[str | tarfile.TarInfo, bytes]], *, pax: bool = F
 
 
 def tar_member(name: str, kind: bytes, *, target: str = "", size: int = 0) -> tuple[tarfile.TarInfo, bytes]:
-    """A member that is no regular file."""
+    """A member that is not a regular file."""
     member = tarfile.TarInfo(name)
     member.type = kind
     member.linkname = target
@@ -190,7 +190,7 @@ def tar_bz2_package(
 
 @dataclass(kw_only=True)
 class MemorySource:
-    """An ArtifactSource over bytes that counts what is asked of it."""
+    """An ArtifactSource over bytes that counts its requests."""
 
     content: bytes
     md5: str | None = None

@@ -49,7 +49,7 @@ IMPURE = {
 SETTINGS = {"bucket": "b", "region": "us-east-1", "origin_domain": "d", "endpoint_url": "http://127.0.0.1:1"}
 
 
-def find_modules(*folders: str) -> list[Path]:
+def list_modules(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -62,7 +62,7 @@ def parse_module(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def find_imports(path: Path) -> set[str]:
+def list_imports(path: Path) -> set[str]:
     """Return every name that a module imports, in functions too: of ``from a import b``, both ``a`` and ``a.b``."""
     names = set()
     for node in ast.walk(parse_module(path)):
@@ -74,7 +74,7 @@ def find_imports(path: Path) -> set[str]:
     return names
 
 
-def find_impure(path: Path) -> set[str]:
+def list_impure(path: Path) -> set[str]:
     """Return what a module, or a module of Fairway's that it imports, imports of the impure."""
     pending, seen, impure = [path], set(), set()
     while pending:
@@ -82,7 +82,7 @@ def find_impure(path: Path) -> set[str]:
         if module in seen:
             continue
         seen.add(module)
-        for name in find_imports(module):
+        for name in list_imports(module):
             parts = name.split(".")
             prefixes = {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
             impure |= {f"{format_path(module)} imports {each}" for each in prefixes & IMPURE}
@@ -95,7 +95,7 @@ def says_pure(path: Path) -> bool:
     return re.search(r"\bPure\b", ast.get_docstring(parse_module(path)) or "") is not None
 
 
-PURE_MODULES = [path for path in find_modules("lambdas") if says_pure(path)]
+PURE_MODULES = [path for path in list_modules("lambdas") if says_pure(path)]
 
 
 def test_pure_modules__are_many() -> None:
@@ -104,7 +104,7 @@ def test_pure_modules__are_many() -> None:
 
 @pytest.mark.parametrize("path", PURE_MODULES, ids=format_path)
 def test_imports__pure_modules_do_no_io(path: Path) -> None:
-    assert not find_impure(path)
+    assert not list_impure(path)
 
 
 @pytest.mark.parametrize(
@@ -124,21 +124,21 @@ def test_imports__pure_modules_do_no_io(path: Path) -> None:
 def test_find_impure__follows_imports(tmp_path: Path, source: str, *, impure: bool) -> None:
     path = tmp_path / "module.py"
     path.write_text(source)
-    assert bool(find_impure(path)) == impure
+    assert bool(list_impure(path)) == impure
 
 
-@pytest.mark.parametrize("path", find_modules(*AUTHORIZER_FOLDERS), ids=format_path)
+@pytest.mark.parametrize("path", list_modules(*AUTHORIZER_FOLDERS), ids=format_path)
 def test_imports__of_the_authorizer_are_standard_library_and_own_folders(path: Path) -> None:
-    for name in find_imports(path):
+    for name in list_imports(path):
         top = name.partition(".")[0]
         own = f"{name}.".startswith(("lambdas.channel.", "lambdas.access.", "lambdas.authorizer."))
         assert own or (top in sys.stdlib_module_names and top != "lambdas"), name
 
 
-@pytest.mark.parametrize("path", find_modules(*AUTHORIZER_FOLDERS), ids=format_path)
+@pytest.mark.parametrize("path", list_modules(*AUTHORIZER_FOLDERS), ids=format_path)
 def test_imports__of_the_authorizer_do_io_in_its_shell_alone(path: Path) -> None:
     if path.name not in AUTHORIZER_SHELL:
-        assert not find_impure(path)
+        assert not list_impure(path)
 
 
 @pytest.fixture

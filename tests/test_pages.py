@@ -1,4 +1,4 @@
-"""The repository's pages: every test they name is there, every link leads somewhere."""
+"""The repository's pages: every test that they name exists, every link resolves, every table is complete."""
 
 import re
 import subprocess
@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from lambdas.indexer.upkeep.findings import Problem
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -17,27 +19,72 @@ def _tests() -> set[str]:
     return {name for source in sources for name in re.findall(r"def (test_\w+)", source)}
 
 
-def test_architecture__each_law_names_tests_that_exist() -> None:
+def test_architecture__each_invariant_names_existing_tests() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    laws = re.findall(r"^(\d+)\. (.+)$", text, flags=re.MULTILINE)
-    assert [int(number) for number, _ in laws] == list(range(1, 14))
-    for number, law in laws:
-        named = re.findall(r"`(test_\w+)`", law)
-        files = re.findall(r"`(tests/[\w/]+\.py)`", law)
-        assert named or files, f"law {number} names no test"
-        assert set(named) <= _tests(), f"law {number} names tests that are not there"
-        assert all((ROOT / file).exists() for file in files), f"law {number} names files that are not there"
+    invariants = re.findall(r"^(\d+)\. (.+)$", text, flags=re.MULTILINE)
+    assert [int(number) for number, _ in invariants] == [*range(1, 14), 16]
+    for number, invariant in invariants:
+        named = re.findall(r"`(test_\w+)`", invariant)
+        files = re.findall(r"`(tests/[\w/]+\.py)`", invariant)
+        assert named or files, f"invariant {number} names no test"
+        assert set(named) <= _tests(), f"invariant {number} names tests that do not exist"
+        assert all((ROOT / file).exists() for file in files), f"invariant {number} names files that do not exist"
+
+
+def test_architecture__code_map_is_the_folder_tree() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    mapped = set(re.findall(r"^\| `([\w/]+)/` \|", text, flags=re.MULTILINE))
+    folders = {
+        str(file.parent.relative_to(ROOT)) for top in ("infra", "lambdas") for file in (ROOT / top).rglob("__init__.py")
+    }
+    unmapped = {"lambdas", "lambdas/indexer/artifacts/archives"}  # in the rows of their content and their parent
+    assert folders - mapped == unmapped
+    assert all((ROOT / folder).is_dir() for folder in mapped)
+
+
+def test_architecture__named_files_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:infra|lambdas|scripts|tests)/[\w/]+(?:\.py)?)`", text)
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page__links_lead_somewhere(page: Path) -> None:
+def test_page__links_resolve(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", text):
+        if "://" in target:
+            continue
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in _list_anchors(linked), f"{page.name} links to {target}#{anchor}"
 
 
-def _find_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
+def _list_anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def _list_rows(page: str, heading: str) -> set[str]:
+    """Return the first cells of the table under a heading, which are code."""
+    _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")
+    return set(re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], flags=re.MULTILINE))
+
+
+def test_operating__describes_every_finding() -> None:
+    assert _list_rows("operating.md", "Findings") == {problem.value for problem in Problem}
+
+
+def test_operating__describes_every_alarm() -> None:
+    source = (ROOT / "infra/monitoring.py").read_text(encoding="utf-8")
+    alarms = re.findall(r"alarms\.add\(\s*\"(\w+)\"", source)
+    assert len(alarms) > 5
+    assert _list_rows("operating.md", "Alarms") == set(alarms)
+
+
+def _load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
     """Return the first YAML document under a heading."""
     _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n### {heading}\n")
     (block,) = re.findall(
@@ -47,8 +94,8 @@ def _find_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
     return yaml.load(block, Loader=yaml.BaseLoader)  # noqa: S506 - strings alone; "on" stays a word
 
 
-def test_publishing__github_workflow_can_be_pasted() -> None:
-    workflow = _find_job("publishing.md", "GitHub Actions")
+def test_publishing__github_workflow_can_be_copied() -> None:
+    workflow = _load_job("publishing.md", "GitHub Actions")
     assert workflow["on"] == {"push": {"branches": ["main"]}}
     assert workflow["permissions"] == {"id-token": "write", "contents": "read"}
     job = workflow["jobs"]["publish"]
@@ -63,8 +110,8 @@ def test_publishing__github_workflow_can_be_pasted() -> None:
     assert "output/*/*.conda" in job["steps"][-1]["run"]
 
 
-def test_publishing__gitlab_job_can_be_pasted() -> None:
-    job = _find_job("publishing.md", "GitLab CI")["publish"]
+def test_publishing__gitlab_job_can_be_copied() -> None:
+    job = _load_job("publishing.md", "GitLab CI")["publish"]
     assert job["image"]["entrypoint"] == [""]
     assert job["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
     assert job["variables"]["AWS_ROLE_ARN"] == "$FAIRWAY_PUBLISHER_ROLE"
@@ -82,20 +129,20 @@ def test_page__copies_of_folders_name_artifacts(page: Path) -> None:
         assert "--exclude '*' --include '*.conda'" in command
 
 
-def test_publishing__names_the_output_that_has_the_role() -> None:
+def test_publishing__names_the_output_with_the_role() -> None:
     text = (ROOT / "docs/publishing.md").read_text(encoding="utf-8")
     assert "`PublisherRoleTools`" in text
     assert "publisher-tools" not in text
 
 
-def test_tokens__answer_to_other_methods_is_that_of_cloudfront() -> None:
-    """CloudFront refuses them before the authorizer could: ``test_serve__method_that_the_distribution_…``."""
+def test_tokens__status_of_other_methods_is_that_of_cloudfront() -> None:
+    """CloudFront denies them before it invokes the authorizer."""
     text = (ROOT / "docs/tokens.md").read_text(encoding="utf-8")
     (row,) = re.findall(r"^\| (\d+) \|.*GET and HEAD", text, re.MULTILINE)
     assert row == "403"
 
 
-def test_repository__names_no_place_of_its_own_making() -> None:
+def test_repository__names_no_local_path_and_no_registry() -> None:
     """No path of a machine, no address of a package registry: the locks carry hashes alone."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     forbidden = re.compile(

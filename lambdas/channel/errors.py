@@ -1,20 +1,20 @@
 """The errors of Fairway, split by whether a retry helps.
 
     FairwayError
-    ├── PermanentError               a retry answers the same
+    ├── PermanentError               a retry fails in the same way
     │   ├── InvalidNameError         a channel, subdir, filename or key breaks the grammar
-    │   ├── RejectedError             an upload that may not be indexed, with a code for programs
-    │   ├── InvalidDocumentError     a document of Fairway's own can't be understood
-    │   ├── AccessDeniedError        the cloud says no: a grant is missing
-    │   └── UsageError               the command was asked for something impossible
+    │   ├── RejectedError            an upload that may not be indexed, with a code for programs
+    │   ├── InvalidDocumentError     a document of Fairway's own is malformed
+    │   ├── AccessDeniedError        the cloud denies access: a permission is missing
+    │   └── UsageError               an invalid option or argument of the command
     └── TransientError               a retry may help
         ├── ConflictError            a conditional write lost against another writer
-        ├── VanishedError            an object changed or went away between two looks
-        ├── DeadlineError                there was no time left to begin
+        ├── VanishedError            an object was replaced or deleted between two requests
+        ├── DeadlineError            there was no time left to begin
         └── UnavailableError         the cloud answers 5xx, throttles, or not at all
 
-Messages are lower case, without a full stop, with the offending value as its repr. A hint, where
-there is one, says what a person can do. Nothing here is decided by the text of an error (invariant 6).
+Messages are lower case, without a full stop, with the offending value as its repr. A hint, if
+there is one, says what a person can do. No code decides by the text of an error (invariant 6).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FairwayError(Exception):
 
 
 class PermanentError(FairwayError):
-    """A retry would answer the same."""
+    """A retry fails in the same way."""
 
 
 class InvalidNameError(PermanentError):
@@ -51,15 +51,15 @@ class RejectedError(PermanentError):
 
 
 class InvalidDocumentError(PermanentError):
-    """A document of Fairway's own (access rules, shard index, card) can't be understood."""
+    """A document of Fairway's own (access rules, shard index, card) is malformed."""
 
 
 class AccessDeniedError(PermanentError):
-    """The cloud says no: a grant is missing. Never read as "not there" (invariant 7)."""
+    """The cloud denies access: a permission is missing. Never read as "not found" (invariant 7)."""
 
 
 class UsageError(PermanentError):
-    """The command was asked for something impossible."""
+    """An invalid option or argument of the command."""
 
 
 class TransientError(FairwayError):
@@ -71,11 +71,11 @@ class ConflictError(TransientError):
 
 
 class VanishedError(TransientError):
-    """An object changed or went away between two looks at it."""
+    """An object was replaced or deleted between two requests."""
 
 
 class DeadlineError(TransientError):
-    """There was no time left to begin: whoever comes next does it."""
+    """There was no time left to begin: the next run does it."""
 
 
 class UnavailableError(TransientError):

@@ -1,4 +1,4 @@
-"""Indexes a batch of keys, whichever subdirs they are in: what the queue's handler and the command do.
+"""Indexes a batch of keys in any number of subdirs, for the queue's handler and for the command.
 
 Keys are grouped by subdir over the whole batch, so that each subdir is committed once. One subdir that
 fails does not stop the others (invariant 3).
@@ -31,7 +31,7 @@ class BatchReport:
 
 
 def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = NO_DEADLINE) -> BatchReport:
-    """Index what is under some keys; errors of single keys and subdirs are in the report."""
+    """Index the objects under some keys; errors of single keys and subdirs are in the report."""
     work = plan_work(keys)
     rejected = indexer.reject({key: invalid_key_rejection(error) for key, error in work.invalid_keys.items()})
     failures: dict[str, FairwayError] = dict(rejected.failures)

@@ -1,4 +1,4 @@
-"""The quarantine: moves rejected uploads away from readers, each with its reason, and announces them.
+"""The quarantine: moves rejected uploads away from readers, each with its reason, and notifies operators.
 
 A rejected object leaves its public key, so that the earlier version, if any, is served again; its bytes
 and the reason are kept under ``.fairway/rejected/KEY/ID/``. The ID is derived from the ETag: the same
@@ -31,10 +31,10 @@ _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_c
 
 
 class Notifier(Protocol):
-    """Tells other systems what happened; each call may come twice."""
+    """Notifies other systems; each call may be repeated."""
 
     def publish_rejection(self, rejection: Rejection) -> None:
-        """Announce that an upload was rejected."""
+        """Publish an event about a rejected upload."""
 
     def invalidate(self, keys: Sequence[str]) -> None:
         """Remove the objects under these keys from caches."""
@@ -54,14 +54,14 @@ class Quarantine:
             VanishedError: the object is gone: inspect its key again.
         """
         rejection = make_rejection(info, error)
-        # Bytes, reason, announcement, and only then the public key: stopping anywhere repeats the rest.
+        # Bytes, reason, event, and only then the public key: after a stop anywhere, the next run repeats the rest.
         self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
         self._storage.put(
             rejection_key(info.key, rejection.id), encode_json(asdict(rejection)), headers=_REASON_HEADERS
         )
         self._notifier.publish_rejection(rejection)
         # Invalidated twice: the second call removes what caches fetched after the first one. The first
-        # one counts if we stop after the deletion, when nothing tells any more that it is still to do.
+        # one counts if we stop after the deletion, because no later run would know of it.
         self._notifier.invalidate([info.key])
         self._storage.delete(info)
         self._notifier.invalidate([info.key])

@@ -40,7 +40,7 @@ class DirectoryStorage:
     """A directory: for file shares, air-gapped disks, and to keep the protocol honest.
 
     Writes are atomic (rename) and conditional (a lock file). An ETag is made of modification time,
-    size and inode. Metadata lies beside, under ``.fairway/metadata/``, and counts only while it
+    size and inode. Metadata is in another file, under ``.fairway/metadata/``, and counts only while it
     names the ETag of the object it belongs to. No versions are kept.
     """
 
@@ -50,7 +50,7 @@ class DirectoryStorage:
         """Where set: ``root`` is this channel's own folder, and keys are ``CHANNEL/SUBDIR/…`` all the same."""
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Look at a file."""
+        """Inspect a file."""
         if version is not None:
             return None
         try:

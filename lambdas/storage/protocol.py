@@ -114,7 +114,7 @@ class ObjectStorage(Protocol):
     """
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Look at an object without its bytes."""
+        """Inspect an object without reading its bytes."""
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
         """Read a small object whole."""

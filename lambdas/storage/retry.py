@@ -22,7 +22,7 @@ def retry_conflicts(
 ) -> _Result:
     """Return what the attempt returns; repeat it while another writer interferes.
 
-    Each attempt reads the current state again. Pauses grow and are random, so that writers spread.
+    Each attempt reads the current state again. Pauses grow and are random, so that writers don't collide again.
 
     Raises:
         TransientError: the last attempt failed as well.

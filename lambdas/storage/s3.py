@@ -56,7 +56,7 @@ class S3Storage:
         self._lock = threading.Lock()
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Look at an object: one HeadObject."""
+        """Inspect an object: one HeadObject."""
         with _translated(key):
             try:
                 answer = self._client.head_object(
@@ -71,8 +71,8 @@ class S3Storage:
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
         """Read an object: one GetObject, or none for a version that was read just before.
 
-        A version never changes. Projections ask for the commit that they show, which is the one that
-        the swap began with.
+        A version never changes. An update of outputs reads the commit that they show, which is usually
+        the one that the swap started from.
         """
         if version is not None and (remembered := self._recall(key, version)) is not None:
             return remembered
@@ -330,7 +330,7 @@ class S3Storage:
                     yield entry["Prefix"][len(prefix) :].rstrip("/")
 
     def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List what lies directly there: one ListObjectsV2 per 1,000 files and folders."""
+        """List the direct children: one ListObjectsV2 per 1,000 files and folders."""
         with _translated(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=prefix, Delimiter="/"

@@ -55,7 +55,7 @@ def test_apply__twice_is_once_with_one_entry_in_the_history(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_apply__leaves_the_rest_alone(name: str) -> None:
+def test_apply__leaves_other_entries_unchanged(name: str) -> None:
     before = replace(make_document(TOKEN, keep=Visibility.PUBLIC), extra={"note": 1})
     after = CHANGES[name](before)
     assert after.extra == before.extra
@@ -101,7 +101,7 @@ def test_apply_token_revoked__id_means_that_one() -> None:
     assert (old.revoked, new.revoked) == (NOW, None)
 
 
-def test_apply_token_revoked__later_does_not_move_the_time() -> None:
+def test_apply_token_revoked__twice_keeps_the_first_time() -> None:
     once = apply_token_revoked(make_document(TOKEN), "ci", now=NOW, by="ada")
     assert apply_token_revoked(once, "ci", now=NOW + 9, by="eve") == once
 
@@ -111,7 +111,7 @@ def test_apply_token_revoked__unknown() -> None:
         apply_token_revoked(make_document(TOKEN), "nobody", now=NOW, by="ada")
 
 
-def test_find_tokens__id_wins_over_a_name_that_looks_like_it() -> None:
+def test_find_tokens__id_wins_over_an_equal_name() -> None:
     impostor = replace(OTHER, name=TOKEN.id)
     assert find_tokens(make_document(impostor, TOKEN), TOKEN.id) == (TOKEN,)
 

@@ -3,10 +3,10 @@
     python -m tests.authorizer.fuzz --paths 1000000 [--seed 1]
 
 The oracle shares no code with the authorizer. It reads the final URI as S3 would (percent-decoding,
-``+`` as a space), looks the key up in tables of plain names and permissions, and parses the viewer's
+``+`` as a space), looks up the key in tables of plain names and permissions, and parses the viewer's
 URL with one regular expression and the standard library's decoder. Four properties must hold: the key
 that is fetched is the requested one, one of the credentials in the request may read it, the answer
-contains no part of a credential, and the authorizer allows whatever the oracle allows.
+contains no part of a credential, and the authorizer allows what the oracle allows.
 """
 
 import argparse
@@ -313,7 +313,7 @@ def _unquote(text: str) -> bytes:
 
 
 def read_as_s3(uri: str) -> str:
-    """Return the key that S3 looks for."""
+    """Return the key that S3 reads."""
     return unquote_to_bytes(uri.removeprefix("/").replace("+", " ")).decode()
 
 
@@ -391,12 +391,12 @@ def _check_fetch(case: Case, answer: dict[str, Any]) -> None:
         raise DifferenceError(f"key {key!r} was not requested")
     if answer["querystring"] != "" or "authorization" in answer["headers"]:
         raise DifferenceError("a query string or a credential is sent to S3")
-    credentials = case.presented if case.presented is not None else _find_secrets(case.request)
+    credentials = case.presented if case.presented is not None else _list_secrets(case.request)
     if not may_read(path[1:], credentials):
         raise DifferenceError(f"no credential of the request may read {key!r}")
 
 
-def _find_secrets(request: dict[str, Any]) -> frozenset[str]:
+def _list_secrets(request: dict[str, Any]) -> frozenset[str]:
     """Return every secret that is anywhere in a request, in any reading: the most that can be meant."""
     headers = [entry["value"] for entry in request["headers"].get("authorization", ())]
     texts = [request["uri"], *headers]

@@ -51,7 +51,7 @@ def make_response_event(uri: str, response: object) -> dict[str, Any]:
     return event
 
 
-def find_cache_control(response: dict[str, Any]) -> list[str]:
+def list_cache_control(response: dict[str, Any]) -> list[str]:
     return [header["value"] for header in response["headers"].get("cache-control", [])]
 
 
@@ -60,7 +60,7 @@ def find_cache_control(response: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("published", [None, "no-cache", "private, max-age=60", IMMUTABLE])
 def test_handle_origin_response__existing_objects_are_immutable(uri: str, status: str, published: str | None) -> None:
     answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
-    assert find_cache_control(answered) == [IMMUTABLE]
+    assert list_cache_control(answered) == [IMMUTABLE]
     assert answered["status"] == status
 
 
@@ -71,7 +71,7 @@ def test_handle_origin_response__existing_objects_are_immutable(uri: str, status
 def test_handle_origin_response__errors_are_not_cached(uri: str, status: str) -> None:
     for published in (None, IMMUTABLE):
         answered = handle_origin_response(make_response_event(uri, make_response(status, published)), None)
-        assert find_cache_control(answered) == ["no-store"]
+        assert list_cache_control(answered) == ["no-store"]
         assert answered["status"] == status
 
 

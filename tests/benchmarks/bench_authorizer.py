@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_authorizer
 
-Prints one JSON document. Imports and processes are timed in fresh interpreters, both kinds in turns,
+Prints one JSON document. Imports and processes are timed in fresh interpreters, both kinds alternately,
 so that a busy machine slows both.
 """
 
@@ -99,7 +99,7 @@ def measure_imports() -> dict[str, Any]:
     start, first_request, boto3 = (statistics.median(column) for column in zip(*rounds, strict=True))
     return {
         "import_handler_ms": round(start * 1e3, 1),
-        "import_with_first_request_ms": round(first_request * 1e3, 1),  # what the first look at S3 imports
+        "import_with_first_request_ms": round(first_request * 1e3, 1),  # imported by the first request to S3
         "import_boto3_ms": round(boto3 * 1e3, 1),
         "import_ratio": round(start / boto3, 3),
         "import_with_first_request_ratio": round(first_request / boto3, 3),

@@ -15,7 +15,7 @@ from tests.memory import MemoryStorage
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """A storage, and what it can do beyond the least."""
+    """A storage, and its capabilities beyond the protocol's minimum."""
 
     storage: ObjectStorage
     keeps_versions: bool
@@ -25,7 +25,7 @@ class Subject:
 
 @pytest.fixture(scope="session")
 def emulator_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An emulated S3 of our own, on a free port of loopback, for as long as the tests run."""
+    """An emulated S3 on a free loopback port, for the duration of the tests."""
     from scripts.emulated.emulator import find_free_port, running_emulator
 
     state = tmp_path_factory.mktemp("emulator")
@@ -34,7 +34,7 @@ def emulator_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
 
 
 def make_s3_storage(endpoint: str) -> S3Storage:
-    """A fresh versioned bucket."""
+    """A new versioned bucket."""
     import boto3
     from botocore.config import Config
 

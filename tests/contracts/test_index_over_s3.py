@@ -1,4 +1,4 @@
-"""The indexer over an emulated S3: many publishers at once end at the index built from nothing."""
+"""The indexer over an emulated S3: concurrent publishers produce the same index as a build from nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,7 +36,7 @@ def storage(emulator_endpoint: str) -> S3Storage:
 
 
 def publish(storage: S3Storage, uploads: dict[str, bytes]) -> RecordingNotifier:
-    """Upload and index as one run of the function does."""
+    """Upload and index like one run of the function."""
     notifier = RecordingNotifier()
     for key, body in uploads.items():
         storage.put(key, body, headers=PLAIN)
@@ -46,7 +46,7 @@ def publish(storage: S3Storage, uploads: dict[str, bytes]) -> RecordingNotifier:
 
 
 def read(storage: S3Storage) -> MemoryStorage:
-    """Return what the bucket holds."""
+    """Return the contents of the bucket."""
     copy = MemoryStorage()
     for info in storage.list_objects(""):
         stored = storage.get(info.key)
@@ -78,7 +78,7 @@ def test_index__over_s3(storage: S3Storage) -> None:
     check(storage)
 
 
-def test_index__over_s3_other_bytes_are_set_aside(storage: S3Storage) -> None:
+def test_index__over_s3_other_bytes_are_rejected(storage: S3Storage) -> None:
     key, first = f"{NOARCH}/foo-1.0-0.conda", package()[1]
     publish(storage, {key: first})
     notifier = publish(storage, {key: package(depends=["x"])[1], f"{NOARCH}/bad-1.0-0.conda": b"bad"})
@@ -98,15 +98,15 @@ def test_index__over_s3_many_publishers(storage: S3Storage) -> None:
         for number in range(16)
     ]
     with ThreadPoolExecutor(8) as pool:
-        announcers = list(pool.map(lambda batch: publish(storage, batch), batches))
-    assert not any(notifier.rejections for notifier in announcers)
+        notifiers = list(pool.map(lambda batch: publish(storage, batch), batches))
+    assert not any(notifier.rejections for notifier in notifiers)
     check(storage)
     copy = read(storage)
     assert copy.body(f"{NOARCH}/repodata.json").count(b'"indexed_timestamp"') == 96
 
 
-def test_reconcile__what_events_lost(storage: S3Storage) -> None:
-    """Signatures that changed are known by the listing alone; what can't be indexed is set aside, wherever it is."""
+def test_reconcile__lost_events_over_s3(storage: S3Storage) -> None:
+    """Only the listing shows changed attestations; files that can't be indexed are rejected, wherever they are."""
     signed, other = (f"{NOARCH}/{name}-1.0-0.conda" for name in ("same", "other"))
     uploads = {f"{NOARCH}/{filename}": body for filename, body in (package("same"), package("other"))}
     publish(storage, {**uploads, f"{signed}.sigs": b"[{}]", f"{other}.sigs": b"[{}]"})
@@ -123,8 +123,8 @@ def test_reconcile__what_events_lost(storage: S3Storage) -> None:
     reports = [*reconcile(subdir, indexer)]
     for place in (NOARCH.channel, None):
         reports += reject_invalid_keys(storage, indexer, place)
-    refused = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "rejected"}
-    assert refused == set(invalid_keys)
+    rejected = {outcome.key for report in reports for outcome in report.outcomes if outcome.status == "rejected"}
+    assert rejected == set(invalid_keys)
     assert {rejection.key for rejection in list_rejections(storage)} == set(invalid_keys)
     assert [storage.head(key) for key in invalid_keys] == [None] * len(invalid_keys)
     assert not list_differences(subdir, subdir.fetch_commit()).attestations

@@ -1,4 +1,4 @@
-"""What S3 answers, and what the storage makes of it: answers as on the wire, no network."""
+"""S3's responses, and what the storage makes of them: responses as on the wire, without a network."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -29,14 +29,14 @@ MODIFIED = {"Last-Modified": "Tue, 01 Sep 2026 12:00:00 GMT", "ETag": f'"{"e" * 
 
 
 class Raw(io.BytesIO):
-    """The body of an answer as urllib3 hands it over."""
+    """The body of a response as urllib3 returns it."""
 
     def stream(self, **_: object) -> Iterator[bytes]:
         yield from iter(lambda: self.read(65536), b"")
 
 
 class Wire:
-    """Answers requests with what it was told, and remembers them."""
+    """Answers requests with prepared responses, and records them."""
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -53,7 +53,8 @@ class Wire:
 
     def send(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
         self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]  # botocore may ask around
+        # The last response answers every further request: botocore may send several.
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         status, body, headers = answer
@@ -97,7 +98,7 @@ WRITES: list[Callable[[S3Storage], object]] = [
     lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfAbsent()),
     lambda storage: storage.put("k/a", b"", headers=HEADERS, condition=IfMatch(etag="x")),
 ]
-LOOKS: list[Callable[[S3Storage], object]] = [
+INSPECTIONS: list[Callable[[S3Storage], object]] = [
     lambda storage: storage.head("k/a"),
     lambda storage: storage.get("k/a"),
 ]
@@ -108,25 +109,25 @@ OTHERS: list[Callable[[S3Storage], object]] = [
     lambda storage: list(storage.list_folders("k/")),
     lambda storage: list(storage.list_files("k/")),
 ]
-EVERYTHING = [*LOOKS, *READS, *WRITES, *OTHERS]
-WITH_BODIES = [*LOOKS[1:], *READS, *WRITES, *OTHERS]  # the answer to HEAD has none, hence no code
+EVERYTHING = [*INSPECTIONS, *READS, *WRITES, *OTHERS]
+WITH_BODIES = [*INSPECTIONS[1:], *READS, *WRITES, *OTHERS]  # the response to HEAD has no body, hence no code
 
 
 # Missing
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_head_and_get__404_is_nothing_there(
-    storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]
-) -> None:
+@pytest.mark.parametrize("inspect", INSPECTIONS)
+def test_head_and_get__404_is_missing(storage: S3Storage, wire: Wire, inspect: Callable[[S3Storage], object]) -> None:
     wire.answer(404, "NoSuchKey")
-    assert look(storage) is None
+    assert inspect(storage) is None
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_head_and_get__405_is_a_deletion(storage: S3Storage, wire: Wire, look: Callable[[S3Storage], object]) -> None:
+@pytest.mark.parametrize("inspect", INSPECTIONS)
+def test_head_and_get__405_is_a_deletion(
+    storage: S3Storage, wire: Wire, inspect: Callable[[S3Storage], object]
+) -> None:
     wire.answer(405, "MethodNotAllowed")
-    assert look(storage) is None
+    assert inspect(storage) is None
 
 
 def test_get__version_that_is_gone(storage: S3Storage, wire: Wire) -> None:
@@ -136,7 +137,7 @@ def test_get__version_that_is_gone(storage: S3Storage, wire: Wire) -> None:
 
 
 @pytest.mark.parametrize("call", WITH_BODIES)
-def test_any__no_such_bucket_is_never_nothing_there(
+def test_any__missing_bucket_is_never_a_missing_object(
     storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object]
 ) -> None:
     wire.answer(404, "NoSuchBucket")
@@ -149,7 +150,7 @@ def test_any__no_such_bucket_is_never_nothing_there(
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 @pytest.mark.parametrize("call", EVERYTHING)
-def test_any__denied_is_never_nothing_there(
+def test_any__denied_is_never_missing(
     storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], status: int
 ) -> None:
     wire.answer(status, "AccessDenied")
@@ -157,7 +158,7 @@ def test_any__denied_is_never_nothing_there(
         call(storage)
 
 
-def test_head__denied_says_the_status_once(storage: S3Storage, wire: Wire) -> None:
+def test_head__denied_message_has_the_status_once(storage: S3Storage, wire: Wire) -> None:
     wire.answer(403)
     with pytest.raises(AccessDeniedError) as caught:
         storage.head("k/a")
@@ -180,7 +181,7 @@ def test_get__object_in_a_cold_storage_class(storage: S3Storage, wire: Wire) -> 
         (412, "PreconditionFailed"),
         (409, "ConditionalRequestConflict"),
         (409, "OperationAborted"),
-        (404, "NoSuchKey"),  # If-Match on a key that is gone
+        (404, "NoSuchKey"),  # If-Match on a missing key
     ],
 )
 @pytest.mark.parametrize("write", WRITES)
@@ -270,7 +271,7 @@ class Broken(Raw):
         raise ReadTimeoutError(endpoint_url="https://s3")
 
 
-@pytest.mark.parametrize("read", [LOOKS[1], *READS])
+@pytest.mark.parametrize("read", [INSPECTIONS[1], *READS])
 def test_read__connection_breaks_in_the_body(
     storage: S3Storage, wire: Wire, read: Callable[[S3Storage], object]
 ) -> None:
@@ -280,7 +281,7 @@ def test_read__connection_breaks_in_the_body(
         read(storage)
 
 
-def test_any__decided_by_status_whatever_the_text(storage: S3Storage, wire: Wire) -> None:
+def test_any__type_is_decided_by_status_not_text(storage: S3Storage, wire: Wire) -> None:
     wire.answer(503, "NoSuchKey")
     with pytest.raises(UnavailableError):
         storage.get("k/a")
@@ -310,7 +311,7 @@ def test_put__headers(storage: S3Storage, wire: Wire) -> None:
     assert wire.header("x-amz-meta-fairway-commit") == "c"
 
 
-def test_read_range__of_these_bytes_alone(storage: S3Storage, wire: Wire) -> None:
+def test_read_range__sends_one_range(storage: S3Storage, wire: Wire) -> None:
     wire.answer(206, body=b"345", headers={**MODIFIED, "Content-Range": "bytes 3-5/10"})
     assert storage.read_range(INFO, 3, 6) == b"345"
     assert wire.header("Range") == "bytes=3-5"
@@ -322,7 +323,7 @@ def test_read_range__server_that_ignores_range(storage: S3Storage, wire: Wire) -
     assert storage.read_range(INFO, 3, 6) == b"345"
 
 
-def test_read_range__nothing_asked_needs_no_request(storage: S3Storage, wire: Wire) -> None:
+def test_read_range__empty_range_needs_no_request(storage: S3Storage, wire: Wire) -> None:
     assert storage.read_range(INFO, 3, 3) == b""
     assert wire.requests == []
 
@@ -350,7 +351,7 @@ def test_copy__larger_than_one_request_may_copy(storage: S3Storage, wire: Wire) 
     assert [request.method for request in wire.requests] == ["HEAD", "POST"]  # CreateMultipartUpload, no CopyObject
 
 
-def test_copy__where_nothing_is_says_so_where_s3_takes_it(storage: S3Storage, wire: Wire) -> None:
+def test_copy__to_a_free_key_is_conditional(storage: S3Storage, wire: Wire) -> None:
     wire.answer(200, body=b"<R><UploadId>u</UploadId></R>")
     wire.answer(200, body=b"<R><ETag>p</ETag></R>")
     wire.answer(200, body=b"<R><ETag>e</ETag></R>")
@@ -371,7 +372,7 @@ def test_delete__what_was_listed(storage: S3Storage, wire: Wire) -> None:
     assert wire.requests[-1].url.endswith("/k/a")
 
 
-# Hashes that S3 vouches for
+# Checksums from S3
 
 SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of b"hello"
 SHA256_HEX = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -392,7 +393,7 @@ SHA256_HEX = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
         ({"x-amz-checksum-sha256": SHA256, "x-amz-checksum-type": "COMPOSITE"}, "e" * 32, None),
     ],
 )
-def test_head__vouches_for_whole_objects_alone(
+def test_head__checksums_of_whole_objects_only(
     storage: S3Storage, wire: Wire, headers: dict[str, str], md5: str | None, sha256: str | None
 ) -> None:
     wire.answer(200, headers={**MODIFIED, **headers})
@@ -402,7 +403,7 @@ def test_head__vouches_for_whole_objects_alone(
     assert wire.header("x-amz-checksum-mode") == "ENABLED"
 
 
-def test_head__what_it_says(storage: S3Storage, wire: Wire) -> None:
+def test_head__fields(storage: S3Storage, wire: Wire) -> None:
     wire.answer(200, headers={**MODIFIED, "x-amz-version-id": "v7", "x-amz-meta-fairway-commit": "c"})
     assert storage.head("k/a") == ObjectInfo(
         key="k/a",

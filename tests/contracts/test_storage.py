@@ -52,7 +52,7 @@ def keys_under(storage: ObjectStorage, prefix: str) -> list[str]:
 
 
 def race(write: Callable[[int], object]) -> tuple[list[int], list[BaseException]]:
-    """Let several threads write at once; return who won and what the others were told."""
+    """Let several threads write at once; return the winner, and the errors of the others."""
     barrier = threading.Barrier(WRITERS)
     won: list[int] = []
     told: list[BaseException] = []
@@ -77,11 +77,11 @@ def race(write: Callable[[int], object]) -> tuple[list[int], list[BaseException]
 # Reading
 
 
-def test_head__nothing_there(storage: ObjectStorage) -> None:
+def test_head__missing(storage: ObjectStorage) -> None:
     assert storage.head("team/noarch/none.conda") is None
 
 
-def test_get__nothing_there(storage: ObjectStorage) -> None:
+def test_get__missing(storage: ObjectStorage) -> None:
     assert storage.get("team/noarch/none.conda") is None
 
 
@@ -139,7 +139,7 @@ def test_read_range__beyond_the_end_is_cut(storage: ObjectStorage) -> None:
     assert storage.read_range(info, 8, 100) == b"89"
 
 
-def test_read_range__nothing_asked(storage: ObjectStorage) -> None:
+def test_read_range__empty(storage: ObjectStorage) -> None:
     put(storage, "k/a", b"0123456789")
     info = storage.head("k/a")
     assert info is not None
@@ -185,7 +185,7 @@ def test_read_range__replaced_object_is_never_read_as_the_old_one(storage: Objec
     info = storage.head("k/a")
     assert info is not None
     put(storage, "k/a", b"new bytes")
-    with contextlib.suppress(VanishedError):  # where versions are kept, it may still be had
+    with contextlib.suppress(VanishedError):  # a storage that keeps versions may still have it
         assert storage.read_range(info, 0, 3) == b"old"
     with contextlib.suppress(VanishedError):
         assert b"".join(storage.stream(info)) == b"old bytes"
@@ -339,7 +339,7 @@ def test_put__same_bytes_other_metadata(storage: ObjectStorage) -> None:
     assert head.metadata == {"fairway-commit": "2"}
 
 
-def test_head__vouches_for_what_is_true(subject: Subject) -> None:
+def test_head__checksums_match_the_bytes(subject: Subject) -> None:
     body = b"x" * 10_000
     put(subject.storage, "k/a", body)
     info = subject.storage.head("k/a")
@@ -467,7 +467,7 @@ def test_copy__over_an_object(storage: ObjectStorage) -> None:
 
 
 @pytest.mark.parametrize("body", [b"bytes", b""])
-def test_copy__where_nothing_is(storage: ObjectStorage, body: bytes) -> None:
+def test_copy__to_a_free_key(storage: ObjectStorage, body: bytes) -> None:
     put(storage, "k/a", body)
     info = storage.head("k/a")
     assert info is not None
@@ -478,7 +478,7 @@ def test_copy__where_nothing_is(storage: ObjectStorage, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"bytes", b""])
-def test_copy__never_over_an_object_where_so_asked(storage: ObjectStorage, body: bytes) -> None:
+def test_copy__never_over_an_object_if_conditional(storage: ObjectStorage, body: bytes) -> None:
     put(storage, "k/b", b"was here")
     put(storage, "k/a", body)
     info = storage.head("k/a")
@@ -488,7 +488,7 @@ def test_copy__never_over_an_object_where_so_asked(storage: ObjectStorage, body:
     assert body_of(storage, "k/b") == b"was here"
 
 
-def test_copy__where_nothing_is_and_source_is_gone(storage: ObjectStorage) -> None:
+def test_copy__to_a_free_key_and_source_is_gone(storage: ObjectStorage) -> None:
     info = put(storage, "k/a")
     storage.delete(info)
     with pytest.raises(VanishedError):
@@ -499,12 +499,12 @@ def test_copy__where_nothing_is_and_source_is_gone(storage: ObjectStorage) -> No
 # Listing
 
 
-def test_list_objects__nothing(storage: ObjectStorage) -> None:
+def test_list_objects__empty(storage: ObjectStorage) -> None:
     assert keys_under(storage, "nothing/here/") == []
 
 
 def test_list_objects__order_of_bytes_of_whole_keys(storage: ObjectStorage) -> None:
-    # No key is the folder of another: a directory can't hold both.
+    # No key is the folder of another: a directory can't contain both.
     keys = ["k/a-b", "k/a.b", "k/a/b", "k/a0", "k/aB", "k/ab", "k/z/y/x", "k/é", "K/a", "k-/a", "k0/a"]
     for key in keys:
         put(storage, key)
@@ -520,7 +520,7 @@ def test_list_objects__prefix_inside_a_name(storage: ObjectStorage) -> None:
     assert keys_under(storage, "k") == ["k/ab", "k/abc/d", "k/b", "ka/b"]
 
 
-def test_list_objects__says_size_etag_and_time(storage: ObjectStorage) -> None:
+def test_list_objects__size_etag_and_time(storage: ObjectStorage) -> None:
     put(storage, "k/a", b"12345")
     (info,) = storage.list_objects("k/")
     head = storage.head("k/a")
@@ -547,7 +547,7 @@ def chunked(keys: list[str]) -> list[list[str]]:
     return [keys[start : start + 101] for start in range(0, len(keys), 101)]
 
 
-def test_list_objects__without_the_storage_s_own_files(storage: ObjectStorage) -> None:
+def test_list_objects__without_private_files(storage: ObjectStorage) -> None:
     info = storage.put("k/a", b"one", headers=HEADERS, metadata={"fairway-commit": "1"})
     storage.put("k/a", b"two", headers=HEADERS, metadata={"fairway-commit": "2"}, condition=IfMatch(etag=info.etag))
     assert keys_under(storage, "") == ["k/a"]
@@ -582,7 +582,7 @@ def test_list_files__direct_ones(storage: ObjectStorage) -> None:
 
 
 @pytest.mark.parametrize("key", ODD_KEYS)
-def test_put__odd_keys(storage: ObjectStorage, key: str) -> None:
+def test_put__unusual_keys(storage: ObjectStorage, key: str) -> None:
     info = put(storage, key, key.encode())
     assert body_of(storage, key) == key.encode()
     head = storage.head(key)
@@ -638,7 +638,7 @@ def test_splice__creates(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/large") == b"a" * PART + b"b" * PART + b"c"
 
 
-def test_splice__creates_what_is_there(storage: ObjectStorage) -> None:
+def test_splice__create_conflicts_with_an_existing_object(storage: ObjectStorage) -> None:
     put(storage, "k/large", b"there")
     with pytest.raises(ConflictError):
         storage.splice("k/large", [b"new"], base=None, headers=HEADERS)
@@ -680,7 +680,7 @@ def test_splice__many_at_once(storage: ObjectStorage) -> None:
 
 
 @pytest.mark.parametrize("parts", [[b"small", b"last"], [CopyRange(start=0, stop=3), b"last"], [b""]])
-def test_splice__parts_that_s3_would_not_take(storage: ObjectStorage, parts: list[Part]) -> None:
+def test_splice__invalid_parts(storage: ObjectStorage, parts: list[Part]) -> None:
     base = put(storage, "k/large", b"a" * PART)
     with pytest.raises(ValueError, match="a part of"):
         storage.splice("k/large", parts, base=base, headers=HEADERS)

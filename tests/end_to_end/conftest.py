@@ -1,4 +1,4 @@
-"""One stack for all tests here, started afresh: emulator, real deploy, development edge."""
+"""One new stack for all tests here: emulator, real deployment, development edge."""
 
 import os
 import time
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
 
 CHANNEL = "team"
-VISIBLE_SECONDS = 240  # a loaded machine is slow; what works is seen at once
+VISIBLE_SECONDS = 240  # a loaded machine is slow; a success ends the wait at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """The stack as its users see it: tokens, channels, and ways to publish and to look."""
+    """The stack as its users see it: tokens, channels, and ways to publish and to inspect."""
 
     stack: Stack
     s3: "S3Client"
@@ -39,7 +39,7 @@ class Channel:
         return self.stack.outputs.bucket
 
     def put(self, key: str, content: bytes) -> None:
-        """Upload without waiting, quicker than with the command."""
+        """Upload without waiting, faster than with the command."""
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=content)
 
     def publish(self, key: str, content: bytes) -> None:
@@ -118,7 +118,7 @@ def functions(stack: Stack) -> Iterator["LambdaClient"]:
 
 @pytest.fixture(scope="session")
 def channel(stack: Stack, s3: "S3Client") -> Channel:
-    """Tokens are made before anybody asks: the authorizer looks for new ones every 30 s only."""
+    """Tokens are created before the first request: the authorizer fetches new ones only every 30 s."""
     environment = stack.environment
     run_tool("fairway", "channel", "set-public", "open", environment=environment)
     tokens = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
-# There is nothing in these channels: who may read gets 404, others 401.
+# These channels are empty: permitted readers get 404, others 401.
 GUARDED = "/identity-only/noarch/x"
 SHOWN = "/shown-for-a-while/noarch/x"
 

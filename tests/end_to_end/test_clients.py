@@ -24,7 +24,7 @@ def try_install(
     sharded: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """Install with credentials from the URL, or from files below the folder, and from nowhere else."""
+    """Install with credentials from the URL, or from files below the folder, and no others."""
     home = {"HOME": str(folder), "NETRC": str(folder / "netrc"), "RATTLER_AUTH_FILE": str(folder / "auth.json")}
     given = environment if environment is not None else home
     installed = install(
@@ -83,7 +83,7 @@ def test_install__public_channel_without_credentials(channel: Channel, tmp_path:
 
 @pytest.mark.parametrize("sharded", [True, False], ids=["sharded", "flat"])
 @pytest.mark.parametrize("status", ["401", "403"])
-def test_install__refused(channel: Channel, artifacts: list[str], tmp_path: Path, status: str, sharded: bool) -> None:
+def test_install__denied(channel: Channel, artifacts: list[str], tmp_path: Path, status: str, sharded: bool) -> None:
     url = {"401": channel.stranger, "403": channel.outsider}[status].channel_url(CHANNEL)
     with pytest.raises(CommandError, match=status) as failure:
         try_install(channel, url, tmp_path, sharded=sharded)
@@ -92,8 +92,8 @@ def test_install__refused(channel: Channel, artifacts: list[str], tmp_path: Path
     assert base64.b64encode(f"token:{token}".encode()).decode() not in str(failure.value)
 
 
-def test_install__without_a_platform_of_ones_own(channel: Channel, artifacts: list[str], tmp_path: Path) -> None:
-    """A channel that has noarch alone: the platform's 404 is no error."""
+def test_install__noarch_without_a_platform_subdir(channel: Channel, artifacts: list[str], tmp_path: Path) -> None:
+    """In a channel with noarch only, the platform's 404 is no error."""
     from tests.builders import conda_package
 
     name, content = conda_package(name="only-noarch", version="1!2.0+plus")

@@ -31,7 +31,7 @@ def is_open(url: str) -> bool:
         return probe.connect_ex((parts.hostname or "", parts.port or 0)) == 0
 
 
-def test_up__status__interrupted(tmp_path: Path) -> None:
+def test_up__status_and_interrupt(tmp_path: Path) -> None:
     with (tmp_path / "up.log").open("wb") as log:
         up = subprocess.Popen(
             [ROOT / "scripts" / "local", "up"],
@@ -71,8 +71,8 @@ def test_up__status__interrupted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "demo"])
-def test_real_endpoint_asked_for__refused(tmp_path: Path, command: str) -> None:
-    refused = run_local(command, folder=tmp_path, AWS_ENDPOINT_URL="https://s3.amazonaws.com")
-    assert refused.returncode == 2
-    assert "not a loopback endpoint" in refused.stderr
-    assert "hint:" in refused.stderr
+def test_local__real_endpoint_is_an_error(tmp_path: Path, command: str) -> None:
+    result = run_local(command, folder=tmp_path, AWS_ENDPOINT_URL="https://s3.amazonaws.com")
+    assert result.returncode == 2
+    assert "not a loopback endpoint" in result.stderr
+    assert "hint:" in result.stderr

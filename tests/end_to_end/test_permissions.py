@@ -1,4 +1,4 @@
-"""What a publisher's role may do, with IAM enforced: that, and nothing else."""
+"""What a publisher's role may do, and may not do, with IAM enforced."""
 
 import json
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ def test_publisher__publishes(channel: Channel, publisher: "S3Client") -> None:
     channel.wait_until_listed(f"demo/noarch/{name}")
 
 
-def test_publisher__publishes_with_the_command_and_sees_what_became_of_it(
+def test_publisher__publishes_with_the_command_and_reads_the_status(
     environment_of_demo: dict[str, str], tmp_path: Path
 ) -> None:
     name, content = conda_package(name="by-a-command", subdir="linux-aarch64")  # the first of its subdir
@@ -81,7 +81,7 @@ def test_publisher__publishes_with_the_command_and_sees_what_became_of_it(
     assert json.loads(status)["record"]["name"] == "by-a-command"
 
 
-def test_publisher__sees_why_an_upload_was_refused(
+def test_publisher__reads_the_reason_of_a_rejection(
     channel: Channel, publisher: "S3Client", environment_of_demo: dict[str, str]
 ) -> None:
     key = "demo/noarch/broken-1.0-0.conda"

@@ -1,4 +1,4 @@
-"""What uploads, deletions and bad uploads lead to, on the deployed stack."""
+"""Effects of uploads, deletions and bad uploads on the deployed stack."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 
-def test_publish__record_says_what_the_artifact_says(channel: Channel, artifacts: list[str]) -> None:
+def test_publish__record_equals_the_artifact_s_index(channel: Channel, artifacts: list[str]) -> None:
     for path in artifacts:
         subdir, _, filename = path.partition("/")
         repodata = channel.reader.ask(f"/{CHANNEL}/{subdir}/repodata.json").json()
@@ -33,20 +33,20 @@ def test_publish__record_says_what_the_artifact_says(channel: Channel, artifacts
         assert filename.startswith(f"{record['name']}-{record['version']}-{record['build']}.")
 
 
-def test_publish__untouched_subdir_is_not_written(channel: Channel) -> None:
+def test_publish__unchanged_subdir_is_not_written(channel: Channel) -> None:
     for subdir in ("linux-64", "noarch", "osx-arm64"):
         name, content = conda_package(name="first", subdir=subdir)
         channel.publish(f"still/{subdir}/{name}", content)
-    wait_until_idle(channel)  # pages come after what installs need
+    wait_until_idle(channel)  # pages are written after the files that clients need
     prefixes = ("still/linux-64/", "still/osx-arm64/", ".fairway/cards/still/linux-64/")
     before = {prefix: channel.versions(prefix) for prefix in prefixes}
-    touched = channel.versions("still/noarch/")
+    changed = channel.versions("still/noarch/")
     name, content = tar_bz2_package(name="second")
     channel.publish(f"still/noarch/{name}", content)
     wait_until_idle(channel)
     assert {prefix: channel.versions(prefix) for prefix in prefixes} == before
     assert all(before.values())
-    assert channel.versions("still/noarch/") != touched
+    assert channel.versions("still/noarch/") != changed
 
 
 def test_publish__same_bytes_again_write_nothing(channel: Channel) -> None:
@@ -60,16 +60,16 @@ def test_publish__same_bytes_again_write_nothing(channel: Channel) -> None:
     assert added[0] == f"again/noarch/{name}"  # the upload itself
 
 
-def test_publish__noarch_is_there_from_the_first_upload_on(channel: Channel) -> None:
+def test_publish__noarch_exists_from_the_first_upload_on(channel: Channel) -> None:
     name, content = conda_package(name="first", subdir="linux-64")
     channel.publish(f"fresh/linux-64/{name}", content)
-    wait_until_idle(channel)  # the same run makes it, right after what was uploaded
+    wait_until_idle(channel)  # the same run makes it, right after the uploaded artifact's subdir
     for file in ("repodata.json", "repodata.json.zst", "repodata_shards.msgpack.zst"):
         assert channel.everything.ask(f"/fresh/noarch/{file}").status == 200
     assert channel.everything.ask("/fresh/noarch/repodata.json").json()["packages"] == {}
 
 
-def test_remove__record_goes_with_the_artifact(channel: Channel) -> None:
+def test_remove__record_is_removed_with_the_artifact(channel: Channel) -> None:
     kept, content = conda_package(name="kept")
     removed, other = conda_package(name="removed")
     channel.publish(f"removing/noarch/{kept}", content)
@@ -81,38 +81,40 @@ def test_remove__record_goes_with_the_artifact(channel: Channel) -> None:
     assert channel.everything.ask(f"/removing/noarch/{removed}").status == 404
 
 
-def test_refuse__set_aside_and_the_others_are_indexed(channel: Channel, tmp_path: Path) -> None:
+def test_reject__quarantined_and_the_others_are_indexed(channel: Channel, tmp_path: Path) -> None:
     good, content = conda_package(name="good")
     _, other = conda_package(name="other")
     bad = {
-        "liar-1.0-0.conda": other,  # its inside is called otherwise
+        "liar-1.0-0.conda": other,  # its content has another name
         "cut-1.0-0.conda": conda_package(name="cut")[1][:-100],
         "empty-1.0-0.tar.bz2": b"",
     }
     for name, broken in bad.items():
         (tmp_path / name).write_bytes(broken)
-        upload(tmp_path / name, f"refusing/noarch/{name}", bucket=channel.bucket, environment=channel.stack.environment)
-    channel.publish(f"refusing/noarch/{good}", content)
+        upload(
+            tmp_path / name, f"rejecting/noarch/{name}", bucket=channel.bucket, environment=channel.stack.environment
+        )
+    channel.publish(f"rejecting/noarch/{good}", content)
     for name in bad:
         wait_until(
-            lambda name=name: channel.everything.ask(f"/refusing/noarch/{name}").status == 404, f"{name} is gone"
+            lambda name=name: channel.everything.ask(f"/rejecting/noarch/{name}").status == 404, f"{name} is gone"
         )
         (reason,) = [
             json.loads(channel.s3.get_object(Bucket=channel.bucket, Key=key)["Body"].read())
-            for key, _ in channel.versions(f".fairway/rejected/refusing/noarch/{name}/")
+            for key, _ in channel.versions(f".fairway/rejected/rejecting/noarch/{name}/")
             if key.endswith(".json")
         ]
         assert reason["code"]
         assert reason["message"]
-    assert channel.list_index("refusing/noarch") == {good}
+    assert channel.list_index("rejecting/noarch") == {good}
 
 
-def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
+def test_reject__other_bytes_under_a_taken_name(channel: Channel) -> None:
     name, first = conda_package(name="taken")
     _, second = conda_package(name="taken", about={"summary": "other bytes"})
     channel.publish(f"taken/noarch/{name}", first)
     channel.put(f"taken/noarch/{name}", second)
-    wait_until(lambda: channel.versions(f".fairway/rejected/taken/noarch/{name}/"), "the second upload is set aside")
+    wait_until(lambda: channel.versions(f".fairway/rejected/taken/noarch/{name}/"), "the second upload is rejected")
     wait_until_idle(channel)
     assert channel.everything.ask(f"/taken/noarch/{name}").body == first
 
@@ -127,10 +129,10 @@ def test_refuse__other_bytes_under_a_taken_name(channel: Channel) -> None:
         "team/Noarch/foo-1.0-0.conda",
     ],
 )
-def test_refuse__keys_at_the_wrong_place(channel: Channel, key: str) -> None:
+def test_reject__invalid_keys(channel: Channel, key: str) -> None:
     _, content = conda_package()
     channel.put(key, content)
-    wait_until(lambda: channel.versions(f".fairway/rejected/{key}/"), f"{key} is set aside")
+    wait_until(lambda: channel.versions(f".fairway/rejected/{key}/"), f"{key} is rejected")
     wait_until(lambda: not channel.versions(key), f"{key} is gone")
     assert channel.everything.ask(f"/{key}").status != 200
 
@@ -145,7 +147,7 @@ def test_status__of_an_upload(channel: Channel, tmp_path: Path) -> None:
     assert name in channel.list_index("watching/noarch")
 
 
-def test_patches__in_force_and_taken_away(channel: Channel) -> None:
+def test_patches__applied_and_removed(channel: Channel) -> None:
     name, content = conda_package(name="patched", depends=["old"])
     key, instructions = f"patching/noarch/{name}", "patching/noarch/patch_instructions.json"
     channel.publish(key, content)
@@ -192,7 +194,7 @@ def test_publish__twenty_at_once_lose_nothing(channel: Channel) -> None:
 
 
 def wait_until_idle(channel: Channel) -> None:
-    """Return once nothing waits to be indexed, and nothing is being indexed."""
+    """Return once no message is waiting or being processed."""
     client = channel.stack.session().client("sqs", endpoint_url=channel.stack.endpoint)
 
     def is_idle() -> bool:
@@ -212,7 +214,7 @@ def wait_until_idle(channel: Channel) -> None:
         client.close()
 
 
-def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channel: Channel) -> None:
+def test_publish__large_subdir_defers_the_plain_file(channel: Channel) -> None:
     made_up = synthetic.Channel(records=30_000)
     path = parse_subdir_id("large/linux-64")
     names = made_up.list_names()[:1]
@@ -231,7 +233,7 @@ def test_publish__large_subdir_is_shown_compressed_at_once_and_plain_soon(channe
 
 
 def test_zz_dead_letters__none(channel: Channel, sqs: "SQSClient") -> None:
-    """Last of this file: nothing above was given up on."""
+    """Last in this file: no message of the tests above ended in the dead-letter queue."""
     wait_until_idle(channel)
     url = channel.stack.outputs.dead_letter_queue_url
     attributes = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])["Attributes"]

@@ -1,4 +1,4 @@
-"""No token reaches the origin, a log, or the bucket, whatever way it was sent (invariant 9)."""
+"""No token reaches the origin, a log, or the bucket, in whatever form it was sent (invariant 9)."""
 
 import json
 import socket
@@ -21,7 +21,7 @@ PATHS = (f"/{CHANNEL}/noarch/repodata.json", f"/{CHANNEL}", "/another/noarch/x",
 
 
 def send_everywhere(channel: Channel) -> str:
-    """Ask with one token in every form: allowed, refused and malformed. Return the token."""
+    """Ask with one token in every form: allowed, denied and malformed. Return the token."""
     token = channel.reader.token
     assert token is not None
     plain = Viewer(url=channel.stack.edge_url)
@@ -49,7 +49,7 @@ def send_everywhere(channel: Channel) -> str:
 
 
 def send_raw(url: str, request: bytes) -> bytes:
-    """Send what no client sends; return all that comes back."""
+    """Send a request that no client sends; return the whole response."""
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
         connection.sendall(request)
@@ -70,7 +70,7 @@ def test_edge__attack_token_leaves_in_a_log(channel: Channel) -> None:
 
 
 def test_edge__attack_token_reaches_the_origin(channel: Channel, functions: "LambdaClient") -> None:
-    """The deployed version itself is asked: what it returns is all that goes on to the origin."""
+    """Invokes the deployed version: only what it returns is sent to the origin."""
     token = channel.reader.token
     assert token is not None
     path = f"/{CHANNEL}/noarch/repodata.json"

@@ -1,4 +1,4 @@
-"""What the edge answers, to whom: the way clients need it, on the deployed stack."""
+"""The edge's responses to each kind of reader, as clients need them, on the deployed stack."""
 
 import hashlib
 import re
@@ -38,18 +38,18 @@ INDEX_FILES = (
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", MISSING)
-def test_missing__404_for_who_may_read(channel: Channel, artifacts: list[str], path: str, method: str) -> None:
+def test_missing__404_for_permitted_readers(channel: Channel, artifacts: list[str], path: str, method: str) -> None:
     assert channel.reader.ask(path, method).status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_existing__200_for_who_may_read(channel: Channel, artifacts: list[str], method: str) -> None:
+def test_existing__200_for_permitted_readers(channel: Channel, artifacts: list[str], method: str) -> None:
     for path in [*artifacts, *(f"noarch/{name}" for name in INDEX_FILES), "channeldata.json"]:
         assert channel.reader.ask(f"/{CHANNEL}/{path}", method).status == 200, path
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_refused__alike_for_what_exists_and_what_does_not(channel: Channel, artifacts: list[str], method: str) -> None:
+def test_denied__same_for_existing_and_missing_files(channel: Channel, artifacts: list[str], method: str) -> None:
     paths = [f"/{CHANNEL}/{artifacts[0]}", f"/{CHANNEL}/noarch/repodata.json", *MISSING, "/nosuch/noarch/repodata.json"]
     for viewer, status in ((channel.stranger, 401), (channel.outsider, 403)):
         answers = [viewer.ask(path, method) for path in paths]
@@ -67,7 +67,7 @@ def test_refused__alike_for_what_exists_and_what_does_not(channel: Channel, arti
 
 
 @pytest.mark.parametrize("mask", ["*****", "", "wrong", "fw-0000000000000000000000000000000000"])
-def test_refused__wrong_or_masked_token(channel: Channel, artifacts: list[str], mask: str) -> None:
+def test_denied__wrong_or_masked_token(channel: Channel, artifacts: list[str], mask: str) -> None:
     for name in INDEX_FILES:
         assert channel.stranger.ask(f"/{CHANNEL}/noarch/{name}", headers=make_basic(mask)).status == 401
         assert channel.stranger.ask(f"/t/{mask}/{CHANNEL}/noarch/{name}").status == 401
@@ -182,8 +182,8 @@ def test_range__206(channel: Channel, artifacts: list[str]) -> None:
         whole = channel.reader.ask(path).body
         size = len(whole)
         for asked, first, last in (
-            ("bytes=100-", 100, size - 1),  # conda resumes so
-            ("bytes=-100", size - 100, size - 1),  # rattler looks at the end of an archive so
+            ("bytes=100-", 100, size - 1),  # conda resumes like this
+            ("bytes=-100", size - 100, size - 1),  # rattler reads the end of an archive like this
             ("bytes=0-0", 0, 0),
             ("bytes=10-19", 10, 19),
         ):
@@ -214,21 +214,21 @@ def test_head__says_what_get_does(channel: Channel, artifacts: list[str]) -> Non
         assert int(head.headers["content-length"]) == len(got.body)
 
 
-def find_immutable(channel: Channel, artifacts: list[str]) -> list[str]:
+def list_immutable(channel: Channel, artifacts: list[str]) -> list[str]:
     """Paths of artifacts, uploaded with a plain ``aws s3 cp``, and of a shard."""
     shard = next(key for key, _ in channel.versions(f"{CHANNEL}/noarch/shards/"))
     return [*(f"/{CHANNEL}/{path}" for path in artifacts), f"/{shard}"]
 
 
 def test_headers__cache_control(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+    for path in list_immutable(channel, artifacts):
         for method in ("GET", "HEAD"):
             assert channel.reader.ask(path, method).headers["cache-control"] == IMMUTABLE, path
     for path in (*(f"noarch/{name}" for name in INDEX_FILES), "channeldata.json", "rss.xml", "", "noarch/"):
         assert channel.reader.ask(f"/{CHANNEL}/{path}").headers["cache-control"] == "public, max-age=30", path
 
 
-def test_headers__cache_control_whatever_the_publisher_set(channel: Channel) -> None:
+def test_headers__cache_control_overrides_the_publisher_s(channel: Channel) -> None:
     for cache_control in ("no-cache", "private, max-age=5"):
         name, content = conda_package(name="own-header", version=str(len(cache_control)))
         key = f"{CHANNEL}/noarch/{name}"
@@ -239,8 +239,8 @@ def test_headers__cache_control_whatever_the_publisher_set(channel: Channel) -> 
         assert answer.body == content
 
 
-def test_headers__cache_control_of_parts_and_of_what_has_not_changed(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+def test_headers__cache_control_of_206_and_304(channel: Channel, artifacts: list[str]) -> None:
+    for path in list_immutable(channel, artifacts):
         whole = channel.reader.ask(path)
         for headers, status in (({"Range": "bytes=0-9"}, 206), ({"If-None-Match": whole.headers["etag"]}, 304)):
             answer = channel.reader.ask(path, headers=headers)
@@ -249,7 +249,7 @@ def test_headers__cache_control_of_parts_and_of_what_has_not_changed(channel: Ch
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", MISSING)
-def test_headers__cache_control_of_what_is_missing(
+def test_headers__cache_control_of_missing_files(
     channel: Channel, artifacts: list[str], path: str, method: str
 ) -> None:
     answer = channel.reader.ask(path, method)
@@ -261,7 +261,7 @@ def test_headers__cache_control_of_what_is_missing(
 
 
 def test_headers__cache_control_of_other_errors(channel: Channel, artifacts: list[str]) -> None:
-    for path in find_immutable(channel, artifacts):
+    for path in list_immutable(channel, artifacts):
         beyond = channel.reader.ask(path, headers={"Range": "bytes=999999999-"})
         assert (beyond.status, beyond.headers["cache-control"]) == (416, "no-store")
         for viewer in (channel.stranger, channel.outsider):
@@ -288,10 +288,10 @@ def test_headers__content_type_and_no_encoding(channel: Channel, artifacts: list
             assert answer.headers["content-type"].startswith("application/json")
             assert answer.json()["info"]["subdir"] == "noarch"
         else:
-            assert answer.body.startswith(b"\x28\xb5\x2f\xfd")  # one zstd frame begins so
+            assert answer.body.startswith(b"\x28\xb5\x2f\xfd")  # the start of a zstd frame
 
 
-def test_plus_and_bang__as_they_are_and_encoded(channel: Channel) -> None:
+def test_plus_and_bang__plain_and_encoded(channel: Channel) -> None:
     for name, content in (
         conda_package(name="plus", version="1.0+cu118", build="py3.11_0"),
         tar_bz2_package(name="epoch", version="1!2.0+local"),

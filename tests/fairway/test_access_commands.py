@@ -178,7 +178,7 @@ def test_channel_set_public__then_set_private(run: Run, storage: DirectoryStorag
     assert [entry["name"] for entry in run("channel", "list", "--json").document] == ["tools", "uploaded"]
 
 
-def test_audit__records_who_when_and_what(run: Run, clock: dict[str, int]) -> None:
+def test_audit__records_caller_time_and_change(run: Run, clock: dict[str, int]) -> None:
     assert run("audit").out == "no changes\n"
     run("token", "create", "ci", "--channel", "team")
     clock["now"] += DAY

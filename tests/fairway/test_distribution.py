@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = (folder / "venv/lib").glob("python*/site-packages")
     (information,) = packages.glob("*.dist-info")
     requirements = metadata.Distribution.at(information).requires or []
-    for name in find_dependencies(requirements):
+    for name in list_dependencies(requirements):
         for file in {file.parts[0] for file in metadata.files(name) or [] if file.parts[0] != ".."}:
             source = Path(str(metadata.distribution(name).locate_file(file)))
             if source.exists() and not (packages / file).exists():
@@ -49,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv/bin"
 
 
-def find_dependencies(requirements: list[str]) -> set[str]:
+def list_dependencies(requirements: list[str]) -> set[str]:
     """Return the names of all distributions that the requirements lead to, on this Python."""
     found: set[str] = set()
     pending = [(requirement, {""}) for requirement in requirements]

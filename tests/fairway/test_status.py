@@ -115,7 +115,7 @@ def test_status__invalid_key(bucket: Bucket, run_fairway: Run) -> None:
         ("hello-1.0-0.conda", "invalid-key"),
         ("team/noarch/Upper-1.0-0.conda", "invalid-key"),
         ("team/deep/er/hello-1.0-0.conda", "invalid-key"),
-        ("team/noarch/hello-1.0-0.conda.sigs", "signatures-not-json"),
+        ("team/noarch/hello-1.0-0.conda.sigs", "attestations-not-json"),
         ("team/noarch/patch_instructions.json", "patches-not-json"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How Hypothesis runs here: no test depends on how fast the machine is."""
+"""Hypothesis's settings: no test depends on the speed of the machine."""
 
 from hypothesis import settings
 

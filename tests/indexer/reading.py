@@ -1,4 +1,4 @@
-"""Reads artifacts that tests build, well or badly."""
+"""Reads artifacts that tests build, valid and invalid."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def foo_bz2(members: Members) -> bytes:
 
 @st.composite
 def damages(draw: st.DrawFn, content: bytes) -> bytes:
-    """Truncate, flip, overwrite, cut out, repeat and append, some times."""
+    """Truncate, flip, overwrite, cut out, repeat and append, several times."""
     data = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))

@@ -1,4 +1,4 @@
-"""Packages that other people built, against what conda-index makes of them, where they are at hand."""
+"""Packages from public channels, compared with conda-index's results, if they are available."""
 
 import json
 from pathlib import Path
@@ -45,23 +45,23 @@ SUBDIRS = ("linux-32", "linux-64", "noarch", "osx-64", "win-32", "win-64")
 
 @pytest.mark.parametrize("subdir", SUBDIRS)
 @pytest.mark.parametrize("name", ["repodata.json", "run_exports.json"])
-def test_index__as_conda_index(world: World, subdir: str, name: str) -> None:
+def test_index__equals_conda_index(world: World, subdir: str, name: str) -> None:
     ours = json.loads(world.storage.body(f"team/{subdir}/{name}"))
     assert without(ours, "indexed_timestamp") == golden(f"{subdir}/{name}")
 
 
 @pytest.mark.parametrize("subdir", SUBDIRS)
-def test_index__current_repodata_as_conda_index(world: World, subdir: str) -> None:
+def test_index__current_repodata_equals_conda_index_s(world: World, subdir: str) -> None:
     ours = json.loads(world.storage.body(f"team/{subdir}/current_repodata.json"))
     theirs = golden(f"{subdir}/current_repodata.json")
-    # conda-index writes the md5 of the twin even where there is none.
+    # conda-index writes the MD5 of the .tar.bz2 even if there is none.
     assert without(ours, "indexed_timestamp", "legacy_bz2_md5") == without(theirs, "legacy_bz2_md5")
 
 
-def test_index__channeldata_as_conda_index(world: World) -> None:
+def test_index__channeldata_equals_conda_index_s(world: World) -> None:
     ours = json.loads(world.storage.body("team/channeldata.json"))
     theirs = golden("channeldata.json")
-    # conda-index knows no linux-ppc, and takes some artifact's timestamp where we take the latest.
+    # conda-index knows no linux-ppc, and uses the timestamp of any artifact where Fairway uses the latest.
     ours["subdirs"].remove("linux-ppc")
     del ours["packages"]["cpp-expected"]
     assert without(ours, "timestamp") == without(theirs, "timestamp")
@@ -69,13 +69,13 @@ def test_index__channeldata_as_conda_index(world: World) -> None:
         assert ours["packages"][name]["timestamp"] >= entry["timestamp"]
 
 
-def test_index__everything_readable_and_as_from_nothing(world: World) -> None:
+def test_index__equals_an_index_from_nothing(world: World) -> None:
     check_readable(world.storage)
     check_encodings(world.storage)
     assert_same_as_from_nothing(world.storage, POLICY)
 
 
-def test_index__one_by_one_as_at_once(world: World) -> None:
+def test_index__one_by_one_equals_one_batch(world: World) -> None:
     one_by_one = World(policy=POLICY)
     for key, file in reversed(packages().items()):
         if "/noarch/" in key:

@@ -1,4 +1,4 @@
-"""Where documents are large, a publish leaves what few wait for until later: nothing of it is forgotten."""
+"""Deferred outputs: in large subdirs, a publish defers most outputs, and none is forgotten."""
 
 import bz2
 import json
@@ -45,7 +45,7 @@ def compressed_filenames(world: World) -> set[str]:
     return set(json.loads(decompress(world.storage.body(PACKED), what=PACKED))["packages.conda"])
 
 
-def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
+def list_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
     depth = Depth(now_ms=world.storage.clock_ms + later_ms, grace_ms=10**12)
     view = ChannelView(outputs=world.policy.outputs, limits=world.limits)
     found = [
@@ -57,7 +57,7 @@ def find_wrong(world: World, *, later_ms: int = 0) -> list[Finding]:
     return [finding for finding in found if not finding.is_harmless]
 
 
-def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> None:
+def test_index__large_subdir_writes_shards_and_the_compressed_file(world: World) -> None:
     written = watch(world, lambda: world.publish(NOARCH, package("pkg0012", "2.0")))
     public = [key for key in written if not key.startswith(".fairway/") and "/shards/" not in key]
     assert public == [f"{NOARCH}/{SHARD_INDEX}", PACKED]
@@ -67,7 +67,7 @@ def test_index__only_shards_and_the_compressed_file_at_once(world: World) -> Non
     assert "pkg0012-2.0-0.conda" not in world.listed(NOARCH)
 
 
-def test_index__the_rest_when_reminded(world: World) -> None:
+def test_index__deferred_outputs_are_written_when_requeued(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0", run_exports=["pkg0012"]))
     world.catch_up()
     assert world.requeued == []
@@ -86,14 +86,14 @@ def test_index__once_for_all_publishes_in_between(world: World) -> None:
     check(world)
 
 
-def test_index__reminded_twice(world: World) -> None:
+def test_index__requeued_twice(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.catch_up()
     assert watch(world, lambda: world.index(f"{NOARCH}/")) == []
     assert world.requeued == []
 
 
-def test_index__duplicate_event_while_something_is_left(world: World) -> None:
+def test_index__duplicate_event_while_outputs_are_deferred(world: World) -> None:
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     world.index(key)
     world.requeued.clear()
@@ -101,14 +101,14 @@ def test_index__duplicate_event_while_something_is_left(world: World) -> None:
     assert world.requeued == [NOARCH], "should the first requeuer have been lost"
 
 
-def test_index__artifact_and_reminder_in_one_batch(world: World) -> None:
+def test_index__artifact_and_requeued_subdir_in_one_batch(world: World) -> None:
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     world.index(key, f"{NOARCH}/")
     assert world.requeued == []
     check(world)
 
 
-def test_index__small_subdirs_leave_nothing() -> None:
+def test_index__small_subdir_defers_nothing() -> None:
     world = World(limits=SMALL, defers=True)
     world.publish(NOARCH, package())
     world.publish(LINUX, package(path=LINUX))
@@ -142,7 +142,7 @@ def test_index__grows_large_and_shrinks_again() -> None:
     check(world)
 
 
-def test_index__patches_come_and_go(world: World) -> None:
+def test_index__patches_while_outputs_are_deferred(world: World) -> None:
     world.storage.upload(f"{NOARCH}/{PATCHES}", PATCH)
     world.index(f"{NOARCH}/{PATCHES}")
     assert json.loads(decompress(world.storage.body(PACKED), what=""))["packages.conda"]["pkg0003-1.0-0.conda"][
@@ -171,21 +171,21 @@ def test_index__optional_outputs() -> None:
     assert "pkg0012-2.0-0.conda" in current["packages.conda"]
 
 
-def test_index__the_queue_does_not_take_the_reminder(world: World) -> None:
-    def refuse(_: object) -> None:
+def test_index__requeueing_fails(world: World) -> None:
+    def fail(_: object) -> None:
         raise UnavailableError("SQS did not take the requeuer")
 
     key = world.upload(NOARCH, package("pkg0012", "2.0"))
     indexer = Indexer(
-        world.storage, world.notifier, world.policy, requeue=refuse, limits=world.limits, sleep=lambda _: None
+        world.storage, world.notifier, world.policy, requeue=fail, limits=world.limits, sleep=lambda _: None
     )
     with pytest.raises(UnavailableError, match="requeuer"):
         index_keys(indexer, [key])
-    world.index(key)  # its message comes again
+    world.index(key)  # its message is redelivered
     assert world.requeued == [NOARCH]
 
 
-def test_reconcile__leaves_nothing(world: World) -> None:
+def test_reconcile__defers_nothing(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     world.requeued.clear()  # lost
     list(reconcile(open_subdir(world.storage, NOARCH), world.indexer()))
@@ -193,7 +193,7 @@ def test_reconcile__leaves_nothing(world: World) -> None:
     check(world)
 
 
-def test_rebuild__leaves_nothing(world: World) -> None:
+def test_rebuild__defers_nothing(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     artifacts = {f"pkg{number:04}-1.0-0.conda" for number in range(30)} | {"pkg0012-2.0-0.conda"}
     world.requeued.clear()
@@ -203,26 +203,26 @@ def test_rebuild__leaves_nothing(world: World) -> None:
     check(world)
 
 
-def test_verify__what_is_left_for_later_is_harmless_for_a_while(world: World) -> None:
+def test_verify__deferred_outputs_are_harmless_for_a_while(world: World) -> None:
     world.storage.clock_ms += 10**6
     world.publish(NOARCH, package("pkg0012", "2.0"))
-    assert find_wrong(world) == []
-    behind = {finding.key for finding in find_wrong(world, later_ms=3_600_000)}
+    assert list_wrong(world) == []
+    behind = {finding.key for finding in list_wrong(world, later_ms=3_600_000)}
     assert f"{NOARCH}/repodata.json" in behind
     assert f"{NOARCH}/run_exports.json.zst" in behind
     assert behind >= {f"{NOARCH}/index.html", "team/channeldata.json", "team/rss.xml", "team/index.html"}
     world.catch_up()
-    assert find_wrong(world, later_ms=3_600_000) == []
+    assert list_wrong(world, later_ms=3_600_000) == []
 
 
 def test_verify__small_subdir_of_a_large_channel(world: World) -> None:
     world.storage.clock_ms += 3_600_000
     world.publish(LINUX, package(path=LINUX))
-    assert find_wrong(world) == []
+    assert list_wrong(world) == []
     channel_files = {"team/channeldata.json", "team/rss.xml", "team/index.html"}
-    assert {finding.key for finding in find_wrong(world, later_ms=3_600_000)} == channel_files
+    assert {finding.key for finding in list_wrong(world, later_ms=3_600_000)} == channel_files
     world.catch_up()
-    assert find_wrong(world, later_ms=3_600_000) == []
+    assert list_wrong(world, later_ms=3_600_000) == []
 
 
 def test_verify__large_files_of_a_channel(world: World) -> None:
@@ -230,12 +230,12 @@ def test_verify__large_files_of_a_channel(world: World) -> None:
         versions = world.storage.versions[name]
         good = versions[-1]
         versions[-1] = replace(good, body=(good.body or b"").replace(b"pkg0012", b"pkg0099"))
-        assert [(one.key, one.problem) for one in find_wrong(world)] == [(name, Problem.OUTPUT_WRONG)]
+        assert [(one.key, one.problem) for one in list_wrong(world)] == [(name, Problem.OUTPUT_WRONG)]
         versions[-1] = good
-    assert find_wrong(world) == []
+    assert list_wrong(world) == []
 
 
-def test_verify__tampered_file_is_found_while_others_are_behind(world: World) -> None:
+def test_verify__tampered_file_while_others_are_behind(world: World) -> None:
     world.publish(NOARCH, package("pkg0012", "2.0"))
     info = world.storage.head(f"{NOARCH}/run_exports.json")
     assert info is not None
@@ -245,10 +245,10 @@ def test_verify__tampered_file_is_found_while_others_are_behind(world: World) ->
         headers=world.storage.headers(f"{NOARCH}/run_exports.json"),
         metadata=dict(info.metadata),
     )
-    assert [finding.problem for finding in find_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
+    assert [finding.problem for finding in list_wrong(world)] == [Problem.ENCODINGS_DISAGREE]
 
 
-def test_project__all_of_a_large_subdir_is_lost_but_the_compressed_file(world: World) -> None:
+def test_update__only_the_compressed_file_of_a_large_subdir_is_left(world: World) -> None:
     for name in ("repodata.json", "run_exports.json", "run_exports.json.zst", "index.html"):
         world.storage.remove(f"{NOARCH}/{name}")
     world.publish(NOARCH, package("pkg0012", "2.0"))

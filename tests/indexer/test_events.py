@@ -1,4 +1,4 @@
-"""From queue messages to what is to be looked at."""
+"""From queue messages to the keys to inspect."""
 
 import json
 from urllib.parse import quote_plus
@@ -48,7 +48,7 @@ def test_parse_message__keys_of_all_records() -> None:
 @pytest.mark.parametrize(
     "event", ["ObjectCreated:Put", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
 )
-def test_parse_message__whatever_happened(event: str) -> None:
+def test_parse_message__every_kind_of_event(event: str) -> None:
     assert parse_message(notification("a/noarch/x", event=event), bucket=BUCKET) == ("a/noarch/x",)
 
 
@@ -58,7 +58,7 @@ def test_parse_message__keys_are_form_encoded(key: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_parse_message__any_key_comes_back(key: str) -> None:
+def test_parse_message__any_key_round_trips(key: str) -> None:
     assert parse_message(notification(key), bucket=BUCKET) == (key,)
 
 
@@ -72,7 +72,7 @@ def test_parse_message__test_event() -> None:
     assert parse_message(body, bucket=BUCKET) == ()
 
 
-def test_parse_message__nothing() -> None:
+def test_parse_message__no_records() -> None:
     assert parse_message('{"Records": []}', bucket=BUCKET) == ()
 
 
@@ -109,18 +109,18 @@ def test_parse_message__malformed(body: str) -> None:
 
 
 @pytest.mark.parametrize("path", [NOARCH, parse_subdir_id("a.b_c/linux-64")])
-def test_parse_message__reminder_of_a_subdir(path: SubdirId) -> None:
+def test_parse_message__requeued_subdir(path: SubdirId) -> None:
     (key,) = parse_message(format_requeued([f"{path}/"]), bucket=BUCKET)
     assert plan_work([key]).subdirs == {path: SubdirKeys(deferred=True)}
 
 
 @given(st.lists(st.text(max_size=1024)))
-def test_parse_message__reminder_of_any_keys(keys: list[str]) -> None:
+def test_parse_message__requeued_keys(keys: list[str]) -> None:
     assert parse_message(format_requeued(keys), bucket=BUCKET) == tuple(keys)
 
 
 @pytest.mark.parametrize("keys", [None, 1, [1], [None], [["a/noarch/"]]])
-def test_parse_message__malformed_reminder(keys: object) -> None:
+def test_parse_message__malformed_requeued_message(keys: object) -> None:
     body = json.dumps(json.loads(format_requeued([])) | {"Keys": keys})
     with pytest.raises(InvalidDocumentError):
         parse_message(body, bucket=BUCKET)
@@ -203,11 +203,11 @@ def test_plan_work__order_and_duplicates_do_not_matter(keys: list[str], random: 
         f"{'a' * 129}/noarch/a-1-0.conda",
     ],
 )
-def test_plan_work__misplaced(key: str) -> None:
+def test_plan_work__invalid_keys(key: str) -> None:
     work = plan_work([key, "team/noarch/good-1-0.conda"])
     assert set(work.invalid_keys) <= {key}
     assert work.subdirs == {NOARCH: SubdirKeys(artifacts=artifacts(NOARCH, "good-1-0.conda"))}
-    assert bool(work.invalid_keys) is not key.endswith("\n"), "what has no artifact's suffix is none of our business"
+    assert bool(work.invalid_keys) is not key.endswith("\n"), "a key without an artifact's suffix is irrelevant"
 
 
 @pytest.mark.parametrize(
@@ -224,25 +224,25 @@ def test_plan_work__misplaced(key: str) -> None:
         "/",
     ],
 )
-def test_plan_work__none_of_our_business(key: str) -> None:
+def test_plan_work__irrelevant_keys(key: str) -> None:
     work = plan_work([key])
     assert (work.subdirs, work.invalid_keys) == ({}, {})
 
 
 @given(st.text(max_size=40) | st.text("abt./-_0", max_size=30).map(lambda text: f"{text}.conda"))
-def test_plan_work__any_key_has_one_fate(key: str) -> None:
+def test_plan_work__any_key_is_in_one_group(key: str) -> None:
     work = plan_work([key])
     assert len(work.subdirs) + len(work.invalid_keys) <= 1
 
 
-def test_plan_work__reminder_beside_what_was_touched() -> None:
+def test_plan_work__requeued_subdir_and_its_keys() -> None:
     work = plan_work(["team/noarch/", "team/noarch/a-1-0.conda"])
     assert work.subdirs == {NOARCH: SubdirKeys(artifacts=artifacts(NOARCH, "a-1-0.conda"), deferred=True)}
 
 
 @pytest.mark.parametrize("key", ["team/", "Team Files/", "team/noarch/deeper/", "//"])
-def test_plan_work__folder_that_is_no_subdir(key: str) -> None:
-    """Consoles make folders of empty objects: nothing is to be refused."""
+def test_plan_work__folder_is_not_a_subdir(key: str) -> None:
+    """Consoles create folders as empty objects: nothing is rejected."""
     work = plan_work([key])
     assert (work.subdirs, work.invalid_keys) == ({}, {})
 

@@ -1,7 +1,7 @@
 """Stops the indexer at each request in turn, and in pairs; then lets it run again.
 
-Whatever was written when it stopped, readers can read it (invariant 1), and the next run ends where an
-indexer ends that never stopped. ``FAIRWAY_FAULTS=N`` tries N times as many pairs.
+Readers can read whatever was written when it stopped (invariant 1), and the next run ends in the same
+state as an indexer that never stopped. ``FAIRWAY_FAULTS=N`` tries N times as many pairs.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from tests.indexer.world import (
 from tests.memory import MemoryStorage
 
 FOO = f"{NOARCH}/foo-1.0-0.conda"
-SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 OTHER_PATCH = b'{"packages.conda": {"bar-1.0-0.conda": {"license": "MIT"}}}'
 PAIRS = int(os.environ.get("FAIRWAY_FAULTS", "1")) * 12  # of each scenario and kind
@@ -44,7 +44,7 @@ READS, WRITES = {"head", "get", "list"}, {"put", "copy", "delete", "splice"}
 
 
 class Killed(BaseException):
-    """The process is gone: nobody catches this."""
+    """The process dies: no code catches this."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(kw_only=True)
 class Scenario:
-    """What is there, what happens, and what is to be looked at because of it."""
+    """What is stored, what happens, and which keys are to be inspected because of it."""
 
     name: str
     happen: Callable[[World], list[str]]
@@ -124,12 +124,12 @@ SCENARIOS = [
     ),
     Scenario(name="removal", prepare=publish_some, happen=remove(FOO)),
     Scenario(name="same bytes", prepare=publish_some, happen=upload((FOO, conda_package(depends=["a"])[1]))),
-    Scenario(name="refused overwrite", prepare=publish_some, happen=upload((FOO, conda_package(depends=["x"])[1]))),
-    Scenario(name="refused archive", happen=upload((FOO, b"no archive"), SECOND)),
+    Scenario(name="rejected overwrite", prepare=publish_some, happen=upload((FOO, conda_package(depends=["x"])[1]))),
+    Scenario(name="rejected archive", happen=upload((FOO, b"no archive"), SECOND)),
     Scenario(name="mutable overwrite", prepare=publish_some, happen=upload((FOO, conda_package()[1])), policy=MUTABLE),
-    Scenario(name="signatures", prepare=publish_some, happen=upload((f"{FOO}.sigs", SIGNATURES))),
-    Scenario(name="signed upload", happen=upload((f"{FOO}.sigs", SIGNATURES), (FOO, conda_package()[1]))),
-    Scenario(name="bad signatures", prepare=publish_some, happen=upload((f"{FOO}.sigs", b"{}"))),
+    Scenario(name="attestations", prepare=publish_some, happen=upload((f"{FOO}.sigs", ATTESTATIONS))),
+    Scenario(name="upload with attestations", happen=upload((f"{FOO}.sigs", ATTESTATIONS), (FOO, conda_package()[1]))),
+    Scenario(name="invalid attestations", prepare=publish_some, happen=upload((f"{FOO}.sigs", b"{}"))),
     Scenario(name="patches", prepare=publish_some, happen=upload((f"{NOARCH}/{PATCHES}", PATCH))),
     Scenario(name="other patches", prepare=publish_patched, happen=upload((f"{NOARCH}/{PATCHES}", OTHER_PATCH))),
     Scenario(name="bad patches", prepare=publish_patched, happen=upload((f"{NOARCH}/{PATCHES}", b"{"))),
@@ -186,7 +186,7 @@ def run(scenario: Scenario, plan: dict[int, BaseException]) -> list[tuple[str, s
         world.index(*keys)
     world.storage.fault = None
     check_readable(world.storage, gone=gone, replaced=replaced)
-    for report in world.index(*keys):  # the messages come again
+    for report in world.index(*keys):  # the messages are redelivered
         assert not report.failures
     check_readable(world.storage)
     check_encodings(world.storage)
@@ -212,7 +212,7 @@ def test_index__killed_at_each_request(scenario: Scenario) -> None:
 @scenarios
 @pytest.mark.parametrize("error", [ConflictError("409"), UnavailableError("503")], ids=["conflict", "unavailable"])
 def test_index__each_write_fails(scenario: Scenario, error: FairwayError) -> None:
-    """Before: the write did not happen. After: it did, and the answer was lost or wrong."""
+    """Before: the write did not happen. After: it did, but the response was lost or wrong."""
     for number, (kind, _, _) in enumerate(count_moments(scenario)):
         if kind in WRITES:
             run(scenario, {number: error})
@@ -239,7 +239,7 @@ def test_index__pairs_of_faults(scenario: Scenario) -> None:
 
 @scenarios
 def test_index__killed_again_and_again(scenario: Scenario) -> None:
-    """Each run comes a few requests further than the one before, and starts from what that left."""
+    """Each run gets a few requests further than the one before, and starts from the state that it left."""
     for step in (1, 3, 7, 8):
         world = scenario.make()
         keys = scenario.happen(world)
@@ -259,8 +259,8 @@ def test_index__killed_again_and_again(scenario: Scenario) -> None:
 
 
 @pytest.mark.parametrize("error", [ConflictError("409"), UnavailableError("503")])
-def test_index__fault_that_does_not_end(error: FairwayError) -> None:
-    """It gives up, in bounded time, and says so."""
+def test_index__permanent_fault(error: FairwayError) -> None:
+    """It fails in bounded time, with an error."""
     world = World()
     key = world.upload(NOARCH, package())
     calls = 0
@@ -278,8 +278,8 @@ def test_index__fault_that_does_not_end(error: FairwayError) -> None:
     assert world.storage.snapshot().keys() & {f"{NOARCH}/repodata_shards.msgpack.zst"} == set()
 
 
-class DeafAnnouncer:
-    """Neither the bus nor the caches answer."""
+class FailingNotifier:
+    """Neither the bus nor the CDN answers."""
 
     def publish_rejection(self, rejection: object) -> None:
         raise UnavailableError("no bus")
@@ -288,12 +288,12 @@ class DeafAnnouncer:
         raise UnavailableError("no caches")
 
 
-def test_index__nobody_to_tell() -> None:
-    """Who can't be told is told later; the others are indexed."""
+def test_index__notifications_fail() -> None:
+    """Failed notifications are repeated later; the other artifacts are indexed."""
     world = World(policy=MUTABLE)
     publish_some(world)
     told = world.notifier
-    world.notifier = DeafAnnouncer()  # type: ignore[assignment]  # it stands in for the other
+    world.notifier = FailingNotifier()  # type: ignore[assignment]  # it has the same methods
     bad = f"{NOARCH}/bad-1.0-0.conda"
     changed = (FOO, conda_package()[1])
     keys = upload((bad, b"bad"), changed, SECOND)(world) + remove(f"{NOARCH}/bar-1.0-0.conda")(world)

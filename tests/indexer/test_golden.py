@@ -1,8 +1,8 @@
 """The published files of a small channel, kept in tests/golden.
 
-``uploads/`` is what publishers uploaded, ``published/`` what readers get of it, decompressed, and
-msgpack as JSON, so that a newer zstd changes nothing here. After a change that is meant, look at the
-difference that this makes:
+``uploads/`` is what publishers uploaded, ``published/`` what readers get, decompressed, and
+msgpack as JSON, so that a newer zstd changes nothing here. After an intended change, check the
+difference that this prints:
 
     FAIRWAY_WRITE_GOLDEN=1 .venv/bin/pytest tests/indexer/test_golden.py && git diff tests/golden
 """
@@ -70,7 +70,7 @@ def publish(uploads: dict[str, bytes]) -> World:
 
 
 def describe(world: World, uploads: dict[str, bytes]) -> dict[str, bytes]:
-    """Return what was published, in a form that people can read and that lasts."""
+    """Return what was published, in a readable and stable form."""
     names: dict[str, str] = {}
     for path in subdirs(world.storage):
         index = decode_index(world.storage.body(f"{path}/{SHARD_INDEX}"))
@@ -120,7 +120,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         (folder / key).write_bytes(body)
 
 
-def test_published__as_in_golden() -> None:
+def test_published__equals_the_golden_files() -> None:
     if WRITE and not UPLOADS.exists():
         write_folder(UPLOADS, make_uploads())
     uploads = read_folder(UPLOADS)

@@ -1,4 +1,4 @@
-"""The queue's handler: each message learns what became of its keys, and no other."""
+"""The queue's handler: exactly the messages whose keys failed are redelivered."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ FOO = f"{NOARCH}/foo-1.0-0.conda"
 
 @dataclass(kw_only=True)
 class Context:
-    """What Lambda tells a handler of itself."""
+    """The context that Lambda passes to a handler."""
 
     function_name: str = "indexer"
     memory_limit_in_mb: int = 512
@@ -36,7 +36,7 @@ class Context:
 
 @dataclass(kw_only=True)
 class Queue:
-    """Hands messages to the handler, and tells which are to come again."""
+    """Passes messages to the handler, and returns those to be redelivered."""
 
     world: World
     bodies: dict[str, str] = field(default_factory=dict)
@@ -71,8 +71,8 @@ class Queue:
 
 
 @dataclass(kw_only=True)
-class Reminder:
-    """Takes what is handed on."""
+class RecordingRequeuer:
+    """Records what is requeued."""
 
     fails: bool = False
     handed_on: list[Sequence[str]] = field(default_factory=list)
@@ -156,7 +156,7 @@ def test_handle_queue__test_event(queue: Queue) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "poison", "{}", "[]", '{"Records": [{"s3": 1}]}', "[" * 100_000])
-def test_handle_queue__message_that_nobody_understands(world: World, queue: Queue, body: str) -> None:
+def test_handle_queue__unreadable_message(world: World, queue: Queue, body: str) -> None:
     poison = queue.send(body=body)
     queue.send(world.upload(NOARCH, package()))
     assert queue.deliver() == {poison}
@@ -164,7 +164,7 @@ def test_handle_queue__message_that_nobody_understands(world: World, queue: Queu
     assert queue.deliver() == {poison}
 
 
-def test_handle_queue__only_messages_that_nobody_understands(queue: Queue) -> None:
+def test_handle_queue__only_unreadable_messages(queue: Queue) -> None:
     sent = {queue.send(body="poison"), queue.send(body="poison too")}
     assert queue.deliver() == sent
 
@@ -175,7 +175,7 @@ def test_handle_queue__another_bucket(world: World, queue: Queue) -> None:
     assert world.storage.log == []
 
 
-def test_handle_queue__misplaced_upload(world: World, queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_handle_queue__upload_to_an_invalid_key(world: World, queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("foo-1.0-0.conda", "team/deep/er/foo-1.0-0.conda", "TEAM/noarch/foo-1.0-0.conda"):
         world.storage.upload(key, b"anything")
         queue.send(key)
@@ -185,7 +185,7 @@ def test_handle_queue__misplaced_upload(world: World, queue: Queue, capsys: pyte
     assert read_metrics(capsys.readouterr().out)["RejectedUploads"] == 3
 
 
-def test_handle_queue__misplaced_deletion(world: World, queue: Queue) -> None:
+def test_handle_queue__deletion_of_an_invalid_key(world: World, queue: Queue) -> None:
     queue.send("foo-1.0-0.conda")
     assert queue.deliver() == set()
     assert world.storage.list_keys() == []
@@ -199,7 +199,7 @@ def fail_for(part: str, *, kind: str = "", error: BaseException | None = None) -
     return fault
 
 
-def test_handle_queue__one_artifact_can_not_be_read(world: World, queue: Queue) -> None:
+def test_handle_queue__one_artifact_is_unreadable(world: World, queue: Queue) -> None:
     stuck = queue.send(world.upload(NOARCH, package()))
     both = queue.send(FOO, world.upload(NOARCH, package(name="baz")))
     queue.send(world.upload(NOARCH, package(name="bar")))
@@ -211,7 +211,7 @@ def test_handle_queue__one_artifact_can_not_be_read(world: World, queue: Queue) 
     assert_same_as_from_nothing(world.storage)
 
 
-def test_handle_queue__signatures_of_an_artifact_that_can_not_be_read(world: World, queue: Queue) -> None:
+def test_handle_queue__attestations_of_an_unreadable_artifact(world: World, queue: Queue) -> None:
     world.upload(NOARCH, package())
     world.storage.upload(f"{FOO}.sigs", b"[]")
     stuck = queue.send(f"{FOO}.sigs")
@@ -245,7 +245,7 @@ def test_handle_queue__one_subdir_is_damaged(world: World, queue: Queue) -> None
     assert_same_as_from_nothing(world.storage)
 
 
-def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, queue: Queue) -> None:
+def test_handle_queue__one_upload_to_an_invalid_key_cannot_be_rejected(world: World, queue: Queue) -> None:
     world.storage.upload("invalid_keys-1-0.conda", b"anything")
     stuck = queue.send("invalid_keys-1-0.conda")
     queue.send(world.upload(NOARCH, package()))
@@ -254,10 +254,10 @@ def test_handle_queue__one_misplaced_upload_can_not_be_set_aside(world: World, q
     assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
 
 
-def test_handle_queue__hands_on_what_there_is_no_time_for(
+def test_handle_queue__requeues_keys_without_time(
     world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requeuer = Reminder()
+    requeuer = RecordingRequeuer()
     known = world.upload(NOARCH, package(name="known"))
     world.index(known)
     queue.send(known)
@@ -279,7 +279,7 @@ def test_handle_queue__hands_on_what_there_is_no_time_for(
     assert len(requeuer.handed_on) == 1
 
 
-def test_handle_queue__reminder(world: World, queue: Queue) -> None:
+def test_handle_queue__requeued_subdir(world: World, queue: Queue) -> None:
     world.defers = True
     world.limits = SMALL
     world.storage.min_part_bytes = SMALL.sizes.min_part
@@ -306,13 +306,13 @@ def test_handle_queue__duplicates_in_one_batch(world: World, queue: Queue) -> No
     assert world.storage.log.count(("get", key)) == 1
 
 
-def test_handle_queue__what_is_none_of_our_business(world: World, queue: Queue) -> None:
+def test_handle_queue__irrelevant_keys(world: World, queue: Queue) -> None:
     queue.send("team/noarch/repodata.json", ".fairway/rejected/x.conda", "team/notices.json")
     assert queue.deliver() == set()
     assert world.storage.log == []
 
 
-def test_handle_schedule__indexes_what_no_event_told(world: World) -> None:
+def test_handle_schedule__indexes_uploads_without_events(world: World) -> None:
     world.upload(NOARCH, package())
     world.upload(LINUX, package(path=LINUX))
     answer: Any = handler.handle_schedule({}, Context())
@@ -335,7 +335,7 @@ def test_handle_schedule__no_time_left(world: World) -> None:
     assert answer["unfinished"] == ["team/noarch"]
 
 
-def test_handle_schedule__misplaced_uploads(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_handle_schedule__uploads_to_invalid_keys(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     world.upload(NOARCH, package())
     invalid_keys = ["top-1-0.conda", "TEAM/noarch/a-1-0.conda", "team/x/y-1-0.conda", f"{NOARCH}/Upper-1.0-0.conda"]
     for key in invalid_keys:
@@ -347,14 +347,14 @@ def test_handle_schedule__misplaced_uploads(world: World, capsys: pytest.Capture
     assert read_metrics(capsys.readouterr().out)["RejectedUploads"] == 4
 
 
-def test_handle_schedule__misplaced_uploads_of_some_channels(world: World) -> None:
+def test_handle_schedule__uploads_to_invalid_keys_of_some_channels(world: World) -> None:
     for key in ("top-1-0.conda", "team/x-1-0.conda", "other/x-1-0.conda"):
         world.storage.upload(key, b"anything")
     handler.handle_schedule({"channels": ["team"]}, Context())
     assert [rejection.key for rejection in list_rejections(world.storage)] == ["team/x-1-0.conda"]
 
 
-def test_handle_schedule__misplaced_upload_can_not_be_set_aside(world: World) -> None:
+def test_handle_schedule__upload_to_an_invalid_key_cannot_be_rejected(world: World) -> None:
     world.storage.upload("stuck-1-0.conda", b"anything")
     world.storage.upload("team/x-1-0.conda", b"anything")
     world.storage.fault = fail_for("rejected/stuck")
@@ -363,7 +363,7 @@ def test_handle_schedule__misplaced_upload_can_not_be_set_aside(world: World) ->
     assert [rejection.key for rejection in list_rejections(world.storage)] == ["team/x-1-0.conda"]
 
 
-def test_handle_schedule__misplaced_uploads_can_not_be_listed(world: World) -> None:
+def test_handle_schedule__invalid_keys_cannot_be_listed(world: World) -> None:
     world.upload(NOARCH, package())
     listed: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What AWS is told, and what becomes of its answers."""
+"""AWS notifications, and failures to send them."""
 
 import json
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def aws() -> Iterator[Aws]:
     aws.stubbed_cloudfront.assert_no_pending_responses()
 
 
-def test_announce_rejection__one_event(aws: Aws) -> None:
+def test_publish_rejection__one_event(aws: Aws) -> None:
     detail = {
         "key": KEYS[0],
         "id": REJECTION.id,
@@ -81,11 +81,11 @@ def test_announce_rejection__one_event(aws: Aws) -> None:
     aws.notifier().publish_rejection(REJECTION)
 
 
-def test_announce_rejection__no_bus(aws: Aws) -> None:
+def test_publish_rejection__no_bus(aws: Aws) -> None:
     aws.notifier(event_bus=None).publish_rejection(REJECTION)
 
 
-def test_announce_rejection__entry_failed(aws: Aws) -> None:
+def test_publish_rejection__entry_failed(aws: Aws) -> None:
     aws.stubbed_events.add_response(
         "put_events", {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException"}]}
     )
@@ -94,13 +94,13 @@ def test_announce_rejection__entry_failed(aws: Aws) -> None:
 
 
 @pytest.mark.parametrize("code", ["InternalFailure", "ThrottlingException", "AccessDeniedException"])
-def test_announce_rejection__bus_fails(aws: Aws, code: str) -> None:
+def test_publish_rejection__bus_fails(aws: Aws, code: str) -> None:
     aws.stubbed_events.add_client_error("put_events", code, http_status_code=500)
     with pytest.raises(UnavailableError):
         aws.notifier().publish_rejection(REJECTION)
 
 
-def test_announce_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise ConnectTimeoutError(endpoint_url="https://events")
 
@@ -120,40 +120,40 @@ def test_announce_rejection__no_answer(aws: Aws, monkeypatch: pytest.MonkeyPatch
         ("team/é%.conda", "/team/%C3%A9%25.conda"),
     ],
 )
-def test_drop_cached__as_the_edge_caches_it(aws: Aws, key: str, path: str) -> None:
-    """Escapes that are not needed make CloudFront miss the file."""
+def test_invalidate__paths_as_the_edge_caches_them(aws: Aws, key: str, path: str) -> None:
+    """With needless escapes, CloudFront would not find the file."""
     aws.expect_invalidation(path)
     aws.notifier().invalidate([key])
 
 
-def test_drop_cached__several_at_once(aws: Aws) -> None:
+def test_invalidate__several_keys(aws: Aws) -> None:
     aws.expect_invalidation("/a/noarch/x.conda", "/a/noarch/y.conda")
     aws.notifier().invalidate(["a/noarch/x.conda", "a/noarch/y.conda"])
 
 
-def test_drop_cached__many_are_named_by_their_folders(aws: Aws) -> None:
+def test_invalidate__many_keys_by_their_folders(aws: Aws) -> None:
     aws.expect_invalidation("/a/noarch/*", "/b/noarch/*")
     aws.notifier().invalidate(["b/noarch/x.conda", *(f"a/noarch/{number}.conda" for number in range(MAX_PATHS))])
 
 
-def test_drop_cached__many_folders_are_everything(aws: Aws) -> None:
+def test_invalidate__many_folders_by_one_pattern(aws: Aws) -> None:
     aws.expect_invalidation("/*")
     aws.notifier().invalidate([f"{number}/noarch/x.conda" for number in range(MAX_PATHS + 1)])
 
 
-def test_drop_cached__nothing_or_nowhere(aws: Aws) -> None:
+def test_invalidate__no_keys_or_no_distribution(aws: Aws) -> None:
     aws.notifier().invalidate([])
     aws.notifier(distribution_id=None).invalidate(KEYS)
 
 
 @pytest.mark.parametrize("code", ["TooManyInvalidationsInProgress", "NoSuchDistribution", "AccessDenied"])
-def test_drop_cached__cloudfront_fails(aws: Aws, code: str) -> None:
+def test_invalidate__cloudfront_fails(aws: Aws, code: str) -> None:
     aws.stubbed_cloudfront.add_client_error("create_invalidation", code, http_status_code=400)
     with pytest.raises(UnavailableError):
         aws.notifier().invalidate(KEYS)
 
 
-def test_parse_rejection__of_what_was_announced() -> None:
+def test_parse_rejection__round_trip() -> None:
     document = {slot: getattr(REJECTION, slot) for slot in Rejection.__slots__}
     assert parse_rejection(json.dumps(document).encode()) == REJECTION
     assert rejected_object_key(REJECTION.key, REJECTION.id).startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
@@ -167,7 +167,7 @@ def sqs() -> Iterator[tuple[Any, Stubber]]:
         stubber.assert_no_pending_responses()
 
 
-def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requeue_subdir__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
     client, _ = sqs
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
@@ -179,7 +179,7 @@ def test_remind__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypat
 
 
 @pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied", "RequestThrottled"])
-def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> None:
+def test_requeue_subdir__queue_fails(sqs: tuple[Any, Stubber], code: str) -> None:
     client, stubber = sqs
     stubber.add_client_error("send_message", code, http_status_code=400)
     requeuer = Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
@@ -187,7 +187,9 @@ def test_remind__queue_does_not_take_it(sqs: tuple[Any, Stubber], code: str) -> 
         requeuer.requeue_later("team/noarch/")
 
 
-def test_hand_on__few_messages_that_the_queue_takes(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requeue_keys__few_messages_within_the_queue_s_limit(
+    sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch
+) -> None:
     client, _ = sqs
     sent: list[dict[str, Any]] = []
     monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))

@@ -1,4 +1,4 @@
-"""What becomes of uploads: every law, seen from outside, over a storage in memory."""
+"""Effects of uploads: every invariant, from outside, over a storage in memory."""
 
 import json
 from collections import Counter
@@ -46,7 +46,7 @@ from tests.indexer.world import (
 
 FOO = "foo-1.0-0.conda"
 FOO_KEY = f"{NOARCH}/{FOO}"
-SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 MUTABLE = Policy(mutable_channels=("team",), outputs=Outputs(url=URL))
 EVERYTHING = Policy(outputs=Outputs(current_repodata=True, bz2=True, url=URL))
 FILES = ("repodata.json", "repodata.json.zst", "run_exports.json", "run_exports.json.zst", "index.html")
@@ -64,7 +64,7 @@ def statuses(world: World, *keys: str) -> dict[str, str]:
 
 
 def rejected(world: World) -> dict[str, str]:
-    """Code by key of what was set aside."""
+    """``{key: code}`` of what was rejected."""
     return {rejection.key: rejection.code for rejection in list_rejections(world.storage)}
 
 
@@ -97,13 +97,13 @@ def test_index__first_upload_to_another_subdir_makes_noarch_too(world: World) ->
     assert json.loads(world.storage.body("team/channeldata.json"))["subdirs"] == ["linux-64", "noarch"]
 
 
-def test_index__refused_first_upload_makes_noarch_too(world: World) -> None:
+def test_index__rejected_first_upload_makes_noarch_too(world: World) -> None:
     world.publish(LINUX, (FOO, b"no archive"))
     assert world.listed(NOARCH) == set()
     assert not any("linux-64" in key for key in world.storage.list_keys() if not key.startswith(".fairway/"))
 
 
-def test_index__nothing_that_readers_see_names_what_is_not_there_yet(world: World) -> None:
+def test_index__readers_never_meet_a_missing_shard_or_artifact(world: World) -> None:
     """Invariant 1, at every single request."""
     for one in (package(), package(name="bar"), package(version="2.0")):
         world.upload(NOARCH, one)
@@ -124,7 +124,7 @@ def test_index__order_of_writes(world: World) -> None:
 
 
 def rank_of(key: str) -> int:
-    """Invariant 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the rest."""
+    """Invariant 1: shards, then the shard index, then repodata.json.zst, then repodata.json, then the other outputs."""
     if "/cards/" in key or "/shards/" in key:
         return 0
     for rank, name in enumerate(("repodata_shards.msgpack.zst", "repodata.json.zst", "repodata.json"), start=1):
@@ -194,7 +194,7 @@ def test_index__artifact_is_read_once(world: World) -> None:
 
 def test_index__duplicate_event_writes_nothing(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
     keys = [FOO_KEY, f"{FOO_KEY}.sigs", f"{NOARCH}/{PATCHES}"]
     world.index(*keys)
@@ -205,14 +205,14 @@ def test_index__duplicate_event_writes_nothing(world: World) -> None:
     assert set(statuses(world, *keys).values()) == {"unchanged"}
 
 
-def test_index__duplicate_event_of_an_artifact_reads_it_not(world: World) -> None:
+def test_index__duplicate_event_does_not_read_the_artifact(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.log.clear()
     world.index(FOO_KEY)
     assert ("get", FOO_KEY) not in world.storage.log
 
 
-def test_index__untouched_subdir_is_not_written(world: World) -> None:
+def test_index__unchanged_subdir_is_not_written(world: World) -> None:
     world.publish(NOARCH, package())
     world.publish(LINUX, package(path=LINUX))
     world.storage.log.clear()
@@ -221,7 +221,7 @@ def test_index__untouched_subdir_is_not_written(world: World) -> None:
     assert not [key for key in written if key.startswith("team/noarch/")]
 
 
-def test_index__other_channels_are_not_touched(world: World) -> None:
+def test_index__other_channels_are_not_written(world: World) -> None:
     other = parse_subdir_id("other/noarch")
     world.publish(NOARCH, package())
     before = world.storage.snapshot(private=True)
@@ -242,7 +242,7 @@ def test_index__same_bytes_again(world: World) -> None:
     assert world.storage.snapshot() == before
 
 
-def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None:
+def test_index__other_bytes_are_rejected_and_the_first_stay(world: World) -> None:
     first = package()
     world.publish(NOARCH, first)
     before = public_view(world.storage)
@@ -255,7 +255,7 @@ def test_index__other_bytes_are_refused_and_the_first_stay(world: World) -> None
     assert [rejection.code for rejection in world.notifier.rejections] == ["filename-taken"]
 
 
-def test_index__several_other_bytes_piled_up(world: World) -> None:
+def test_index__several_other_bytes_before_the_first_event(world: World) -> None:
     first = package()
     world.publish(NOARCH, first)
     for number in range(3):
@@ -267,7 +267,7 @@ def test_index__several_other_bytes_piled_up(world: World) -> None:
 
 
 def test_index__deleted_and_other_bytes(world: World) -> None:
-    """Whoever deletes an artifact has given its name back."""
+    """A deleted artifact frees its filename."""
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
     world.index(FOO_KEY)
@@ -299,7 +299,7 @@ def test_index__mutable_channel_with_a_bad_replacement(world: World) -> None:
     assert_same_as_from_nothing(world.storage, MUTABLE)
 
 
-# Invariant 3: a bad artifact harms nobody else
+# Invariant 3: a bad artifact harms no other
 
 BAD = [
     (FOO, b""),
@@ -339,14 +339,14 @@ def test_index__bad_ones_of_every_kind_in_one_batch(world: World) -> None:
     assert set(rejected(world)) == {f"{NOARCH}/{name}" for name in names}
 
 
-def test_index__same_bad_bytes_twice_lie_in_one_place(world: World) -> None:
+def test_index__same_bad_bytes_twice_have_one_rejection(world: World) -> None:
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive"))
     world.publish(NOARCH, (FOO, b"no archive either"))
     assert len(list(list_rejections(world.storage))) == 2
 
 
-def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
+def test_index__bad_artifact_removed_before_it_was_inspected(world: World) -> None:
     key = world.upload(NOARCH, (FOO, b"no archive"))
     world.storage.remove(key)
     assert statuses(world, key) == {key: "unchanged"}
@@ -354,8 +354,8 @@ def test_index__bad_one_removed_before_it_was_looked_at(world: World) -> None:
 
 
 @pytest.mark.parametrize("error", [AccessDeniedError("cold"), UnavailableError("slow"), VanishedError("gone")])
-def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> None:
-    """An object that we may not read (a cold storage class, a key of KMS) holds up nobody else."""
+def test_index__unreadable_artifact(world: World, error: FairwayError) -> None:
+    """An unreadable object (a cold storage class, a KMS key) delays no other."""
 
     def fault(kind: str, key: str, moment: str) -> None:
         if (kind, key, moment) == ("get", FOO_KEY, "before"):
@@ -371,7 +371,7 @@ def test_index__one_that_can_not_be_read(world: World, error: FairwayError) -> N
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index__bug_while_reading_one_artifact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lambdas.indexer.artifacts.read import read_artifact
 
     def fail_for_foo(source: Any, distribution: Any) -> Any:  # noqa: ANN401 - as there
@@ -386,7 +386,7 @@ def test_index__one_whose_reading_hits_a_bug_of_ours(world: World, monkeypatch: 
     assert list(report.failures) == [FOO_KEY]
 
 
-def test_refuse__misplaced_key(world: World) -> None:
+def test_reject__invalid_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
     error = RejectedError("invalid-key", "no", hint="upload elsewhere")
     (outcome,) = world.indexer().reject({"team/foo-1.0-0.conda": error}).outcomes
@@ -398,7 +398,7 @@ def test_refuse__misplaced_key(world: World) -> None:
     assert set(world.notifier.dropped) == {"team/foo-1.0-0.conda"}
 
 
-def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
+def test_reject__attack_key_too_long_for_the_quarantine(world: World) -> None:
     key = "x" * 1018 + ".conda"
     world.storage.upload(key, b"anything")
     (outcome,) = world.indexer().reject({key: RejectedError("invalid-key", "no")}).outcomes
@@ -409,7 +409,7 @@ def test_refuse__attack_key_that_leaves_no_room_for_ours(world: World) -> None:
     assert key not in world.storage.list_keys()
 
 
-def test_refuse__nothing_there(world: World) -> None:
+def test_reject__missing_object(world: World) -> None:
     assert world.indexer().reject({"team/foo-1.0-0.conda": RejectedError("invalid-key", "no")}).outcomes == ()
     assert world.storage.list_keys() == []
 
@@ -434,7 +434,7 @@ def long_specs(size: int, first: str = "0") -> list[str]:
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("at_once", [True, False])
 def test_index__artifacts_that_make_a_shard_larger_than_clients_read(world: World, *, at_once: bool) -> None:
-    """Those that fit are indexed, and so are other names; messages that come again settle."""
+    """Those that fit are indexed, and so are other names; redelivered messages change nothing."""
     uploads = [large(str(number)) for number in range(6)]
     keys = [world.upload(NOARCH, one) for one in (*uploads, package(name="bar"))]
     for batch in [keys] if at_once else [[key] for key in keys]:
@@ -465,15 +465,15 @@ def test_index__replacement_that_makes_a_shard_larger_than_clients_read(world: W
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_index__artifact_that_is_replaced_before_it_is_set_aside(world: World) -> None:
+def test_index__artifact_replaced_before_it_is_rejected(world: World) -> None:
     world.publish(NOARCH, large("0"), large("1"))
     key = world.upload(NOARCH, large("2"))
-    looks: list[str] = []
+    inspected: list[str] = []
 
-    def fault(kind: str, touched: str, moment: str) -> None:
-        if (kind, touched, moment) == ("head", key, "before"):
-            looks.append(key)
-            if len(looks) == 1:
+    def fault(kind: str, requested: str, moment: str) -> None:
+        if (kind, requested, moment) == ("head", key, "before"):
+            inspected.append(key)
+            if len(inspected) == 1:
                 world.storage.upload(key, package(build="2")[1])
 
     world.storage.fault = fault
@@ -483,7 +483,7 @@ def test_index__artifact_that_is_replaced_before_it_is_set_aside(world: World) -
 
 
 def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is listed stays, and can be removed; patches are the operator's."""
+    """Listed artifacts stay, and can be removed; patches are the operator's responsibility."""
     keys = [world.upload(NOARCH, large(str(number))) for number in range(4)]
     world.index(*keys)
     world.limits = replace(LIMITS, max_shard_bytes=4000)
@@ -505,7 +505,7 @@ def test_index__shard_that_was_too_large_before(world: World, monkeypatch: pytes
 # Invariant 4: the record
 
 
-def test_index__record_is_what_the_artifact_says(world: World) -> None:
+def test_index__record_equals_the_artifact_s_index(world: World) -> None:
     world.storage.clock_ms = 1_790_000_000_000
     world.publish(NOARCH, package(depends=["bar >=1"], index_extra={"x-unknown": {"a": [1]}}))
     record = world.record(NOARCH, FOO)
@@ -515,7 +515,7 @@ def test_index__record_is_what_the_artifact_says(world: World) -> None:
     assert record["size"] == len(world.storage.body(FOO_KEY))
 
 
-def test_index__indexed_timestamp_is_kept_for_ever(world: World) -> None:
+def test_index__indexed_timestamp_never_changes(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.clock_ms += 86_400_000
     world.publish(NOARCH, package(), package(version="2.0"))
@@ -566,7 +566,7 @@ def test_index__the_last_one_removed(world: World) -> None:
     assert json.loads(world.storage.body("team/channeldata.json"))["packages"] == {}
 
 
-def test_index__removed_before_it_was_looked_at(world: World) -> None:
+def test_index__removed_before_it_was_inspected(world: World) -> None:
     key = world.upload(NOARCH, package())
     world.storage.remove(key)
     assert statuses(world, key) == {key: "unchanged"}
@@ -584,27 +584,27 @@ def test_index__version_restored(world: World) -> None:
     assert public_view(world.storage) == before
 
 
-def test_index__removal_of_what_was_never_there(world: World) -> None:
+def test_index__removal_of_an_unknown_artifact(world: World) -> None:
     assert statuses(world, FOO_KEY) == {FOO_KEY: "unchanged"}
 
 
-def test_index__cached_copy_of_what_was_removed_is_dropped(world: World) -> None:
-    """It is cached for a year; the name may come back with other bytes."""
+def test_index__removed_artifact_is_invalidated(world: World) -> None:
+    """It is cached for a year, and the filename may be used again with other bytes."""
     world.publish(NOARCH, package())
     world.storage.remove(FOO_KEY)
     world.index(FOO_KEY)
     assert world.notifier.dropped == [FOO_KEY]
 
 
-# Signatures
+# Attestations
 
 
-def test_index__signatures(world: World) -> None:
+def test_index__attestations(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     attestation = world.record(NOARCH, FOO)["attestations_sha256"]
-    assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == SIGNATURES
+    assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == ATTESTATIONS
     assert world.storage.headers(f"{FOO_KEY}.sigs.{attestation}") == ContentHeaders(
         content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE
     )
@@ -612,28 +612,28 @@ def test_index__signatures(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__signatures_before_their_artifact(world: World) -> None:
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+def test_index__attestations_before_their_artifact(world: World) -> None:
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     assert statuses(world, f"{FOO_KEY}.sigs") == {FOO_KEY: "unchanged"}
     world.publish(NOARCH, package())
     assert "attestations_sha256" in world.record(NOARCH, FOO)
 
 
-def test_index__signatures_appended(world: World) -> None:
+def test_index__attestations_appended(world: World) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{FOO_KEY}.sigs", b"[]")
     world.index(f"{FOO_KEY}.sigs")
     first = world.record(NOARCH, FOO)["attestations_sha256"]
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     second = world.record(NOARCH, FOO)["attestations_sha256"]
     assert first != second
     assert {f"{FOO_KEY}.sigs.{first}", f"{FOO_KEY}.sigs.{second}"} <= set(world.storage.list_keys())
 
 
-def test_index__signatures_taken_away(world: World) -> None:
+def test_index__attestations_removed(world: World) -> None:
     world.publish(NOARCH, package())
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     world.storage.remove(f"{FOO_KEY}.sigs")
     world.index(f"{FOO_KEY}.sigs")
@@ -641,36 +641,36 @@ def test_index__signatures_taken_away(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__bad_signatures(world: World) -> None:
+def test_index__invalid_attestations(world: World) -> None:
     world.storage.upload(f"{FOO_KEY}.sigs", b"{}")
     world.publish(NOARCH, package())
     assert world.listed(NOARCH) == {FOO}
     assert "attestations_sha256" not in world.record(NOARCH, FOO)
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-malformed"}
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-malformed"}
     assert f"{FOO_KEY}.sigs" not in world.storage.list_keys()
 
 
 @pytest.mark.parametrize(
     "body", [b'[{"a": NaN}]', b"\xef\xbb\xbf[{}]", b'[{"a": "\\ud800"}]', b'[{"a": 1, "a": 2}]', b"[" * 70 + b"]" * 70]
 )
-def test_index__signatures_that_not_every_client_can_read(world: World, body: bytes) -> None:
+def test_index__attestations_that_some_client_cannot_read(world: World, body: bytes) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     world.storage.upload(f"{FOO_KEY}.sigs", body)
     world.index(f"{FOO_KEY}.sigs")
     assert public_view(world.storage) == before
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
-def test_index__bad_signatures_leave_the_earlier_ones_in_force(world: World) -> None:
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+def test_index__invalid_attestations_leave_the_earlier_ones(world: World) -> None:
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     world.storage.upload(f"{FOO_KEY}.sigs", b"no json")
     world.index(f"{FOO_KEY}.sigs")
     assert public_view(world.storage) == before
-    assert world.storage.body(f"{FOO_KEY}.sigs") == SIGNATURES
-    assert rejected(world) == {f"{FOO_KEY}.sigs": "signatures-not-json"}
+    assert world.storage.body(f"{FOO_KEY}.sigs") == ATTESTATIONS
+    assert rejected(world) == {f"{FOO_KEY}.sigs": "attestations-not-json"}
 
 
 # Patches
@@ -689,7 +689,7 @@ def test_index__patches(world: World) -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__patches_hold_for_what_comes_later(world: World) -> None:
+def test_index__patches_apply_to_later_uploads(world: World) -> None:
     world.publish(NOARCH, package(name="bar"))
     world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
     world.publish(NOARCH, package(depends=["a"]), package(name="baz"))
@@ -710,7 +710,7 @@ def test_index__patches_replaced(world: World) -> None:
 def test_index__patches_removed(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     before = public_view(world.storage)
-    for _ in range(2):  # the second time there are older versions of what is taken away
+    for _ in range(2):  # the second time, older versions of the removed files exist
         world.index(patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}}))
         world.publish(NOARCH, package())
         world.storage.remove(f"{NOARCH}/{PATCHES}")
@@ -719,7 +719,7 @@ def test_index__patches_removed(world: World) -> None:
         assert public_view(world.storage) == before
 
 
-def test_index__unpatched_view_written_twice_and_taken_away(world: World) -> None:
+def test_index__unpatched_repodata_written_twice_and_removed(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
     world.index(key)
@@ -729,7 +729,7 @@ def test_index__unpatched_view_written_twice_and_taken_away(world: World) -> Non
     assert not {f"{NOARCH}/{name}" for name in FROM_PACKAGES} & set(world.storage.list_keys())
 
 
-def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> None:
+def test_index__invalid_patches_leave_the_last_valid_ones_in_force(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
     world.index(key)
@@ -744,7 +744,7 @@ def test_index__bad_patches_leave_the_last_good_ones_in_force(world: World) -> N
     }
 
 
-def test_index__bad_patches_with_none_in_force(world: World) -> None:
+def test_index__invalid_patches_without_earlier_ones(world: World) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     key = patch(world, patch_instructions_version=9)
@@ -761,7 +761,9 @@ def test_index__bad_patches_with_none_in_force(world: World) -> None:
         ({"purls": ["pkg:pypi"]}, "patches-malformed"),
     ],
 )
-def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[str, Any], code: str) -> None:
+def test_index__patches_with_values_that_artifacts_may_not_have(
+    world: World, fields: dict[str, Any], code: str
+) -> None:
     world.publish(NOARCH, package())
     before = public_view(world.storage)
     key = patch(world, **{"packages.conda": {FOO: fields}})
@@ -771,7 +773,7 @@ def test_index__patches_of_what_no_artifact_may_say(world: World, fields: dict[s
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"1e999", b"99999999999999999999", b'"\\ud800"', b"[" * 70 + b"]" * 70])
-def test_index__patches_that_no_file_could_carry(world: World, value: bytes) -> None:
+def test_index__patches_that_no_encoding_can_carry(world: World, value: bytes) -> None:
     world.publish(NOARCH, package())
     world.storage.upload(f"{NOARCH}/{PATCHES}", b'{"packages.conda": {"foo-1.0-0.conda": {"x": ' + value + b"}}}")
     world.index(f"{NOARCH}/{PATCHES}", world.upload(NOARCH, package(name="bar")))
@@ -819,7 +821,7 @@ def test_index__yanked_artifact_is_overwritten(world: World) -> None:
     assert world.storage.body(FOO_KEY) == first[1]
 
 
-def test_index__run_exports_patched_and_taken_away(world: World) -> None:
+def test_index__run_exports_patched_and_removed(world: World) -> None:
     world.publish(NOARCH, package(run_exports=["foo"]))
     for value, expected in (({"strong": ["x"]}, {"weak": ["foo"], "strong": ["x"]}), (None, {})):
         world.index(patch(world, patch_instructions_version=2, **{"packages.conda": {FOO: {"run_exports": value}}}))
@@ -829,7 +831,7 @@ def test_index__run_exports_patched_and_taken_away(world: World) -> None:
 
 
 @pytest.mark.parametrize("patched", [True, False])
-def test_index__patches_in_force_that_were_lost(world: World, *, patched: bool) -> None:
+def test_index__lost_patches_in_force(world: World, *, patched: bool) -> None:
     """The next publish takes those that are in the bucket."""
     world.publish(NOARCH, package(depends=["a"]))
     key = patch(world, **{"packages.conda": {FOO: {"depends": ["b"]}}})
@@ -844,7 +846,7 @@ def test_index__patches_in_force_that_were_lost(world: World, *, patched: bool) 
     world.publish(NOARCH, package(name="baz"))
 
 
-# What got lost, or was written by others
+# Lost files, and files written by other tools
 
 
 def test_index__lost_cards_are_made_again(world: World) -> None:
@@ -872,8 +874,8 @@ def test_index__broken_cards_are_made_again(world: World) -> None:
     assert world.storage.body(key) == good
 
 
-def test_index__lost_cards_of_an_artifact_that_can_not_be_read_now(world: World) -> None:
-    """What readers see is patched: it may not become the base that patches apply to."""
+def test_index__lost_cards_of_an_unreadable_artifact(world: World) -> None:
+    """Readers' records are patched: patches must not be applied to them again."""
     world.publish(NOARCH, package(depends=["a"]), package(version="2.0"))
     world.index(patch(world, revoke=[FOO]))
     before, cards = public_view(world.storage), cards_of(world)
@@ -896,7 +898,7 @@ def test_index__lost_cards_of_an_artifact_that_can_not_be_read_now(world: World)
     assert cards_of(world) == cards
 
 
-def test_index__lost_cards_of_an_artifact_that_was_removed_meanwhile(world: World) -> None:
+def test_index__lost_cards_of_a_removed_artifact(world: World) -> None:
     world.publish(NOARCH, package(), package(version="2.0"))
     for key in [one for one in private_keys(world) if "/cards/" in one]:
         world.storage.remove(key)
@@ -917,7 +919,7 @@ def cards_of(world: World) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"broken", b'{"packages": {"evil-1-0.conda": {}}}'])
-def test_index__foreign_file_under_our_name(world: World, name: str, body: bytes) -> None:
+def test_index__foreign_file_under_an_output_s_name(world: World, name: str, body: bytes) -> None:
     world.publish(NOARCH, package())
     key = f"{NOARCH}/{name}".replace("noarch/../", "")
     world.storage.upload(key, body)
@@ -929,14 +931,14 @@ def test_index__foreign_file_under_our_name(world: World, name: str, body: bytes
 
 
 @pytest.mark.parametrize("name", [*FILES, "../channeldata.json", "../rss.xml", "../index.html"])
-def test_index__file_that_was_deleted(world: World, name: str) -> None:
+def test_index__deleted_output(world: World, name: str) -> None:
     world.publish(NOARCH, package())
     world.storage.remove(f"{NOARCH}/{name}".replace("noarch/../", ""))
     world.index(FOO_KEY)
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
+def test_index__broken_state_of_the_channel(world: World) -> None:
     world.publish(NOARCH, package())
     (state,) = [key for key in private_keys(world) if key.startswith(".fairway/channeldata/")]
     for _ in range(2):
@@ -945,7 +947,7 @@ def test_index__state_of_the_channel_that_was_broken(world: World) -> None:
         assert_same_as_from_nothing(world.storage)
 
 
-def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -> None:
+def test_index__broken_shard_index_is_never_read_as_empty(world: World) -> None:
     """Invariant 7."""
     world.publish(NOARCH, package())
     world.storage.upload(f"{NOARCH}/repodata_shards.msgpack.zst", b"broken")
@@ -954,7 +956,7 @@ def test_index__broken_shard_index_is_not_taken_for_an_empty_one(world: World) -
 
 
 @pytest.mark.parametrize("error", [UnavailableError("500"), AccessDeniedError("403")])
-def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: FairwayError) -> None:
+def test_index__cloud_error_is_never_read_as_an_empty_index(world: World, error: FairwayError) -> None:
     """Invariant 7."""
     world.publish(NOARCH, package())
     before = world.storage.snapshot()
@@ -971,8 +973,8 @@ def test_index__no_answer_is_not_taken_for_an_empty_index(world: World, error: F
     assert world.storage.snapshot() == before
 
 
-def test_index__old_shard_index_that_expired(world: World) -> None:
-    """Where nobody knows any more what a file shows, it is made again."""
+def test_index__expired_shard_index(world: World) -> None:
+    """A file is made again if the commit that it shows is unknown."""
     world.publish(NOARCH, package())
     world.storage.fault = stop_at("put", f"{NOARCH}/repodata.json.zst")
     with pytest.raises(UnavailableError):
@@ -1010,7 +1012,7 @@ def test_index__several_missed_commits_are_caught_up_at_once(world: World) -> No
 
 def test_index__headers_of_every_output() -> None:
     world = World(policy=EVERYTHING)
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     patch(world, packages={"foo-1.0-0.tar.bz2": {"license": "MIT"}})
     world.index(world.upload(NOARCH, package()), f"{NOARCH}/{PATCHES}")
     world.publish(NOARCH, ("bad-1-0.conda", b"bad"))
@@ -1044,7 +1046,7 @@ def content_type_of(name: str) -> str:
     }[name.rpartition(".")[2]]
 
 
-def test_index__optional_outputs_follow() -> None:
+def test_index__optional_outputs_are_updated() -> None:
     world = World(policy=EVERYTHING)
     world.publish(NOARCH, package())
     world.publish(NOARCH, package(version="2.0"))
@@ -1069,7 +1071,7 @@ UPLOADS = [
     (NOARCH, package(name="bar", index_extra={"schema_version": 3})),
     (LINUX, package(path=LINUX, about={"home": "h"})),
     (LINUX, package(name="baz", path=LINUX)),
-    (NOARCH, ("foo-1.0-0.conda.sigs", SIGNATURES)),
+    (NOARCH, ("foo-1.0-0.conda.sigs", ATTESTATIONS)),
     (NOARCH, (PATCHES, b'{"packages": {"foo-1.0-0.tar.bz2": {"license": "MIT"}}, "remove": ["foo-2.0-0.conda"]}')),
     (NOARCH, ("bad-1.0-0.conda", b"bad")),
 ]
@@ -1104,8 +1106,8 @@ def test_index__replays_write_nothing(keys: list[str]) -> None:
     assert world.storage.snapshot(private=True) == before
 
 
-def test_index__what_nobody_touched(world: World) -> None:
-    """Nothing to look at is no reason to write anything but the skeleton."""
+def test_index__no_changes(world: World) -> None:
+    """Without keys to inspect, only the skeleton is written."""
     world.indexer().index(NOARCH, SubdirKeys())
     before = world.storage.snapshot(private=True)
     requests = count(world)
@@ -1125,11 +1127,11 @@ def shard_key_of(world: World, name: str) -> str:
     return f"{NOARCH}/shards/{dict(index.shards)[name]}.msgpack.zst"  # type: ignore[index]  # a name
 
 
-def test_index__signatures_of_a_yanked_artifact(world: World) -> None:
-    """The view without patches shows them, though the view with patches shows nothing."""
+def test_index__attestations_of_a_yanked_artifact(world: World) -> None:
+    """The unpatched repodata has them, although the patched one does not."""
     world.publish(NOARCH, package(), package(name="bar"))
     world.index(patch(world, remove=[FOO]))
-    world.storage.upload(f"{FOO_KEY}.sigs", SIGNATURES)
+    world.storage.upload(f"{FOO_KEY}.sigs", ATTESTATIONS)
     world.index(f"{FOO_KEY}.sigs")
     shown = world.index_json(NOARCH, "repodata_from_packages.json")["packages.conda"][FOO]
     assert "attestations_sha256" in shown

@@ -1,4 +1,4 @@
-"""Several indexers at once: whatever the order of their requests, they end at one index.
+"""Concurrent indexers: for any order of their requests, the resulting index is the same.
 
 ``FAIRWAY_RACES=N`` tries N times as many orders.
 """
@@ -43,7 +43,7 @@ from tests.memory import MemoryStorage
 TIMES = int(os.environ.get("FAIRWAY_RACES", "1"))
 MOMENTS = 2 * TIMES  # of each pair
 FOO = f"{NOARCH}/foo-1.0-0.conda"
-SIGNATURES = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 MUTABLE = Policy(mutable_channels=("*",), outputs=Outputs(url=URL))
 
@@ -58,7 +58,7 @@ def inline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """What a publisher does, and somebody indexes."""
+    """What a publisher does, and an indexer handles."""
 
     name: str
     run: Callable[[World], None]
@@ -98,9 +98,9 @@ ACTIONS = [
     Action(name="same", run=put(FOO, conda_package()[1])),
     Action(name="bad", run=put(FOO, b"no archive")),
     Action(name="remove", run=remove(FOO)),
-    Action(name="sign", run=put(SIGS, SIGNATURES)),
-    Action(name="sign-again", run=in_turn(put(SIGS, b"[]"), put(SIGS, SIGNATURES))),
-    Action(name="unsign", run=in_turn(put(SIGS, SIGNATURES), remove(SIGS))),
+    Action(name="sign", run=put(SIGS, ATTESTATIONS)),
+    Action(name="sign-again", run=in_turn(put(SIGS, b"[]"), put(SIGS, ATTESTATIONS))),
+    Action(name="unsign", run=in_turn(put(SIGS, ATTESTATIONS), remove(SIGS))),
     Action(name="patch", run=put(PATCHED, PATCH)),
     Action(name="patch-and-back", run=in_turn(put(PATCHED, PATCH), remove(PATCHED))),
     Action(name="unpatch", run=remove(PATCHED)),
@@ -121,7 +121,7 @@ def prepare_patched(world: World) -> None:
 
 @dataclass(kw_only=True)
 class Interruption:
-    """At one moment of a run, lets another do all its work."""
+    """At one moment of a run, lets another one run completely."""
 
     at: int
     world: World
@@ -167,7 +167,7 @@ def run_interrupted(first: Action, second: Action, at: int, *, policy: Policy, p
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("policy", [POLICY, MUTABLE], ids=["immutable", "mutable"])
 @pytest.mark.parametrize("first", ACTIONS, ids=lambda action: action.name)
-def test_index__another_in_between(first: Action, policy: Policy, *, patched: bool) -> None:
+def test_index__another_run_in_between(first: Action, policy: Policy, *, patched: bool) -> None:
     moments = Interruption(at=-1, world=World(), action=first)
     world = World(policy=policy, storage=prepared(policy, patched=patched).fork())
     world.storage.fault = moments
@@ -186,7 +186,7 @@ def test_index__another_in_between(first: Action, policy: Policy, *, patched: bo
 
 
 @pytest.mark.usefixtures("inline")
-def test_index__another_in_between_that_is_interrupted() -> None:
+def test_index__interrupted_run_in_between() -> None:
     chooser = random.Random(1)  # noqa: S311 - no secret
     for _ in range(60 * TIMES):
         first, second, third = chooser.choices(ACTIONS, k=3)
@@ -214,7 +214,7 @@ def test_index__another_in_between_that_is_interrupted() -> None:
 
 
 class Killed(BaseException):
-    """The process is gone: nobody catches this."""
+    """The process dies: no code catches this."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -229,7 +229,7 @@ class Process:
     is_done: bool = False
     is_at_write: bool = False
     left: list[str] = field(default_factory=list)
-    """The keys whose messages come again."""
+    """The keys whose messages are redelivered."""
     error: BaseException | None = None
 
     def start(self) -> None:
@@ -237,13 +237,13 @@ class Process:
         self.thread.start()
 
     def step(self) -> None:
-        """Let it go on to its next request, or to its end."""
+        """Let it continue to its next request, or to its end."""
         if not self.is_done:
             self.permit.release()
             self.arrived.acquire()
 
     def step_to_write(self) -> None:
-        """Let it go on until it is just about to write, or at its end."""
+        """Let it continue until just before a write, or to its end."""
         self.step()
         while not self.is_done and not self.is_at_write:
             self.step()
@@ -281,7 +281,7 @@ class Process:
 
 
 class Conductor:
-    """Says whose turn it is, by the thread that asks."""
+    """Forwards each request's moments to the process of its thread."""
 
     def __init__(self) -> None:
         self.processes: dict[int | None, Process] = {}
@@ -302,7 +302,7 @@ BODIES = {
     for path in PATHS
     for name, version in (("foo", "1.0"), ("foo", "2.0"), ("bar", "1.0"))
 }
-BODIES |= {f"{NOARCH}/foo-1.0-0.conda.sigs": [SIGNATURES, b"[]", b"{}"]}
+BODIES |= {f"{NOARCH}/foo-1.0-0.conda.sigs": [ATTESTATIONS, b"[]", b"{}"]}
 BODIES |= {
     f"{NOARCH}/{PATCHES}": [
         PATCH,
@@ -315,7 +315,7 @@ KEYS = sorted(BODIES)
 
 
 class Bucket(RuleBasedStateMachine):
-    """Publishers, a queue that repeats, reorders and loses, and indexers that take turns and die."""
+    """Publishers, a queue that repeats, reorders and loses messages, and indexers that take turns and crash."""
 
     policy = POLICY
 
@@ -364,7 +364,7 @@ class Bucket(RuleBasedStateMachine):
     @precondition(lambda self: self.pending and len(self.running) < 4)
     @rule(data=st.data(), writes=st.integers(0, 4))
     def deliver(self, data: st.DataObject, writes: int) -> None:
-        """Hand some messages, in any order, to an indexer of their own."""
+        """Pass some messages, in any order, to a new indexer."""
         keys = data.draw(st.lists(st.sampled_from(self.pending), min_size=1, max_size=4, unique=True))
         for key in keys:
             self.pending.remove(key)
@@ -388,7 +388,7 @@ class Bucket(RuleBasedStateMachine):
     @precondition(lambda self: self.pending)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
-        """A message that never comes; reconciliation looks at its key some day."""
+        """A message that never arrives; reconciliation finds its key later."""
         key = data.draw(st.sampled_from(self.pending))
         self.pending.remove(key)
         self.lost.append(key)
@@ -453,7 +453,7 @@ class Bucket(RuleBasedStateMachine):
 
 
 def time_of(key: str, which: int) -> int:
-    """When these bytes came: the same each time they come again, as if they had never gone."""
+    """When these bytes were uploaded: the same time for each upload of them."""
     return 1_790_000_000_000 + 1000 * (10 * KEYS.index(key) + which)
 
 
@@ -476,7 +476,7 @@ def reference_of_seen(world: World, policy: Policy) -> MemoryStorage:
 
 
 class MutableBucket(Bucket):
-    """The same, where bytes may change under their names."""
+    """The same, in mutable channels."""
 
     policy = MUTABLE
 
@@ -497,7 +497,7 @@ TestMutableBucket = pytest.mark.usefixtures("inline_all")(TestMutableBucket)
 
 @pytest.fixture(scope="class")
 def inline_all() -> Iterator[None]:
-    """Each process is one thread: its requests come one after another."""
+    """Each process has one thread, so its requests are sequential."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "ThreadPoolExecutor", InlinePool)
         yield
@@ -531,8 +531,8 @@ def test_index__twenty_publishers_at_once() -> None:
     assert_same_as_from_nothing(world.storage)
 
 
-def test_index__everybody_touches_everything() -> None:
-    """The same keys, in several subdirs, by several indexers, while they come and go."""
+def test_index__all_publishers_change_all_artifacts() -> None:
+    """Several indexers handle the same keys in several subdirs, while artifacts are uploaded and removed."""
     world = World()
     keys = [key for key in KEYS if key.endswith(".conda")]
 

@@ -1,4 +1,4 @@
-"""docs/rejections.md names every code there is, and no other."""
+"""docs/rejections.md lists exactly the codes that exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+\Z")
 FIELDS = {f"{field}-{what}" for field in ("name", "version", "build") for what in ("invalid", "mismatch")}
 
 
-def find_codes() -> set[str]:
+def list_codes() -> set[str]:
     """The first argument of each RejectedError in the functions' code."""
     codes: set[str] = set()
     for path in REPOSITORY.glob("lambdas/**/*.py"):
@@ -25,15 +25,15 @@ def find_codes() -> set[str]:
     return codes | FIELDS
 
 
-def find_documented() -> set[str]:
+def list_documented() -> set[str]:
     text = (REPOSITORY / "docs" / "rejections.md").read_text()
     rows = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
     return {word for row in rows for word in re.findall(r"`([^`]+)`", row) if KEBAB.match(word)}
 
 
 def test_codes__are_kebab_case() -> None:
-    assert [code for code in find_codes() if not KEBAB.match(code)] == []
+    assert [code for code in list_codes() if not KEBAB.match(code)] == []
 
 
 def test_codes__are_documented() -> None:
-    assert find_documented() == find_codes()
+    assert list_documented() == list_codes()

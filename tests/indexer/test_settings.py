@@ -1,4 +1,4 @@
-"""What the deployment tells the function."""
+"""The settings that the deployment passes to the function."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from lambdas.indexer.settings import parse_settings
 LEAST = {"FAIRWAY_BUCKET": "fairway-test"}
 
 
-def test_parse_settings__least() -> None:
+def test_parse_settings__minimal() -> None:
     settings = parse_settings(LEAST)
     assert settings.bucket == "fairway-test"
     assert settings.policy.mutable_channels == ()
@@ -61,7 +61,7 @@ def test_parse_settings__no_bucket() -> None:
         parse_settings({})
 
 
-def test_parse_settings__days_that_are_no_number() -> None:
+def test_parse_settings__days_are_not_a_number() -> None:
     with pytest.raises(ValueError, match="fortnight"):
         parse_settings(LEAST | {"FAIRWAY_SHARD_GRACE_DAYS": "fortnight"})
 

@@ -1,4 +1,4 @@
-"""A bucket with publishers and an indexer, the index built from nothing, and what readers may rely on."""
+"""A bucket with publishers and an indexer, an index built from nothing, and the readers' guarantees."""
 
 import hashlib
 import json
@@ -90,11 +90,11 @@ class World:
         return report
 
     def index(self, *keys: str) -> list[Report]:
-        """Do what the queue's handler does with the keys of one batch."""
+        """Index the keys of one batch, like the queue's handler."""
         return index_keys(self.indexer(), keys)
 
     def catch_up(self) -> None:
-        """Do what the queue's handler does with reminders, when they come."""
+        """Write deferred outputs, like the queue's handler when requeued messages arrive."""
         paths, self.requeued[:] = list(self.requeued), []
         self.index(*(f"{path}/" for path in paths))
 
@@ -113,7 +113,7 @@ class World:
 
 
 class InlinePool:
-    """Threads that run one after another: the same requests in the same order each time."""
+    """Runs threads one after another, so that the order of requests is always the same."""
 
     def __init__(self, _threads: int) -> None:
         pass
@@ -129,7 +129,7 @@ class InlinePool:
 
 
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
-    """Index as the queue's handler does; raise the first error of a subdir as a whole."""
+    """Index like the queue's handler; raise the first error of a whole subdir."""
     report = index_batch(indexer, keys)
     for failure in report.subdir_failures.values():
         raise failure
@@ -143,7 +143,7 @@ def package(
 
 
 def sources(storage: MemoryStorage) -> list[str]:
-    """The keys of what publishers uploaded, where it counts."""
+    """The keys of uploads that concern the index."""
     return [key for key in storage.list_keys() if is_source(key)]
 
 
@@ -155,7 +155,7 @@ def is_source(key: str) -> bool:
 
 
 def build_from_nothing(storage: MemoryStorage, policy: Policy = POLICY, limits: Limits = LIMITS) -> MemoryStorage:
-    """Index what publishers uploaded once more, in a bucket that holds nothing else."""
+    """Index the uploads again, in an otherwise empty bucket."""
     fresh = World(policy=policy, limits=limits)
     fresh.storage.clock_ms = storage.clock_ms
     for key in sources(storage):
@@ -184,9 +184,9 @@ class Reference:
 
 
 def public_view(storage: MemoryStorage, *, times: bool = True) -> dict[str, bytes]:
-    """What readers can reach; superseded shards and superseded copies of signatures are left out.
+    """What readers can reach, without superseded shards and superseded copies of attestations.
 
-    With ``times=False`` without the commit's ``created_at``, which never goes back when artifacts go.
+    With ``times=False``, without the commit's ``created_at``, which does not go back when artifacts are removed.
     """
     snapshot = storage.snapshot()
     shown: set[str] = set()
@@ -241,9 +241,9 @@ def shards_of(storage: MemoryStorage, path: SubdirId) -> list[Shard]:
 
 
 def check_readable(storage: MemoryStorage, *, gone: Iterable[str] = (), replaced: Iterable[str] = ()) -> None:
-    """Check invariant 1 as a reader would: all that is named is there, all that is there can be read.
+    """Check invariant 1 as a reader would: everything that is named exists, and everything that exists is readable.
 
-    ``gone`` and ``replaced`` are keys that a publisher deleted or replaced and nobody has looked at yet.
+    ``gone`` and ``replaced`` are keys that a publisher deleted or replaced, and that were not inspected since.
     """
     there = set(storage.list_keys()) | set(gone)
     excused = {*gone, *replaced}
@@ -278,7 +278,7 @@ def check_artifact(storage: MemoryStorage, key: str, sha256: str, there: set[str
 
 
 def check_encodings(storage: MemoryStorage) -> None:
-    """Check that each compressed document says what the plain one says."""
+    """Check that each compressed document decompresses to the plain one."""
     snapshot = storage.snapshot()
     for key, body in snapshot.items():
         if key.endswith(".json.zst"):

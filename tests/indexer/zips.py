@@ -13,7 +13,7 @@ STREAMED = 0x8
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """One member: its content, and what its two headers say where that is not the plain truth."""
+    """One member: its content, and the fields of its two headers that differ from the truth."""
 
     name: str
     content: bytes

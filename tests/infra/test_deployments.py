@@ -89,7 +89,7 @@ NAMED_BY_OTHERS = (
 )
 
 
-def find_physical_names(synthesis: Synthesis) -> set[tuple[str, str, str]]:
+def list_physical_names(synthesis: Synthesis) -> set[tuple[str, str, str]]:
     """Return the region (or "everywhere"), type and name of each named resource and stack."""
     manifest = json.loads((synthesis.folder / "manifest.json").read_text())
     names = set()
@@ -115,7 +115,7 @@ def find_physical_names(synthesis: Synthesis) -> set[tuple[str, str, str]]:
 
 
 def test_several_deployments__share_no_name(deployments: list[Synthesis]) -> None:
-    found = [find_physical_names(each) for each in deployments]
+    found = [list_physical_names(each) for each in deployments]
     kinds = {kind for names in found for _, kind, _ in names}
     assert kinds >= {
         "AWS::CloudFormation::Stack",

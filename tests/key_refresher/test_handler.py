@@ -66,14 +66,14 @@ def refresh(storage: MemoryStorage, *, now: int = NOW, **answers: tuple[SigningK
     refresh_keys(storage, issuers.fetch, now=now, sleep=lambda _: None)
 
 
-def find_issuer(storage: MemoryStorage, name: str) -> Issuer:
+def fetch_issuer(storage: MemoryStorage, name: str) -> Issuer:
     return next(issuer for issuer in fetch_access(storage).issuers if issuer.issuer == name)
 
 
 def test_refresh_keys__new_keys_replace_old_ones() -> None:
     storage = make_bucket(make_document(make_token(make_secret(1), "team"), issuers=[make_issuer("team")]))
     refresh(storage, first=(NEW_KEY,))
-    assert find_issuer(storage, ISSUER).keys == (NEW_KEY,)
+    assert fetch_issuer(storage, ISSUER).keys == (NEW_KEY,)
     assert len(fetch_access(storage).tokens) == 1
 
 
@@ -86,7 +86,7 @@ def test_refresh_keys__unchanged_keys_write_nothing() -> None:
 def test_refresh_keys__unchanged_keys_are_confirmed_once_a_day() -> None:
     storage = make_bucket(make_document(issuers=[make_issuer("team")]))
     refresh(storage, now=NOW + CONFIRM_SECONDS, first=(KEY,))
-    assert find_issuer(storage, ISSUER).confirmed == NOW + CONFIRM_SECONDS
+    assert fetch_issuer(storage, ISSUER).confirmed == NOW + CONFIRM_SECONDS
 
 
 @pytest.mark.parametrize("error", [UnavailableError("down"), InvalidDocumentError("nonsense")])
@@ -94,15 +94,15 @@ def test_refresh_keys__failing_issuer_keeps_its_keys_and_delays_no_other(error: 
     storage = make_bucket(make_document(issuers=[make_issuer("team"), OTHER]))
     with pytest.raises(UnavailableError, match=r"issuer\.example\.com"):
         refresh(storage, first=error, second=(NEW_KEY,))
-    assert find_issuer(storage, ISSUER) == make_issuer("team")
-    assert find_issuer(storage, OTHER.issuer).keys == (NEW_KEY,)
+    assert fetch_issuer(storage, ISSUER) == make_issuer("team")
+    assert fetch_issuer(storage, OTHER.issuer).keys == (NEW_KEY,)
 
 
 def test_refresh_keys__lost_swap_is_applied_to_what_is_there_now() -> None:
     storage = make_bucket(make_document(issuers=[make_issuer("team")]))
     interrupt(storage, make_document(make_token(make_secret(2), "lab"), issuers=[make_issuer("team")]))
     refresh(storage, first=(NEW_KEY,))
-    assert find_issuer(storage, ISSUER).keys == (NEW_KEY,)
+    assert fetch_issuer(storage, ISSUER).keys == (NEW_KEY,)
     assert len(fetch_access(storage).tokens) == 1
 
 

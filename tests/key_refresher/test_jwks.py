@@ -172,7 +172,7 @@ def test_fetch_https__attack_no_redirect_is_followed(monkeypatch: pytest.MonkeyP
     assert opened == ["https://issuer.example.com/keys"]
 
 
-def test_fetch_https__refused_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_https__connection_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     class Opener:
         def open(self, request: urllib.request.Request, timeout: float) -> object:
             assert timeout == jwks.TIMEOUT_SECONDS

@@ -34,7 +34,7 @@ UPLOADS = {
 
 
 def write(root: Path, key: str, body: bytes) -> None:
-    """Put a file there as people do, with the time at which the bucket got it."""
+    """Write a file as a user does, with the time of the upload to the bucket."""
     file = root / key
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(body)
@@ -47,7 +47,7 @@ def index(root: Path, *keys: str) -> list[Report]:
 
 
 def read(root: Path) -> MemoryStorage:
-    """Return what lies there."""
+    """Return the files."""
     storage = MemoryStorage()
     for file in sorted(root.rglob("*")):
         if file.is_file():
@@ -90,7 +90,7 @@ def test_index__directory_that_needs_nothing(tmp_path: Path) -> None:
 
 
 def test_index__directory_and_an_artifact_that_was_replaced(tmp_path: Path) -> None:
-    """There is no earlier version to come back: both are gone from the index, and the bytes are kept aside."""
+    """There is no earlier version to restore: both are removed from the index, and the bytes are quarantined."""
     write(tmp_path, FOO, package()[1])
     index(tmp_path, FOO)
     other = package(depends=["x"])[1]

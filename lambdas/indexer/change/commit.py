@@ -52,7 +52,7 @@ class Committer:
     is_rebuild: bool = False
 
     def attempt(self, keys: SubdirKeys) -> Attempt:
-        """Make the commit agree with what is under these keys.
+        """Make the commit agree with the objects under these keys.
 
         Raises:
             TransientError: nothing is committed: make another attempt.
@@ -103,7 +103,7 @@ class Committer:
         return base
 
     def list_moved(self, etags: Mapping[str, str | None]) -> frozenset[ArtifactKey]:
-        """Return the artifacts that are other objects by now than an attempt found."""
+        """Return the artifacts that were replaced or deleted since an attempt inspected them."""
 
         def has_moved(filename: str) -> bool:
             info = self.subdir.storage.head(self.subdir.layout.file(filename))
@@ -200,7 +200,7 @@ class Committer:
             error = RejectedError(
                 "shard-full",
                 f"with it, the records of {card.record['name']!r} would take more than {max_bytes} bytes",
-                hint="remove old artifacts of that name, or shorten the record: clients refuse a larger shard",
+                hint="remove old artifacts of that name, or shorten the record: clients reject a larger shard",
             )
             self.results.add_rejection(self.quarantine.reject(info, error))
         if overflow:
@@ -254,7 +254,7 @@ def _encode(
 
 
 def _restore_card(record: Record) -> Card:
-    """Return what a reader's record tells of a lost card; it has no ETag: its artifact has to be read."""
+    """Restore a lost card from a reader's record, without an ETag: its artifact has to be read."""
     plain = {key: value for key, value in record.items() if key not in {"run_exports", "attestations_sha256"}}
     return Card(
         record=plain,

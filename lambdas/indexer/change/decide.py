@@ -124,14 +124,14 @@ def decide_attestations(found: FetchedObject) -> str:
     Source: CEP 50. Clients verify whether the signatures are valid (CEP 27).
     """
     if found.body is None:
-        raise RejectedError("signatures-too-large", f"attestations are larger than {MAX_ATTESTATIONS_BYTES} bytes")
+        raise RejectedError("attestations-too-large", f"attestations are larger than {MAX_ATTESTATIONS_BYTES} bytes")
     try:
         bundles = parse_document(found.body, "the file")
     except RejectedError as error:
-        raise RejectedError("signatures-not-json", f"attestations can't be read: {error}") from error
+        raise RejectedError("attestations-not-json", f"attestations can't be read: {error}") from error
     if not isinstance(bundles, list) or not all(isinstance(bundle, dict) for bundle in bundles):
         raise RejectedError(
-            "signatures-malformed",
+            "attestations-malformed",
             "attestations are not a JSON array of Sigstore bundles",
             hint="CEP 50: the .sigs file of an artifact is a JSON array, to which bundles are appended",
         )

@@ -1,4 +1,4 @@
-"""Finds out what changed under some keys: inspects, decides, and moves what is rejected to the quarantine."""
+"""Finds the changes under some keys: inspects, decides, and moves rejected uploads to the quarantine."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ class ChangeFinder:
         return Changes(cards=after, etags=etags)
 
     def _inspect_until_good(self, key: ArtifactKey, card: Card | None, *, attested: bool) -> Accepted:
-        """Inspect a key and reject what may not be indexed, until what is left may, or nothing is.
+        """Inspect a key and reject its object, until an object may be indexed or none is left.
 
         Raises:
             TransientError: inspect it again later.

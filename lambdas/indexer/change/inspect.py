@@ -1,7 +1,7 @@
 """Inspects keys: what is in the bucket now. The one request pattern for artifacts and attestations.
 
 An artifact that no card describes is fetched whole in one request if it is small; a request for its
-headers alone is made where nothing has to be read. Each version of each artifact is read at most once.
+headers alone is made if nothing has to be read. Each version of each artifact is read at most once.
 """
 
 import threading
@@ -24,7 +24,7 @@ FETCHED_BYTES: Final = 8 * 1024 * 1024
 """An artifact up to this size is fetched whole."""
 
 _BZIP2_READERS: Final = threading.BoundedSemaphore(2)
-"""Decompressing bzip2 is all work and no waiting: 16 at once would all end late."""
+"""Decompressing bzip2 takes processor time only: with 16 at once, all would end late."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class Deadline:
     clock: Callable[[], float] = time.monotonic
 
     def check(self, key: ArtifactKey) -> None:
-        """Refuse to begin reading after the deadline.
+        """Check that there is time to begin reading.
 
         Raises:
             DeadlineError: it has passed.

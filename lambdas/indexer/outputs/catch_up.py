@@ -1,4 +1,4 @@
-"""Brings outputs up to the latest commit, whoever made it.
+"""Brings outputs up to the latest commit, whichever run made it.
 
 The last writer to commit updates the outputs; the others leave it to it. If it crashes, its messages
 are redelivered and the next run updates them, as does the daily reconciliation.

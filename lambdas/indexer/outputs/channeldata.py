@@ -40,7 +40,7 @@ def apply_to_part(part: ChannelPart, entries: Mapping[PackageName, dict[str, Any
     """Return the part after the entries of some names were replaced; the input is untouched.
 
     Raises:
-        InvalidDocumentError: it is no part.
+        InvalidDocumentError: it is not a part.
     """
     try:
         kept = {name: entry for name, entry in part["packages"].items() if name not in entries}

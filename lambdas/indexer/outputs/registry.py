@@ -245,7 +245,7 @@ def headers_of(filename: str) -> ContentHeaders:
     """Return how a file of a subdir is served.
 
     Raises:
-        KeyError: it is no output.
+        KeyError: it is not an output.
     """
     return ContentHeaders(content_type=_content_types()[filename], cache_control=CACHE_CONTROL_METADATA)
 

@@ -68,5 +68,5 @@ class RunExportsForm:
         header: Mapping[str, Any],
         shards: Mapping[PackageName, Shard | None],  # noqa: ARG002 - names don't show in the header
     ) -> Mapping[str, Any]:
-        """Return the header as it is."""
+        """Return the header unchanged."""
         return header

@@ -267,8 +267,8 @@ def apply_entries(
     Raises:
         InvalidDocumentError: a chunk does not match the table.
     """
-    touched = {section: _group_by_segment(table.sections[section], changes) for section in form.sections}
-    few = sum(len(names) for names in touched.values()) <= MAX_BEST_SEGMENTS
+    changed = {section: _group_by_segment(table.sections[section], changes) for section in form.sections}
+    few = sum(len(names) for names in changed.values()) <= MAX_BEST_SEGMENTS
     editor = Editor(form, sizes, level=BEST_LEVEL if few else FLAT_LEVEL)
     least = _SMALLEST * target_segment_bytes(form, sizes)
 
@@ -279,7 +279,7 @@ def apply_entries(
 
         new = {
             at: (frozenset(names), _make_rows(form, section, {name: changes[name] for name in names}))
-            for at, names in touched[section].items()
+            for at, names in changed[section].items()
         }
         _apply_to_section(editor, table.sections[section], new, read, least=least)
         editor.finish_section(section)
@@ -478,10 +478,10 @@ def _parse_chunk(row: Sequence[Any]) -> Chunk:
 def _group_by_segment(segments: Sequence[Chunk], names: Iterable[str]) -> dict[int, list[str]]:
     """Return the names by the position of the segment that they belong to."""
     firsts = [chunk.first for chunk in segments]
-    touched: dict[int, list[str]] = {}
+    changed: dict[int, list[str]] = {}
     for name in names:
-        touched.setdefault(max(0, bisect_right(firsts, name) - 1), []).append(name)
-    return touched
+        changed.setdefault(max(0, bisect_right(firsts, name) - 1), []).append(name)
+    return changed
 
 
 def _make_rows(form: Form, section: str, changes: Mapping[str, Entries | None]) -> list[_Row]:

@@ -1,11 +1,11 @@
-"""What verification finds: values only. Pure."""
+"""The findings of a verification: values only. Pure."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Problem(Enum):
-    """What can be wrong."""
+    """A kind of finding; each has a row in docs/operating.md."""
 
     ARTIFACT_WITHOUT_RECORD = "artifact-without-record"
     RECORD_WITHOUT_ARTIFACT = "record-without-artifact"

@@ -15,7 +15,7 @@ from lambdas.indexer.upkeep.reconcile import check_key
 def rebuild(subdir: Subdir, indexer: Indexer) -> Report:
     """Make one subdir's index again from its artifacts.
 
-    What no artifact says is kept: when each was indexed first (CEP 47).
+    The time at which each artifact was first indexed is kept (CEP 47), because no artifact contains it.
     """
     artifacts: set[ArtifactKey] = set()
     invalid_keys: dict[str, RejectedError] = {}

@@ -1,4 +1,4 @@
-"""Verifies a subdir and a channel: does every file say the same, and is it true?
+"""Verifies a subdir and a channel: whether all files agree with each other and with the artifacts.
 
 Reads everything and writes nothing. Trusts no metadata that it can compute.
 """

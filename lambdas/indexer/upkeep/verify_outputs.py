@@ -1,4 +1,4 @@
-"""Checks outputs: is every file of the registry there, does it show the commit, and does it say what the shards say?"""
+"""Checks outputs: whether each file of the registry exists, shows the commit, and agrees with the shards."""
 
 import bz2
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Checks the tree: do shards, cards, records, artifacts and attestations agree?"""
+"""Checks the tree: whether shards, cards, records, artifacts and attestations agree."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A channel's own files: brought up to date by change, whatever the order, small or large."""
+"""The outputs of a channel: updated by change, in any order, small or large."""
 
 import json
 from dataclasses import replace
@@ -50,7 +50,7 @@ def check(world: World) -> None:
         assert world.storage.body(f"team/{name}") == fresh.body(f"team/{name}")
 
 
-def test_project_channel__is_kept_in_segments_where_large(world: World, scaled: bool) -> None:
+def test_update_channel__large_document_is_segmented(world: World, scaled: bool) -> None:
     fill(world, NOARCH, 40)
     world.storage.log.clear()
     world.publish(NOARCH, package(name_of(20), "2.0"))
@@ -60,7 +60,7 @@ def test_project_channel__is_kept_in_segments_where_large(world: World, scaled: 
     check(world)
 
 
-def test_project_channel__reads_the_changed_names_alone(world: World) -> None:
+def test_update_channel__reads_changed_names_only(world: World) -> None:
     fill(world, NOARCH, 20)
     fill(world, LINUX, 20)
     world.storage.log.clear()
@@ -70,7 +70,7 @@ def test_project_channel__reads_the_changed_names_alone(world: World) -> None:
     assert len([key for key in read if key.startswith("team/linux-64/")]) == 1
 
 
-def test_project_channel__subdirs_in_turn(world: World) -> None:
+def test_update_channel__subdirs_in_turn(world: World) -> None:
     keys = []
     for number in range(12):
         for path in (NOARCH, LINUX, WIN):
@@ -78,7 +78,7 @@ def test_project_channel__subdirs_in_turn(world: World) -> None:
                 keys.append(world.upload(path, package(name_of(number), f"1.{number % 4}", path=path)))
                 world.index(keys[-1])
     check(world)
-    going = keys[3:]  # no subdir ends up empty: one that has been there stays
+    going = keys[3:]  # no subdir ends up empty, because an existing subdir stays
     for key in going[::2]:
         world.storage.remove(key)
         world.index(key)
@@ -89,7 +89,7 @@ def test_project_channel__subdirs_in_turn(world: World) -> None:
     check(world)
 
 
-def test_project_channel__the_other_subdir_did_not_get_to_it(world: World) -> None:
+def test_update_channel__missed_commit_of_another_subdir(world: World) -> None:
     fill(world, NOARCH, 15)
     fill(world, LINUX, 15)
 
@@ -114,7 +114,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("lost", ["state", "state and versions", "channeldata", "old commits"])
-def test_project_channel__heals(world: World, lost: str) -> None:
+def test_update_channel__damaged_state_or_files(world: World, lost: str) -> None:
     fill(world, NOARCH, 20)
     fill(world, LINUX, 5)
     state = ".fairway/channeldata/team/state.json.zst"
@@ -134,7 +134,7 @@ def test_project_channel__heals(world: World, lost: str) -> None:
     check(world)
 
 
-def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting(world: World) -> None:
+def test_update_channel__broken_shard_of_another_subdir(world: World) -> None:
     world.publish(NOARCH, package("foo"))
     world.publish(LINUX, package("foo", path=LINUX))
     (shard,) = [key for key in world.storage.list_keys() if key.startswith("team/noarch/shards/")]
@@ -143,7 +143,7 @@ def test_project_channel__a_broken_shard_elsewhere_keeps_nobody_waiting(world: W
     assert json.loads(world.storage.body("team/channeldata.json"))["packages"]["foo"]["version"] == "2.0"
 
 
-def test_project_channel__bounded_feed_and_page(scaled: bool) -> None:
+def test_update_channel__bounded_feed_and_page(scaled: bool) -> None:
     world = World(limits=replace(LARGE if scaled else LIMITS, max_rows=5, max_feed_items=5))
     keys = []
     for number in range(25):
@@ -158,7 +158,7 @@ def test_project_channel__bounded_feed_and_page(scaled: bool) -> None:
         check(world)
 
 
-def test_project_channel__up_to_date_writes_nothing(world: World) -> None:
+def test_update_channel__up_to_date_writes_nothing(world: World) -> None:
     keys = fill(world, NOARCH, 5)
     before = world.storage.requests.copy()
     world.index(*keys)
@@ -167,7 +167,7 @@ def test_project_channel__up_to_date_writes_nothing(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_project_channel__one_file_is_missing(world: World, name: str) -> None:
+def test_update_channel__one_file_is_missing(world: World, name: str) -> None:
     keys = fill(world, NOARCH, 5)
     world.storage.remove(f"team/{name}")
     world.index(*keys)

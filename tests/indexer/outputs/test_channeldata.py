@@ -1,4 +1,4 @@
-"""channeldata.json: per subdir, then merged; in whatever order artifacts arrive."""
+"""channeldata.json: per subdir, then merged, in any order of arrival."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_make_entry__flags_of_any_version() -> None:
     assert (made["binary_prefix"], made["text_prefix"], made["post_link"]) == (True, True, False)
 
 
-def test_make_entry__newest_build_speaks_for_its_version() -> None:
+def test_make_entry__newest_build_represents_its_version() -> None:
     made = entry(
         a=card("1", timestamp=T2, facts={"summary": "late"}), b=card("1", timestamp=T1, facts={"summary": "early"})
     )
@@ -97,7 +97,7 @@ def test_make_entry__newest_by_arrival() -> None:
     }
 
 
-def test_make_entry__yanked_artifacts_say_nothing() -> None:
+def test_make_entry__yanked_artifacts_do_not_count() -> None:
     made = entry(
         patches=b'{"remove": ["foo-2-b.conda"]}',
         a=card("1", facts={"summary": "old"}),
@@ -117,7 +117,7 @@ def test_make_entry__patched_record_counts() -> None:
     assert made["license"] == "MIT"
 
 
-def test_make_entry__facts_that_are_lost() -> None:
+def test_make_entry__lost_facts() -> None:
     cards = {"foo-1-a.conda": card("1", license="MIT")}
     made = make_entry(NOARCH, make_shard(cards), {})
     assert made is not None
@@ -147,7 +147,7 @@ def test_merge_parts__empty_subdirs_are_listed() -> None:
     }
 
 
-def test_format_channeldata__nothing_of_our_own() -> None:
+def test_format_channeldata__no_private_fields() -> None:
     published = format_channeldata(merge(noarch=entry(a=card("1"))))
     assert "newest" not in published["packages"]["foo"]
     assert published["channeldata_version"] == 1

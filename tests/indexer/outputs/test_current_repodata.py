@@ -49,7 +49,7 @@ def test_make_current_repodata__form() -> None:
     }
 
 
-def test_make_current_repodata__a_conda_stands_for_its_twin() -> None:
+def test_make_current_repodata__conda_replaces_its_tar_bz2() -> None:
     document = make(record("a", "1"), old=(record("a", "1", md5="old", size=9), record("b", "1")))
     assert list(document["packages"]) == ["b-1-0.tar.bz2"]
     shown = document["packages.conda"]["a-1-0.conda"]
@@ -85,12 +85,12 @@ def test_make_current_repodata__a_conda_stands_for_its_twin() -> None:
         ("", []),
     ],
 )
-def test_make_current_repodata__what_is_needed_besides_the_newest(spec: str, expected: list[str]) -> None:
+def test_make_current_repodata__dependency_on_an_older_version(spec: str, expected: list[str]) -> None:
     found = kept(record("a", "1.0"), record("a", "1.1"), record("a", "2"), record("user", "1", spec))
     assert found == sorted(["a-2-0.conda", "user-1-0.conda", *(f"a-{version}-0.conda" for version in expected)])
 
 
-def test_make_current_repodata__what_is_needed_by_what_is_needed() -> None:
+def test_make_current_repodata__indirect_dependency() -> None:
     found = kept(
         record("a", "1"), record("a", "2"), record("b", "1", "a <2"), record("b", "2"), record("c", "1", "b <2")
     )
@@ -144,7 +144,7 @@ specs = st.builds(
     ),
     st.randoms(use_true_random=False),
 )
-def test_make_current_repodata__newest_is_always_there(records: list[dict[str, Any]], random: Any) -> None:  # noqa: ANN401 - a Random
+def test_make_current_repodata__always_has_the_newest(records: list[dict[str, Any]], random: Any) -> None:  # noqa: ANN401 - a Random
     unique = {f"{one['name']}-{one['version']}": one for one in records}
     found = kept(*unique.values())
     for name in {one["name"] for one in unique.values()}:

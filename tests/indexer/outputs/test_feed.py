@@ -1,4 +1,4 @@
-"""The feed: well-formed whatever publishers write, newest first."""
+"""The feed: well-formed for any input of publishers, newest first."""
 
 from typing import Any
 from xml.etree import ElementTree as ET

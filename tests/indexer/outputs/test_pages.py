@@ -1,4 +1,4 @@
-"""The pages for people: what publishers write stays text."""
+"""The pages: text of publishers stays text."""
 
 import json
 from html.parser import HTMLParser
@@ -33,7 +33,7 @@ ATTACKS = [
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags, attributes and text."""
+    """A page as a browser parses it: tags, attributes and text."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -92,7 +92,7 @@ def test_format_channel_page__attack_by_name_and_filename(attack: str) -> None:
 
 
 @pytest.mark.parametrize("summary", [None, 1, ["a", "<b>"], {"x": "<script>"}, "", True])
-def test_format_channel_page__summary_that_is_no_text(summary: object) -> None:
+def test_format_channel_page__summary_is_not_text(summary: object) -> None:
     assert Page(format_channel_page(TEAM, merged(summary=summary), url=URL)).tags == HARMLESS_PAGE.tags
 
 
@@ -122,7 +122,7 @@ def test_format_channel_page__links() -> None:
     assert f"conda install -c {URL}/team NAME" in HARMLESS_PAGE.text
 
 
-def test_format_channel_page__address_unknown() -> None:
+def test_format_channel_page__unknown_url() -> None:
     assert "conda install -c URL/team" in Page(format_channel_page(TEAM, merged(), url="")).text
 
 

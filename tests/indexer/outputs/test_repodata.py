@@ -1,4 +1,4 @@
-"""repodata.json and run_exports.json: a document and what changed give the next document."""
+"""repodata.json and run_exports.json: a document and its changes give the next document."""
 
 import copy
 from typing import Any
@@ -119,7 +119,7 @@ def test_apply_to_repodata__version_3_records() -> None:
 
 
 @given(trees(), trees())
-def test_apply_to_repodata__as_if_made_at_once(
+def test_apply_to_repodata__equals_one_made_at_once(
     old: dict[PackageName, Shard | None], new: dict[PackageName, Shard | None]
 ) -> None:
     step_by_step = apply_to_repodata(apply_to_repodata(make_repodata(NOARCH), old), new)

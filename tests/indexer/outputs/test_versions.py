@@ -1,4 +1,4 @@
-"""The order of versions, as CEP 33 has it."""
+"""The order of versions, as in CEP 33."""
 
 import pytest
 from hypothesis import given
@@ -47,7 +47,7 @@ def test_version_key__against_all_others(rank: int, version: str) -> None:
         ("1.0.1_", "1.0.1a"),  # OpenSSL
         ("1.0.1a", "1.0.1b"),
         ("1.9", "1.10"),
-        ("1.0+local", "1.0"),  # text stands before the number 0 that is not there
+        ("1.0+local", "1.0"),  # text precedes the implied number 0
         ("1.0", "1.0+1"),
         ("1.0+a.1", "1.0+a.2"),
         ("1.0+9", "1.0+10"),

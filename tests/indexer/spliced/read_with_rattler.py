@@ -1,6 +1,6 @@
 """Reads a channel with py-rattler, flat and sharded: ``read_with_rattler.py URL SUBDIR CACHE`` and names as JSON on
-standard input. Prints ``{"flat": {filename: sha256}, "sharded": …}``. Leaves without the interpreter's exit, where
-py-rattler sometimes aborts.
+standard input. Prints ``{"flat": {filename: sha256}, "sharded": …}``. It ends with ``os._exit``, because
+py-rattler may abort while the interpreter exits.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""One frame out of many chunks: every decoder reads it whole, and it comes apart as it was put together."""
+"""One frame out of many chunks: every decoder reads all of it, and it can be split again."""
 
 import sys
 
@@ -71,7 +71,7 @@ def test_join_chunks__one_frame_with_its_size_and_a_window_of_8_mib(texts: list[
 
 
 def test_join_chunks__repeat_offsets_do_not_leak() -> None:
-    # Without a reset block, matches at a repeat offset of the first text would stand in the second.
+    # Without a reset block, matches at a repeat offset of the first text would appear in the second.
     first = b"abcdefghijklmnopqrstuvwxyz" * 50
     second = b"0123456789-" * 400
     blocks = encode_chunk(second, level=19)
@@ -95,7 +95,7 @@ def test_join_chunks__is_read_in_a_stream_with_little_memory() -> None:
 
 
 @given(TEXTS, st.integers(1, 500))
-def test_frame_splitter__is_the_inverse(texts: list[bytes], step: int) -> None:
+def test_frame_splitter__inverts_join_chunks(texts: list[bytes], step: int) -> None:
     blocks = [encode_chunk(text, level=3) for text in texts]
     assert split(frame_of(texts), step) == blocks
     assert [decode_chunk(chunk, what="chunk") for chunk in blocks] == texts

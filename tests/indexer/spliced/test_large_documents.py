@@ -1,4 +1,4 @@
-"""A subdir whose flat files are large: kept in segments, they say what small ones would.
+"""A subdir with large flat files: in segments, they have the same contents as whole ones.
 
 The sizes are scaled down, so that a handful of packages fills segments and parts.
 """
@@ -39,7 +39,7 @@ def is_large(world: World, name: str = "repodata.json") -> bool:
 
 
 def check(world: World) -> None:
-    """Compare with what is made at once and whole."""
+    """Compare with documents that are made at once, as a whole."""
     limits = replace(world.limits, sizes=SIZES)
     fresh = build_from_nothing(world.storage, world.policy, limits)
     commit = {info.metadata.get(COMMIT) for name in FLAT if (info := world.storage.head(f"{NOARCH}/{name}"))}
@@ -51,7 +51,7 @@ def check(world: World) -> None:
     assert world.storage.body(f"{NOARCH}/index.html") == fresh.body(f"{NOARCH}/index.html")
 
 
-def test_project__grows_large() -> None:
+def test_update__grows_large() -> None:
     world = World(limits=SMALL)
     fill(world, 3)
     assert not is_large(world)
@@ -60,7 +60,7 @@ def test_project__grows_large() -> None:
     check(world)
 
 
-def test_project__shrinks_again() -> None:
+def test_update__shrinks_again() -> None:
     world = World(limits=SMALL)
     keys = fill(world, 30)
     for key in keys[2:]:
@@ -70,7 +70,7 @@ def test_project__shrinks_again() -> None:
     check(world)
 
 
-def test_project__one_publish_splices() -> None:
+def test_update__one_publish_splices() -> None:
     world = World(limits=SMALL)
     fill(world, 60)
     before = len(world.storage.log)
@@ -85,7 +85,7 @@ def test_project__one_publish_splices() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_project__any_publishes_and_removals(seed: int) -> None:
+def test_update__any_publishes_and_removals(seed: int) -> None:
     world = World(limits=SMALL)
     keys = fill(world, 15)
     chance = random.Random(seed)  # noqa: S311 - no secret hangs on it
@@ -114,7 +114,7 @@ def test_project__any_publishes_and_removals(seed: int) -> None:
     check(world)
 
 
-def test_project__a_duplicate_event_writes_nothing() -> None:
+def test_update__duplicate_event_writes_nothing() -> None:
     world = World(limits=SMALL)
     keys = fill(world, 30)
     before = world.storage.requests.copy()
@@ -124,7 +124,7 @@ def test_project__a_duplicate_event_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize("forget", ["current", "all"])
-def test_project__tables_are_lost(forget: str) -> None:
+def test_update__lost_tables(forget: str) -> None:
     world = World(limits=SMALL)
     fill(world, 40)
     (key,) = [key for key in world.storage.list_keys() if "/tables/" in f"/{key}" and key.startswith(".fairway/")]
@@ -135,12 +135,12 @@ def test_project__tables_are_lost(forget: str) -> None:
     before = len(world.storage.log)
     world.publish(NOARCH, package("pkg0020", "2.0"))
     shards_read = [key for kind, key in world.storage.log[before:] if kind == "get" and "/shards/" in key]
-    assert len(shards_read) <= 1  # the channel's files want one; the others are made again from the file
+    assert len(shards_read) <= 1  # the channel's files need one; the others are made again from the file
     check(world)
 
 
 @pytest.mark.parametrize("name", ["repodata.json.zst", "repodata.json", "run_exports.json.zst", "run_exports.json"])
-def test_project__somebody_elses_file_under_our_name(name: str) -> None:
+def test_update__foreign_file_under_an_output_s_name(name: str) -> None:
     world = World(limits=SMALL)
     fill(world, 40)
     world.storage.upload(f"{NOARCH}/{name}", b"{}")
@@ -149,8 +149,8 @@ def test_project__somebody_elses_file_under_our_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_project__stopped_at_any_request(moment: str) -> None:
-    """Whatever the indexer got done, the next run ends where an undisturbed one does."""
+def test_update__stopped_at_any_request(moment: str) -> None:
+    """Wherever the indexer stopped, the next run ends like an undisturbed one."""
     step = 0
     while True:
         world = World(limits=SMALL)
@@ -182,7 +182,7 @@ class Stop(BaseException):
     """The process ends here."""
 
 
-def test_project__catches_up_over_many_commits() -> None:
+def test_update__catches_up_over_many_commits() -> None:
     world = World(limits=SMALL)
     fill(world, 25)
 
@@ -200,7 +200,7 @@ def test_project__catches_up_over_many_commits() -> None:
     check(world)
 
 
-def test_project__old_commit_is_forgotten() -> None:
+def test_update__shown_commit_has_expired() -> None:
     world = World(limits=SMALL)
     fill(world, 25)
     versions = world.storage.versions[f"{NOARCH}/{SHARD_INDEX}"]
@@ -209,7 +209,7 @@ def test_project__old_commit_is_forgotten() -> None:
     check(world)
 
 
-def test_project__optional_outputs() -> None:
+def test_update__optional_outputs() -> None:
     world = World(limits=SMALL, policy=Policy(outputs=Outputs(current_repodata=True, bz2=True)))
     fill(world, 25)
     world.publish(NOARCH, package("pkg0012", "2.0"))
@@ -224,7 +224,7 @@ def test_project__optional_outputs() -> None:
     assert "pkg0012-1.0-0.conda" not in current
 
 
-def test_project__patches() -> None:
+def test_update__patches() -> None:
     world = World(limits=SMALL)
     fill(world, 25)
     plain = json.loads(world.storage.body(f"{NOARCH}/repodata.json"))
@@ -252,7 +252,7 @@ def test_project__patches() -> None:
     check(world)
 
 
-def test_project__page_of_the_newest() -> None:
+def test_update__page_of_the_newest() -> None:
     world = World(limits=replace(SMALL, max_rows=5))
     keys = []
     for number in range(30):

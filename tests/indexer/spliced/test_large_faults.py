@@ -1,7 +1,7 @@
 """Large documents, kept in segments, under the same faults and races as small ones.
 
-The sizes are scaled down. What is compared is what the documents say: where segments are cut depends
-on how they came to be.
+The sizes are scaled down. The documents' contents are compared, not their bytes: the cuts between segments
+depend on history.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ PATCH = b'{"packages.conda": {"pkg03-1.0-0.conda": {"depends": ["b"]}}, "remove"
 
 
 class Killed(BaseException):
-    """The process is gone: nobody catches this."""
+    """The process dies: no code catches this."""
 
 
 @pytest.fixture(autouse=True)
@@ -86,12 +86,12 @@ def prepared(*, patched: bool, defers: bool) -> MemoryStorage:
     assert files.TABLES in info.metadata, "large enough"
     if defers:
         world.publish(NOARCH, package("pkg02", "2.0", run_exports=["x"]))
-        assert world.requeued, "something is left for later"
+        assert world.requeued, "something is deferred"
     return world.storage
 
 
 def say(world: MemoryStorage) -> dict[str, object]:
-    """What the public files say, whatever their bytes."""
+    """The contents of the public files, apart from their bytes."""
     said: dict[str, object] = {}
     for key, body in public_view(world, times=False).items():
         if key.endswith((".json", ".json.zst")):
@@ -102,7 +102,7 @@ def say(world: MemoryStorage) -> dict[str, object]:
 
 
 def check(world: World) -> None:
-    """Compare with the index built from nothing, once what was left for later is done."""
+    """Compare with the index built from nothing, after deferred outputs were written."""
     world.catch_up()
     assert world.requeued == []
     check_readable(world.storage)
@@ -114,7 +114,7 @@ def check(world: World) -> None:
 
 
 def record(happening: str, *, patched: bool, defers: bool) -> list[tuple[str, str]]:
-    """The moments of a run that nothing disturbs."""
+    """The moments of an undisturbed run."""
     moments: list[tuple[str, str]] = []
     world = World(limits=SMALL, storage=prepared(patched=patched, defers=defers).fork(), defers=defers)
     key = HAPPENINGS[happening](world)
@@ -162,7 +162,7 @@ def test_index__large_documents_and_a_fault_at_a_write(happening: str, *, patche
 @pytest.mark.parametrize("defers", [False, True], ids=["at once", "deferring"])
 @pytest.mark.parametrize("patched", [False, True], ids=["plain", "patched"])
 @pytest.mark.parametrize("first", HAPPENINGS)
-def test_index__large_documents_and_another_in_between(first: str, *, patched: bool, defers: bool) -> None:
+def test_index__large_documents_and_another_writer(first: str, *, patched: bool, defers: bool) -> None:
     moments = record(first, patched=patched, defers=defers)
     chooser = random.Random(first)  # noqa: S311 - no secret
     for second, happen in HAPPENINGS.items():

@@ -1,4 +1,4 @@
-"""What travels and what is copied: the result is the new object, and S3 takes every part."""
+"""Uploaded and copied parts: the result is the new object, and S3 accepts every part."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,7 +45,7 @@ def test_plan_parts__a_change_in_the_middle_takes_three_parts() -> None:
     assert kinds(parts) == ["Copy", "Write", "Copy"]
     written = parts[1]
     assert isinstance(written, Write)
-    assert "".join(span.identity for span in new[written.first : written.last]) == "Mno"  # widened to a part
+    assert "".join(span.identity for span in new[written.first : written.last]) == "Mno"  # extended to a part
 
 
 def test_plan_parts__a_change_at_the_end_needs_no_widening() -> None:
@@ -60,7 +60,7 @@ def test_plan_parts__a_change_near_the_beginning_takes_the_beginning_along() -> 
     assert kinds(parts) == ["Write", "Copy"]
 
 
-def test_plan_parts__nothing_known_of_the_old_one() -> None:
+def test_plan_parts__unknown_old_version() -> None:
     new = spans_of("abcdefghij")
     parts = plan_parts([], new, least=LEAST, most=100)
     assert set(kinds(parts)) == {"Write"}

@@ -1,4 +1,4 @@
-"""Segmented documents say what whole ones say, however they came to be."""
+"""Segmented documents have the same contents as whole ones, whatever their history."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ def shard_of(name: str, seed: int) -> Shard | None:
 
 
 class Document:
-    """A document as a storage would hold it: text, blocks and table."""
+    """A document as it is stored: text, blocks and table."""
 
     def __init__(self, form: Form, segmented: SegmentedDocument, bodies: Mapping[str, bytes] | None = None) -> None:
         self.form = form
@@ -123,7 +123,7 @@ SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9)
 
 
 @given(SHARDS)
-def test_segment_entries__says_what_the_whole_document_says(shards: dict[PackageName, Shard | None]) -> None:
+def test_segment_entries__equals_the_whole_document(shards: dict[PackageName, Shard | None]) -> None:
     document = make_document(shards)
     assert json.loads(document.text) == repodata_of(shards)
     assert document.table.text_bytes == len(document.text)
@@ -131,7 +131,7 @@ def test_segment_entries__says_what_the_whole_document_says(shards: dict[Package
 
 @settings(max_examples=200)
 @given(SHARDS, st.lists(SHARDS, max_size=5))
-def test_apply_entries__says_what_a_rebuild_says(
+def test_apply_entries__equals_a_rebuild(
     first: dict[PackageName, Shard | None], later: list[dict[PackageName, Shard | None]]
 ) -> None:
     document = make_document(first)
@@ -237,7 +237,7 @@ def test_apply_entries__down_to_one_entry_and_to_none(kept: int) -> None:
 
 
 def test_apply_entries__the_size_seldom_changes() -> None:
-    """It stands in the frame's header: where it changes, the beginning of the file has to travel too."""
+    """The frame header states it: if it changes, the beginning of the file has to be uploaded, too."""
     document = make_numbered(RunExportsForm(), 2000)
     assert all(
         (chunk.text_bytes + len(RESET_TEXT)) % SIZES.padding == 0 for chunk in document.table.sections["packages.conda"]
@@ -294,7 +294,7 @@ def test_scan_table__other_documents(texts: list[bytes]) -> None:
         scan_table(SmallRunExportsForm(), [(text, 1) for text in texts])
 
 
-def test_parse_table__is_the_inverse() -> None:
+def test_parse_table__inverts_format_table() -> None:
     document = make_numbered(SmallRunExportsForm(), 100)
     stored = json.loads(encode_json(format_table(document.table)))
     assert parse_table(stored, document.form) == document.table

@@ -48,7 +48,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def publish_at_random(world: World) -> dict[str, str]:
-    """Publish and remove; return the keys that are left, and their names."""
+    """Publish and remove; return the remaining keys, and their names."""
     chance = random.Random("a thousand changes")  # noqa: S311 - no secret hangs on it
     there: dict[str, str] = {}
     for _ in range(CHANGES):
@@ -69,12 +69,12 @@ def publish_at_random(world: World) -> dict[str, str]:
     return there
 
 
-def test_project__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
+def test_update__rattler_reads_all_of_it(served: tuple[Path, str], tmp_path: Path) -> None:
     world = World(limits=LIMITS)
     there = publish_at_random(world)
     info = world.storage.head(f"{NOARCH}/{REPODATA.name}")
     assert info is not None
-    assert files.TABLES in info.metadata  # it is spliced, not whole
+    assert files.TABLES in info.metadata  # it is segmented, not whole
     folder, url = served
     for key, body in world.storage.snapshot().items():
         (folder / key).parent.mkdir(parents=True, exist_ok=True)

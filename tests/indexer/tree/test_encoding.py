@@ -1,4 +1,4 @@
-"""Canonical bytes: the same document always becomes the same bytes, and comes back."""
+"""Canonical bytes: the same document always becomes the same bytes, and decodes to it."""
 
 import json
 import struct
@@ -103,7 +103,7 @@ def test_encode_json__order_of_keys_does_not_matter(document: object, random: ob
     assert encode_json(shuffle(document, random)) == encode_json(document)
 
 
-def test_encode_json__as_conda_index() -> None:
+def test_encode_json__equals_conda_index() -> None:
     document = {"b": [1, 2.5, None, True], "a": {"ü": "日本", "tab": "\t"}}
     assert encode_json(document) == b'{"a":{"tab":"\\t","\\u00fc":"\\u65e5\\u672c"},"b":[1,2.5,null,true]}'
     assert encode_json(document) == json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""Patch instructions: what is understood, what is refused, and what they make of records."""
+"""Patch instructions: parsing, rejection, and their effect on records."""
 
 import copy
 import json
@@ -44,7 +44,7 @@ def records() -> Records:
     }
 
 
-def refuse(body: bytes) -> str:
+def code_of(body: bytes) -> str:
     with pytest.raises(RejectedError) as caught:
         parse_patches(body)
     return caught.value.code
@@ -64,12 +64,12 @@ def test_apply_patches__replaces_adds_and_deletes_fields() -> None:
     assert patched == {"name": "foo", "depends": ["c"], "constrains": ["d"]}
 
 
-def test_apply_patches__of_an_old_archive_hold_for_its_twin() -> None:
+def test_apply_patches__of_a_tar_bz2_apply_to_its_conda() -> None:
     patches = parse(packages={"foo-1.0-0.tar.bz2": {"depends": ["c"]}})
     assert apply_patches(records(), patches).sections["packages.conda"]["foo-1.0-0.conda"]["depends"] == ["c"]
 
 
-def test_apply_patches__the_twin_s_own_come_last() -> None:
+def test_apply_patches__those_of_the_conda_come_last() -> None:
     patches = parse(
         packages={"foo-1.0-0.tar.bz2": {"depends": ["c"], "license": "BSD"}},
         **{"packages.conda": {"foo-1.0-0.conda": {"depends": ["d"]}}},
@@ -80,7 +80,7 @@ def test_apply_patches__the_twin_s_own_come_last() -> None:
     assert sections["packages.conda"]["foo-1.0-0.conda"]["license"] == "BSD"
 
 
-def test_apply_patches__of_a_conda_leave_its_twin_alone() -> None:
+def test_apply_patches__of_a_conda_do_not_apply_to_its_tar_bz2() -> None:
     patches = parse(**{"packages.conda": {"foo-1.0-0.conda": {"depends": ["d"]}}})
     assert apply_patches(records(), patches).sections["packages"] == records()["packages"]
 
@@ -91,7 +91,7 @@ def test_apply_patches__dictionaries_are_merged() -> None:
     assert patched["extra_depends"] == {"x": ["new"], "z": [], "more": ["m"]}
 
 
-def test_apply_patches__deleting_what_is_not_there() -> None:
+def test_apply_patches__deleting_a_missing_field() -> None:
     patches = parse(packages={"bar-1.0-0.tar.bz2": {"license": None}})
     assert apply_patches(records(), patches).sections == records()
 
@@ -115,7 +115,7 @@ def test_apply_patches__remove() -> None:
     assert patched.removed == ("foo-1.0-0.conda", "foo-1.0-0.tar.bz2")
 
 
-def test_apply_patches__remove_of_a_conda_leaves_its_twin() -> None:
+def test_apply_patches__remove_of_a_conda_leaves_its_tar_bz2() -> None:
     patched = apply_patches(records(), parse(remove=["foo-1.0-0.conda"]))
     assert patched.sections["packages"] == records()["packages"]
     assert patched.removed == ("foo-1.0-0.conda",)
@@ -146,7 +146,7 @@ instructions = st.fixed_dictionaries(
 
 
 @given(instructions)
-def test_apply_patches__leaves_its_input_alone_and_says_the_same_again(document: dict[str, Any]) -> None:
+def test_apply_patches__leaves_its_input_unchanged_and_is_repeatable(document: dict[str, Any]) -> None:
     patches = parse(**document)
     before = records()
     kept = copy.deepcopy(before)
@@ -156,7 +156,7 @@ def test_apply_patches__leaves_its_input_alone_and_says_the_same_again(document:
 
 
 @given(instructions)
-def test_apply_patches__touches_what_filenames_names_alone(document: dict[str, Any]) -> None:
+def test_apply_patches__changes_named_filenames_only(document: dict[str, Any]) -> None:
     patches = parse(**document)
     patched = apply_patches(records(), patches).sections
     for section, originals in records().items():
@@ -189,11 +189,11 @@ def test_make_shard__run_exports_patched() -> None:
     assert shown_run_exports({"weak": ["b"]}, {"strong": ["a"]}) == {"weak": ["b"], "strong": ["a"]}
 
 
-def test_make_shard__run_exports_taken_away() -> None:
+def test_make_shard__run_exports_removed() -> None:
     assert shown_run_exports(None, {"strong": ["a"]}) == {}
 
 
-def test_make_shard__one_kind_of_run_exports_taken_away() -> None:
+def test_make_shard__one_kind_of_run_exports_removed() -> None:
     assert shown_run_exports({"strong": None}, {"strong": ["a"]}) == {}
 
 
@@ -203,11 +203,11 @@ def test_parse_patches__run_exports_that_clients_can_t_read(value: object) -> No
         "patch_instructions_version": 2,
         "packages.conda": {"foo-1.0-0.conda": {"run_exports": value}},
     }
-    assert refuse(json.dumps(document).encode()) == "patches-malformed"
+    assert code_of(json.dumps(document).encode()) == "patches-malformed"
 
 
 def test_parse_patches__run_exports_need_version_2() -> None:
-    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"run_exports": {}}}}') == "patches-protected-field"
+    assert code_of(b'{"packages": {"foo-1.0-0.tar.bz2": {"run_exports": {}}}}') == "patches-protected-field"
 
 
 # Rejections
@@ -218,7 +218,7 @@ def test_parse_patches__run_exports_need_version_2() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_parse_patches__protected_field(field: str, value: object, version: int) -> None:
     document = {"patch_instructions_version": version, "packages": {"foo-1.0-0.tar.bz2": {field: value}}}
-    assert refuse(json.dumps(document).encode()) == "patches-protected-field"
+    assert code_of(json.dumps(document).encode()) == "patches-protected-field"
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_parse_patches__protected_field(field: str, value: object, version: int)
     ],
 )
 def test_parse_patches__fields_that_clients_can_t_read(field: str, value: object) -> None:
-    assert refuse(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
+    assert code_of(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-malformed"
 
 
 def test_parse_patches__attack_server_owned_field() -> None:
-    """What an artifact may not say of itself, no patch may say either."""
+    """A patch may not set what an artifact may not state."""
     assert SERVER_KEYS <= PROTECTED_FIELDS
 
 
@@ -294,8 +294,8 @@ def test_parse_patches__timestamp_of_the_past(timestamp: int | None) -> None:
         (b'{"revoke": ["foo"]}', "patches-malformed"),
     ],
 )
-def test_parse_patches__refused(body: bytes, code: str) -> None:
-    assert refuse(body) == code
+def test_parse_patches__invalid(body: bytes, code: str) -> None:
+    assert code_of(body) == code
 
 
 @pytest.mark.parametrize(
@@ -315,15 +315,15 @@ def test_parse_patches__refused(body: bytes, code: str) -> None:
     ],
 )
 def test_parse_patches__values_that_no_encoding_can_carry(value: bytes) -> None:
-    """Such a value would be committed, and break every file that is made of the commit."""
-    assert refuse(b'{"packages": {"foo-1.0-0.tar.bz2": {"x-unknown": ' + value + b"}}}").startswith("patches-")
+    """Such a value would be committed, and break every output of the commit."""
+    assert code_of(b'{"packages": {"foo-1.0-0.tar.bz2": {"x-unknown": ' + value + b"}}}").startswith("patches-")
 
 
 def test_parse_patches__too_large() -> None:
-    assert refuse(b" " * (MAX_PATCH_BYTES + 1)) == "patches-too-large"
+    assert code_of(b" " * (MAX_PATCH_BYTES + 1)) == "patches-too-large"
 
 
-def test_parse_patches__unknown_parts_are_left_alone() -> None:
+def test_parse_patches__unknown_parts_are_ignored() -> None:
     assert parse(patch_instructions_version=2, more={"a": 1}) == NO_PATCHES
 
 
@@ -343,7 +343,7 @@ junk = st.recursive(
 
 
 @given(junk | st.fixed_dictionaries({"patch_instructions_version": st.just(2), "packages": junk, "remove": junk}))
-def test_parse_patches__anything_is_refused_or_can_be_published(document: object) -> None:
+def test_parse_patches__anything_is_rejected_or_can_be_published(document: object) -> None:
     try:
         patches = parse_patches(json.dumps(document).encode())
     except RejectedError as error:

@@ -180,7 +180,7 @@ def test_apply_shards__created_never_goes_back() -> None:
     assert apply_shards(index, {}, created_ms=3).created_ms == 9
 
 
-# What readers are promised (CEP 16)
+# The format for readers (CEP 16)
 
 
 def unpack(body: bytes, what: str = "it") -> Any:  # noqa: ANN401 - msgpack
@@ -262,7 +262,7 @@ def test_keys__of_shards_and_cards() -> None:
     assert SubdirLayout(subdir=PATH).cards("ab") == ".fairway/cards/team/noarch/ab.json.zst"
 
 
-# What others may have put there
+# Foreign or damaged content
 
 BROKEN = [
     b"",
