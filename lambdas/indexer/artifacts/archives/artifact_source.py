@@ -70,7 +70,9 @@ class ArtifactLimits:
     payload_ratio_free_bytes: int = 128 * MIB
     max_cpu_seconds: float = 150.0  # 3 GiB out of bzip2
 
-    def tar_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
+    def tar_rules(
+        self, *, max_members: int, max_walk_bytes: int | None = None, has_info: bool = True, has_payload: bool = True
+    ) -> TarRules:
         """Return the rules for a tar: which members to keep, and the limits."""
         return TarRules(
             wanted={
@@ -84,6 +86,8 @@ class ArtifactLimits:
             max_members=max_members,
             max_info_members=self.max_info_members,
             max_walk_bytes=max_walk_bytes,
+            has_info=has_info,
+            has_payload=has_payload,
         )
 
     def info_bound(self, compressed_bytes: int) -> int:

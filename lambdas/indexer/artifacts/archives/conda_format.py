@@ -30,7 +30,8 @@ from lambdas.indexer.artifacts.archives.artifact_source import (
     read_range,
 )
 from lambdas.indexer.artifacts.archives.decompression import AGAIN, Budget, decompress, describe_format
-from lambdas.indexer.artifacts.archives.tarball import normalise_name, read_members
+from lambdas.indexer.artifacts.archives.tar_headers import ambiguous, normalise_name
+from lambdas.indexer.artifacts.archives.tarball import read_members
 from lambdas.indexer.artifacts.archives.zip_records import (
     DESCRIPTOR_BYTES,
     STORED,
@@ -47,6 +48,7 @@ _HEADERS_BYTES = 4 * 1024  # local headers of small members that follow each oth
 _HEAD_BYTES = 512
 _LOCAL_MARGIN_BYTES = 1024  # a local header, and the next one
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_PART_SUFFIX = ".tar.zst"  # rattler extracts every member with this suffix
 _REPACK = "make the file with conda-build, rattler-build or cph; don't rename another one"
 
 
@@ -65,7 +67,7 @@ def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: Arti
     if whole:
         _check_others(conda, limits, source.size)
     info = _decompress_zstd(conda, conda.info, limits.info_bound(conda.info.size), limits)
-    members = read_members(info, limits.tar_rules(max_members=limits.max_info_members))
+    members = read_members(info, limits.tar_rules(max_members=limits.max_info_members, has_payload=False))
     if whole:
         hashes.update(ranges.tail)
         return hashes.finish(members)
@@ -137,6 +139,8 @@ def _check_entries(entries: Sequence[ZipEntry]) -> None:
         if name in seen:
             raise RejectedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
         seen.add(name)
+        if not entry.is_regular:
+            raise ambiguous(f"{name[:200]!r} in the zip archive is a link or device")
         if entry.encrypted:
             raise RejectedError("archive-encrypted", f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK)
         if entry.method != STORED:
@@ -159,9 +163,17 @@ def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> Zi
                 f"the zip archive has {parts[0]!r} instead of {expected!r}",
                 hint="upload it under the name that it was built with",
             )
+    info = by_name[f"info-{distribution.stem}.tar.zst"]
+    payload = by_name[f"pkg-{distribution.stem}.tar.zst"]
+    for entry in entries:
+        if entry in (info, payload):
+            if not entry.size:
+                raise RejectedError("archive-truncated", f"{entry.name!r} in the zip archive is empty", hint=AGAIN)
+        elif entry.name.casefold().rstrip("/").endswith(_PART_SUFFIX):
+            raise ambiguous(f"the zip archive has {entry.name[:200]!r}, which some tools extract too")
     if "metadata.json" not in by_name:
         raise RejectedError("member-missing", "the zip archive has no 'metadata.json'", hint=_REPACK)
-    return by_name[f"info-{distribution.stem}.tar.zst"]
+    return info
 
 
 def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
@@ -169,9 +181,7 @@ def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
     for entry in conda.entries:
         if entry.name.startswith("pkg-"):
             pieces = _decompress_zstd(conda, entry, limits.payload_bound(size), limits)
-            found = read_members(pieces, limits.tar_rules(max_members=limits.max_members))
-            if found:
-                raise RejectedError("member-duplicated", f"{entry.name!r} brings {min(found)!r} as well")
+            read_members(pieces, limits.tar_rules(max_members=limits.max_members, has_info=False))
         elif entry is not conda.info:
             for _ in conda.read(entry):
                 pass
