@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from lambdas.channel.names import Distribution
+from lambdas.channel.artifact_kinds import Distribution
 from lambdas.indexer.artifacts import read
 from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
+from lambdas.indexer.artifacts.budgets import Reading
 from tests.builders import MemorySource
 
 SERVER = Path(__file__).with_name("serve_extraction.py")
@@ -99,8 +100,10 @@ def compare_with_clients(monkeypatch: pytest.MonkeyPatch, clients: Clients) -> N
     """Compare whatever is read in a test."""
     fetch = read._fetch_contents  # between the archive and its documents
 
-    def fetch_and_compare(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
-        contents = fetch(source, distribution, limits)
+    def fetch_and_compare(
+        source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading
+    ) -> Contents:
+        contents = fetch(source, distribution, limits, reading)
         if isinstance(source, MemorySource) and source.size <= MAX_BYTES:
             clients.compare(distribution.filename, source.content, contents)
         return contents

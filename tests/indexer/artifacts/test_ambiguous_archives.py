@@ -14,7 +14,7 @@ import zipfile
 
 import pytest
 
-from lambdas.channel.names import parse_filename
+from lambdas.channel.artifact_kinds import parse_filename
 from tests.builders import (
     METADATA,
     PAYLOAD,

@@ -23,6 +23,7 @@ from lambdas.indexer.artifacts.archives.tar_headers import (
     normalise_name,
     truncated,
 )
+from lambdas.indexer.artifacts.budgets import ReadingMemory
 
 MAX_NAMES_CHARS = 16 * 1024 * 1024
 """All names in info/ together, and likewise all names of links."""
@@ -51,7 +52,7 @@ class TarRules:
         return complete or walked_bytes > self.max_walk_bytes
 
 
-def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
+def read_members(pieces: Iterator[bytes], rules: TarRules, memory: ReadingMemory) -> dict[str, bytes]:
     """Walk a tar and return the content of the wanted members that are present.
 
     Names are normalised: ``./info/index.json`` is ``info/index.json``.
@@ -59,10 +60,12 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
     Raises:
         RejectedError: ``archive-broken``, ``archive-truncated``, ``archive-ambiguous``, ``too-many-members``,
             ``member-path-unsafe``, ``member-duplicated``, ``member-not-a-file``, ``member-oversized``.
+        MoreMemoryNeededError: the members do not fit into the reserved memory.
     """
     data = Bytes(pieces)
     walk = TarWalk(data, rules.max_members)
     found: dict[str, bytes] = {}
+    kept_bytes = 0
     names = _InfoNames(rules.max_info_members)
     links = _Links()
     while (member := walk.next()) is not None:
@@ -76,6 +79,8 @@ def read_members(pieces: Iterator[bytes], rules: TarRules) -> dict[str, bytes]:
         if inside and member.kind != tarfile.DIRTYPE:
             names.add(member.name)
         if _is_kept(member, rules):
+            kept_bytes += member.size
+            memory.use("documents", kept_bytes)
             content = data.read(member.size)
             if len(content) != member.size:
                 raise truncated()
