@@ -121,6 +121,8 @@ AMBIGUOUS: dict[str, bytes] = {
     "ustar prefix under GNU magic": member("index.json", EVIL, magic=GNU, prefix=b"info"),
     "ustar prefix under no magic": member("index.json", EVIL, magic=bytes(8), prefix=b"info"),
     "ustar prefix under another version": member("index.json", EVIL, magic=b"ustar\x0001", prefix=b"info"),
+    "ustar prefix under no magic, and a long link": long_name(b"x\0", tarfile.GNUTYPE_LONGLINK)
+    + member("index.json", EVIL, magic=bytes(8), prefix=b"info"),
     "extended header under no magic": member("pax", records((b"path", b"info/q")), tarfile.XHDTYPE, magic=bytes(8))
     + member("info/b", EVIL),
     "long name under no magic": member("x", b"info/index.json\0", tarfile.GNUTYPE_LONGNAME, magic=bytes(8))

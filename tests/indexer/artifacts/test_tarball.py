@@ -125,6 +125,12 @@ def sparse_member(name: str, *, maps: int) -> tuple[str | tarfile.TarInfo, bytes
     return raw(bytes(header) + b"".join(blocks) + bytes(512))
 
 
+def test_read_artifact__rejects_sparse_files_in_info_that_pages_depend_on() -> None:
+    content = foo_bz2([*info_members(index_json()), sparse_member("info/recipe/meta.yaml", maps=0)])
+
+    assert rejection(content, FOO_BZ2).code == "member-not-a-file"
+
+
 def raw(blocks: bytes) -> tuple[str | tarfile.TarInfo, bytes]:
     """Blocks that stand in a tar as they are."""
 

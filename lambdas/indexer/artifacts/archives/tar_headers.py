@@ -186,7 +186,7 @@ class TarWalk:
         if any(key.startswith("GNU.sparse.") for key in pax):
             raise ambiguous("the tar has a sparse file by pax headers, which not every tool knows")
         stated = extended.text("path", info.name)
-        _check_prefix(header, info, is_replaced=bool(extended.gnu or "path" in pax))
+        _check_prefix(header, info, is_replaced="path" in extended.gnu or "path" in pax)
         if "\0" in stated:
             raise ambiguous(f"a member of the tar has a NUL in its name: {stated[:200]!r}")
         if info.type in REGULAR and stated.endswith("/"):

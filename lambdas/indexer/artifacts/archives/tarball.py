@@ -166,8 +166,10 @@ def _check_kind(member: Member) -> None:
 
 
 def _check_place(member: Member, rules: TarRules, *, inside: bool) -> None:
-    """Check that the parts of a ``.conda`` do not have each other's members."""
+    """Check that info/ has no sparse files, and that the parts of a ``.conda`` do not have each other's members."""
     is_file = member.kind != tarfile.DIRTYPE
+    if inside and member.sparse:
+        raise RejectedError("member-not-a-file", f"{member.name[:200]!r} is a sparse file in the archive", hint=REBUILD)
     if inside and is_file and not rules.has_info:
         raise RejectedError("member-duplicated", f"the payload has {member.name[:200]!r} as well", hint=REBUILD)
     if not inside and is_file and not rules.has_payload:
