@@ -112,6 +112,11 @@ AMBIGUOUS: dict[str, bytes] = {
     "another pax key twice": pax((b"comment", b"x"), (b"comment", b"y")) + member("info/b", EVIL),
     "pax record inside a value": pax((b"comment", b"x\n" + records((b"path", b"info/index.json"))[:-1]))
     + member("info/b", EVIL),
+    "a line break in a pax path": pax((b"path", b"info/index.json\nx")) + member("info/b", EVIL),
+    "pax record inside another value": pax(
+        (b"SCHILY.xattr.x", b"x\n" + records((b"size", b"0"))[:-1]), (b"path", b"info/q")
+    )
+    + member("info/b", EVIL),
     "empty pax path": pax((b"path", b"")) + member("info/b", EVIL),
     "sparse file by pax": pax((b"GNU.sparse.name", b"info/index.json"), (b"GNU.sparse.major", b"1"))
     + member("info/b", EVIL),
@@ -159,6 +164,8 @@ HARMLESS: dict[str, bytes] = {
     "a hard link": link("info/x", b"info/index.json", tarfile.LNKTYPE),
     "a sibling of a link": link("info/x", b"index.json") + member("info/x.json", EVIL),
     "ustar prefix": member("x.json", EVIL, prefix=b"info/test"),
+    "a line break in a pax value": pax((b"SCHILY.xattr.user.x", b"a\n12 b=c\nd"), (b"path", b"info/q"))
+    + member("info/z", EVIL),
     "pax path": pax((b"path", b"info/" + b"q" * 200)) + member("info/z", EVIL),
     "long name": long_name(b"info/" + b"q" * 200 + b"\0") + member("info/z", EVIL, magic=GNU),
     "long name and long link": (

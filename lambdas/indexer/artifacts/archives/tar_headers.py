@@ -36,7 +36,7 @@ _SIZE = slice(124, 136)
 _CHECKSUM = slice(148, 156)
 _OCTAL = re.compile(rb" *[0-7]*[ \0]*\Z")
 _BASE_256 = 0x80
-_GLOBAL_KEYS_REJECTED = re.compile(r"(?:path|linkpath|size|hdrcharset)\Z|GNU\.sparse\.")
+_CHANGING_KEY = re.compile(r"(?:path|linkpath|size|hdrcharset)\Z|GNU\.sparse\.")
 _SEPARATORS = re.compile(r"[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _SPARSE_MORE = {True: 482, False: 504}  # offset of the flag "another map block follows": in the header, in a map block
@@ -269,13 +269,26 @@ def parse_pax_records(content: bytes) -> dict[str, bytes]:
         key = name.decode("utf-8", "replace")
         if key in records:
             raise ambiguous(f"an extended header of the tar has the key {key[:100]!r} twice")
-        if b"\n" in name + value:
-            raise ambiguous(f"an extended header of the tar has a line break in {key[:100]!r}")
         if not value and key in {"path", "linkpath", "size"}:
             raise ambiguous(f"an extended header of the tar has an empty {key!r}")
         records[key] = value
         at = stop
+    if content.count(b"\n") != len(records):
+        _check_line_breaks(content, records)
     return records
+
+
+def _check_line_breaks(content: bytes, records: dict[str, bytes]) -> None:
+    """Check records with line breaks: the Rust crate ``tar`` splits them there, whatever their length."""
+    found: dict[str, bytes] = {}
+    for line in content.split(b"\n"):
+        size, _, rest = line.partition(b" ")
+        name, equals, value = rest.partition(b"=")
+        if equals and size.isdigit() and int(size[:10]) == len(line) + 1:
+            found[name.decode("utf-8", "replace")] = value
+    for key in {*found, *records}:
+        if _CHANGING_KEY.match(key) and found.get(key) != records.get(key):
+            raise ambiguous(f"an extended header of the tar has {key[:100]!r} beside a line break")
 
 
 def ambiguous(message: str) -> RejectedError:
@@ -297,7 +310,7 @@ def _parse_header(header: bytes) -> tarfile.TarInfo:
         raise RejectedError("archive-broken", f"the member {info.name[:200]!r} of the tar has a negative size")
     if header[124] != _BASE_256 and not _OCTAL.match(header[_SIZE]):
         raise ambiguous(f"the member {info.name[:200]!r} of the tar states its size in an unusual way")
-    if sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ") != info.chksum:
+    if not header.isascii() and sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ") != info.chksum:
         raise ambiguous(f"the member {info.name[:200]!r} of the tar has a checksum of signed bytes")
     if info.type in _EXTENDED and header[257:265] not in {_USTAR_MAGIC, _GNU_MAGIC}:
         raise ambiguous("the tar has an extended header in a format that has none")
@@ -323,7 +336,7 @@ def _parse_long_text(content: bytes) -> str:
 
 def _check_global(records: dict[str, bytes]) -> None:
     """Check a global header: comments are allowed, but nothing that changes the members that follow."""
-    if changing := [key for key in records if _GLOBAL_KEYS_REJECTED.match(key)]:
+    if changing := [key for key in records if _CHANGING_KEY.match(key)]:
         raise RejectedError("archive-broken", f"a global header of the tar sets {changing[0]!r} for all members")
 
 
