@@ -10,6 +10,7 @@
     └── TransientError               a retry may help
         ├── ConflictError            a conditional write lost against another writer
         ├── VanishedError            an object was replaced or deleted between two requests
+        ├── LimitExceededError       reading took more memory or time than was allowed
         ├── DeadlineError            there was no time left to begin
         └── UnavailableError         the cloud answers 5xx, throttles, or not at all
 
@@ -18,6 +19,8 @@ there is one, says what a person can do. No code decides by the text of an error
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 
 class FairwayError(Exception):
@@ -76,6 +79,19 @@ class VanishedError(TransientError):
 
 class DeadlineError(TransientError):
     """There was no time left to begin: the next run does it."""
+
+
+class LimitExceededError(TransientError):
+    """Reading an artifact exceeded a stated limit: its own, or that of the whole run.
+
+    ``limit`` says which, and ``scope`` whether it holds for the ``artifact`` alone or for the ``run``.
+    """
+
+    def __init__(self, limit: str, *, scope: Literal["artifact", "run"]) -> None:
+        """Keep the limit apart from the sentence."""
+        super().__init__(f"reading exceeded the limit of {limit}")
+        self.limit = limit
+        self.scope = scope
 
 
 class UnavailableError(TransientError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from lambdas.channel.errors import RejectedError
 from lambdas.indexer.artifacts.match_spec import CONDITIONAL_SCHEMA, check_match_specs
-from lambdas.indexer.artifacts.strict_json import parse_document
+from lambdas.indexer.artifacts.strict_json import MAX_DOCUMENT_VALUES, parse_document
 
 RUN_EXPORTS_KINDS = frozenset({"weak", "strong", "weak_constrains", "strong_constrains", "noarch"})
 
@@ -38,7 +38,7 @@ def parse_run_exports(content: bytes) -> dict[str, Any]:
 
     Source: CEP 34, info/run_exports.json.
     """
-    document = parse_document(content, "info/run_exports.json")
+    document = parse_document(content, "info/run_exports.json", max_values=MAX_DOCUMENT_VALUES)
     if isinstance(document, list):
         document = {"weak": document} if document else {}
     check_run_exports(document, "info/run_exports.json")

@@ -9,27 +9,43 @@ Source: CEP 34 (contents of packages), CEP 12 (run exports), CEP 38 (channeldata
 from __future__ import annotations
 
 import fnmatch
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lambdas.channel.artifact_kinds import CONDA, TAR_BZ2, Distribution
 from lambdas.channel.errors import RejectedError
-from lambdas.indexer.artifacts.archives.artifact_source import RECIPES, ArtifactLimits, ArtifactSource, Contents
+from lambdas.indexer.artifacts.archives.artifact_source import MIB, RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
 from lambdas.indexer.artifacts.archives.decompression import AGAIN
 from lambdas.indexer.artifacts.archives.tar_bz2_format import fetch_tar_bz2
+from lambdas.indexer.artifacts.budgets import (
+    MoreMemoryNeededError,
+    ProcessorBudget,
+    Reading,
+    ReadingBudgets,
+    ReadingMemory,
+    UnboundedMemory,
+)
 from lambdas.indexer.artifacts.info import ArtifactInfo, parse_run_exports
 from lambdas.indexer.artifacts.recipe import parse_source
-from lambdas.indexer.artifacts.strict_json import Pairs, parse_object, read_leniently
+from lambdas.indexer.artifacts.strict_json import (
+    MAX_DOCUMENT_VALUES,
+    Pairs,
+    parse_object,
+    parsing_bytes,
+    read_leniently,
+)
 
 __all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
 
 
-Reader = Callable[[ArtifactSource, Distribution, ArtifactLimits], Contents]
+Reader = Callable[[ArtifactSource, Distribution, ArtifactLimits, Reading], Contents]
 READERS: dict[str, Reader] = {
     CONDA.extension: fetch_conda,
-    TAR_BZ2.extension: lambda source, _, limits: fetch_tar_bz2(source, limits),
+    TAR_BZ2.extension: lambda source, _, limits, reading: fetch_tar_bz2(source, limits, reading),
 }
 """``{extension: reader}``: how the bytes of each artifact kind become members."""
 
@@ -49,44 +65,89 @@ _ACTIVATION = ("activate.d", "deactivate.d")
 _LINK_SCRIPTS = ("pre-link", "post-link", "pre-unlink")
 _POST_INSTALL = ("binary_prefix", "text_prefix", *_ACTIVATION, *(kind.replace("-", "_") for kind in _LINK_SCRIPTS))
 _DEFAULT_LIMITS = ArtifactLimits()
+_BASE_BYTES = 16 * MIB  # enough for most artifacts: an 8 MiB window, and documents of some MiB
+
+MAX_URL_BYTES = 2 * 1024
+MAX_TEXT_BYTES = {"description": 16 * 1024, "summary": 1024}
+"""Of texts in facts, in UTF-8; URLs and all others may have ``MAX_URL_BYTES``."""
+MAX_LIST_ENTRIES = 64
 
 
 def read_artifact(
-    source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits = _DEFAULT_LIMITS
+    source: ArtifactSource,
+    distribution: Distribution,
+    limits: ArtifactLimits = _DEFAULT_LIMITS,
+    budgets: ReadingBudgets | None = None,
 ) -> ArtifactInfo:
     """Read one version of one artifact.
 
+    ``budgets`` are those of all readers of a run. Without them, memory is not limited, and processor time by
+    ``limits`` alone. Where more memory is needed than is free, reading begins again once it is.
+
     Raises:
         RejectedError: the archive or a document in it is damaged, hostile, or not what its name says.
+        LimitExceededError: the artifact or the run has no processor time left.
         VanishedError: the artifact changed meanwhile.
         UnavailableError: passed on from the source.
     """
-    contents = _fetch_contents(source, distribution, limits)
+    budgets = budgets or unbounded_budgets()
+    needed_bytes = _BASE_BYTES + min(source.size, limits.max_at_once_bytes)
+    while True:
+        try:
+            with budgets.memory.reserve(needed_bytes) as reservation:
+                memory = ReadingMemory(reservation, needed_bytes)
+                meter = budgets.processor.start(limits.max_cpu_seconds)
+                return _read(source, distribution, limits, Reading(memory=memory, meter=meter))
+        except MoreMemoryNeededError as error:
+            needed_bytes = max(error.count, 2 * needed_bytes)
+
+
+def unbounded_budgets() -> ReadingBudgets:
+    """Return the budgets of a reader that is alone: processor time is measured, but shared with no other reader."""
+    return ReadingBudgets(memory=UnboundedMemory(), processor=ProcessorBudget(math.inf, time.thread_time))
+
+
+def _read(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading) -> ArtifactInfo:
+    contents = _fetch_contents(source, distribution, limits, reading)
     members = contents.members
     if "info/index.json" not in members:
         raise RejectedError("member-missing", "the archive has no 'info/index.json'", hint="is this a conda package?")
-    index = parse_object(members["info/index.json"], "info/index.json")
+    reading.memory.use("parsing", max(map(parsing_bytes, members.values())))  # one document after the other
+    index = parse_object(members["info/index.json"], "info/index.json", max_values=MAX_DOCUMENT_VALUES)
     about = read_leniently(members.get("info/about.json", b"{}"))
     recipe = next((content for name, content in members.items() if name in RECIPES), b"")
     return ArtifactInfo(
         index=index,
         run_exports=parse_run_exports(members.get("info/run_exports.json", b"{}")),
-        about=_about_texts(about),
+        about=cut_texts(_about_texts(about)),
         channeldata=parse_post_install(members.get("info/paths.json", b"{}"))
-        | _other_facts(about | index)
-        | parse_source(recipe),
+        | cut_texts(_other_facts(about | index) | parse_source(recipe)),
         md5=contents.md5,
         sha256=contents.sha256,
         size=source.size,
     )
 
 
-def _fetch_contents(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+def _fetch_contents(
+    source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading
+) -> Contents:
     if source.size == 0:
         raise RejectedError("archive-empty", "the file is empty", hint=AGAIN)
     if source.size > limits.max_artifact_bytes:
         raise RejectedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
-    return READERS[distribution.kind.extension](source, distribution, limits)
+    return READERS[distribution.kind.extension](source, distribution, limits, reading)
+
+
+def cut_texts(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts for pages with long texts and lists cut: they are repeated in every page and feed."""
+    return {key: _cut(value, MAX_TEXT_BYTES.get(key, MAX_URL_BYTES)) for key, value in facts.items()}
+
+
+def _cut(value: object, max_bytes: int) -> object:
+    if isinstance(value, str):
+        encoded = value.encode("utf-8", "surrogatepass")
+        return value if len(encoded) <= max_bytes else encoded[:max_bytes].decode("utf-8", "ignore")
+    return [_cut(item, max_bytes) for item in value[:MAX_LIST_ENTRIES]] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ MAX_DEPTH = 64
 MIN_INTEGER = -(2**63)  # the range of msgpack
 MAX_INTEGER = 2**64 - 1
 MAX_NUMBER_CHARS = 40
-MAX_VALUES = 2_000_000  # a few hundred bytes of memory each, at worst
+MAX_VALUES = 2_000_000
+MAX_DOCUMENT_VALUES = 20_000  # of a document that is kept, or read for a few texts
+VALUE_BYTES = 128  # of memory, for a small value and its place in another
 
 Pairs = list[tuple[str, Any]]
 
@@ -35,6 +37,7 @@ def parse_document(
     *,
     shape: Callable[[Pairs], Any] = dict,
     may_repeat: Callable[[Pairs], bool] = _never,
+    max_values: int = MAX_VALUES,
 ) -> Any:  # noqa: ANN401 - any JSON
     """Parse one JSON document.
 
@@ -46,8 +49,8 @@ def parse_document(
         RejectedError: ``json-invalid``, ``json-not-utf8``, ``json-duplicate-key``, ``json-number``,
             ``json-too-deep`` or ``json-oversized``.
     """
-    if _has_too_many_values(content):
-        raise RejectedError("json-oversized", f"{name} has more than {MAX_VALUES} values")
+    if count_values(content) > max_values:
+        raise RejectedError("json-oversized", f"{name} has more than {max_values} values")
     numbers = _Numbers(name)
 
     def build(pairs: Pairs) -> Any:  # noqa: ANN401 - as above
@@ -82,13 +85,14 @@ def parse_object(
     *,
     shape: Callable[[Pairs], Any] = dict,
     may_repeat: Callable[[Pairs], bool] = _never,
+    max_values: int = MAX_VALUES,
 ) -> dict[str, Any]:
     """Parse a JSON document that must be an object.
 
     Raises:
         RejectedError: as :func:`parse_document`, and ``json-not-an-object``.
     """
-    document = parse_document(content, name, shape=shape, may_repeat=may_repeat)
+    document = parse_document(content, name, shape=shape, may_repeat=may_repeat, max_values=max_values)
     if not isinstance(document, dict):
         raise RejectedError("json-not-an-object", f"{name} is not a JSON object")
     return document
@@ -100,7 +104,7 @@ def read_leniently(content: bytes) -> dict[str, Any]:
     Only for texts that are shown to people. The last of duplicate keys counts; every number is
     ``None``; texts may have lone surrogates.
     """
-    if _has_too_many_values(content):
+    if count_values(content) > MAX_DOCUMENT_VALUES:
         return {}
     try:
         document = json.loads(content, parse_int=_pass_over, parse_float=_pass_over, parse_constant=_pass_over)
@@ -113,8 +117,15 @@ def _pass_over(_: str) -> None:
     return None
 
 
-def _has_too_many_values(content: bytes) -> bool:
-    return sum(content.count(sign) for sign in (b",", b"[", b"{")) > MAX_VALUES
+def count_values(content: bytes) -> int:
+    """Return at least the number of values in a document, without parsing it."""
+    return sum(content.count(sign) for sign in (b",", b"[", b"{"))
+
+
+def parsing_bytes(content: bytes) -> int:
+    """Return how much memory parsing a document takes at most, beside the document."""
+    text_bytes = len(content) if content.isascii() else 4 * len(content)
+    return text_bytes + len(content) + VALUE_BYTES * count_values(content)
 
 
 class _Numbers:

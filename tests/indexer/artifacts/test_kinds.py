@@ -21,6 +21,7 @@ from lambdas.channel.artifact_kinds import (
 )
 from lambdas.channel.layout import IndexFiles
 from lambdas.indexer.artifacts.archives.artifact_source import ArtifactLimits, ArtifactSource, Contents, Hashes
+from lambdas.indexer.artifacts.budgets import Reading
 from lambdas.indexer.artifacts.read import READERS
 from lambdas.indexer.tree.shards import decode_shard, iter_records
 from lambdas.indexer.tree.subdir import open_subdir
@@ -38,10 +39,10 @@ KEY = f"{NOARCH}/foo-1.0-0.toy"
 BODY = json.dumps(index_json(name="foo", version="1.0", build="0", subdir="noarch")).encode()
 
 
-def fetch_toy(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+def fetch_toy(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading) -> Contents:
     """A toy is the content of its info/index.json."""
     hashes = Hashes()
-    content = b"".join(hashes.read(source))
+    content = b"".join(hashes.read(source, reading.meter))
     return hashes.finish({"info/index.json": content})
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lambdas.channel.errors import VanishedError
 from lambdas.indexer.artifacts.archives.tarball import TarRules
+from lambdas.indexer.artifacts.budgets import ProcessorMeter
 
 MIB = 1024 * 1024
 PIECE_BYTES = 256 * 1024
@@ -57,9 +58,9 @@ class ArtifactLimits:
     max_zip_members: int = 64
     max_members: int = 500_000
     max_info_members: int = 50_000
-    max_index_bytes: int = MIB  # info/index.json
+    max_index_bytes: int = 256 * 1024  # info/index.json
     max_about_bytes: int = 2 * MIB
-    max_run_exports_bytes: int = MIB
+    max_run_exports_bytes: int = 256 * 1024
     max_paths_bytes: int = 64 * MIB
     max_recipe_bytes: int = 4 * MIB
     max_zstd_window_bytes: int = 128 * MIB  # the default of zstd's decoders: level 22 needs it
@@ -68,9 +69,11 @@ class ArtifactLimits:
     max_ratio: int = 250  # decompressed to compressed
     info_ratio_free_bytes: int = 32 * MIB  # no ratio is required below these sizes
     payload_ratio_free_bytes: int = 128 * MIB
-    max_cpu_seconds: float = 150.0  # 3 GiB out of bzip2
+    max_cpu_seconds: float = 150.0  # of processor time for one artifact: 3 GiB out of bzip2
 
-    def tar_rules(self, *, max_members: int, max_walk_bytes: int | None = None) -> TarRules:
+    def tar_rules(
+        self, *, max_members: int, max_walk_bytes: int | None = None, has_info: bool = True, has_payload: bool = True
+    ) -> TarRules:
         """Return the rules for a tar: which members to keep, and the limits."""
         return TarRules(
             wanted={
@@ -84,6 +87,8 @@ class ArtifactLimits:
             max_members=max_members,
             max_info_members=self.max_info_members,
             max_walk_bytes=max_walk_bytes,
+            has_info=has_info,
+            has_payload=has_payload,
         )
 
     def info_bound(self, compressed_bytes: int) -> int:
@@ -116,16 +121,18 @@ class Hashes:
         self._md5.update(piece)
         self._sha256.update(piece)
 
-    def read(self, source: ArtifactSource) -> Iterator[bytes]:
+    def read(self, source: ArtifactSource, meter: ProcessorMeter) -> Iterator[bytes]:
         """Yield the whole artifact while hashing it.
 
         Raises:
             VanishedError: the source did not deliver ``source.size`` bytes.
+            LimitExceededError: the artifact or the run has no processor time left.
         """
         size = 0
         for piece in source.stream():
             size += len(piece)
             self.update(piece)
+            meter.check()
             yield piece
         if size != source.size:
             raise VanishedError(f"read {size} of {source.size} bytes of the artifact")

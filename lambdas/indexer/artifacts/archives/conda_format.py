@@ -30,7 +30,8 @@ from lambdas.indexer.artifacts.archives.artifact_source import (
     read_range,
 )
 from lambdas.indexer.artifacts.archives.decompression import AGAIN, Budget, decompress, describe_format
-from lambdas.indexer.artifacts.archives.tarball import normalise_name, read_members
+from lambdas.indexer.artifacts.archives.tar_headers import ambiguous, normalise_name
+from lambdas.indexer.artifacts.archives.tarball import read_members
 from lambdas.indexer.artifacts.archives.zip_records import (
     DESCRIPTOR_BYTES,
     STORED,
@@ -40,6 +41,7 @@ from lambdas.indexer.artifacts.archives.zip_records import (
     is_local_header,
     parse_directory,
 )
+from lambdas.indexer.artifacts.budgets import Reading
 
 _TAIL_BYTES = 128 * 1024  # a zip's end records, its longest comment, and an ordinary directory
 _WINDOW_BYTES = 4 * MIB
@@ -47,31 +49,42 @@ _HEADERS_BYTES = 4 * 1024  # local headers of small members that follow each oth
 _HEAD_BYTES = 512
 _LOCAL_MARGIN_BYTES = 1024  # a local header, and the next one
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_DECOMPRESSOR_BYTES = MIB  # beside the window: blocks, and pieces on their way
+_CONTENT_SIZE_BYTES = (1, 2, 4, 8)
+_DICTIONARY_BYTES = (0, 1, 2, 4)
+_PART_SUFFIX = ".tar.zst"  # rattler extracts every member with this suffix
 _REPACK = "make the file with conda-build, rattler-build or cph; don't rename another one"
 
 
-def fetch_conda(source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits) -> Contents:
+def fetch_conda(
+    source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading
+) -> Contents:
     """Read the wanted members and both hashes.
 
     Raises:
         RejectedError: the archive is damaged, hostile, or not what its name says.
         VanishedError: the artifact changed meanwhile.
         UnavailableError: passed on from the source.
+        LimitExceededError: there is no processor time left.
+        MoreMemoryNeededError: more memory has to be reserved.
     """
     hashes = Hashes()
     whole = source.size <= limits.max_at_once_bytes
+    reading.memory.use("fetched", source.size if whole else _TAIL_BYTES + 2 * _WINDOW_BYTES)
     ranges = _Ranges(source, tail_bytes=source.size if whole else _TAIL_BYTES)
     conda = _open_conda(ranges, distribution, limits)
     if whole:
-        _check_others(conda, limits, source.size)
-    info = _decompress_zstd(conda, conda.info, limits.info_bound(conda.info.size), limits)
-    members = read_members(info, limits.tar_rules(max_members=limits.max_info_members))
+        _check_others(conda, limits, source.size, reading)
+    info = _decompress_zstd(conda, conda.info, limits.info_bound(conda.info.size), limits, reading)
+    rules = limits.tar_rules(max_members=limits.max_info_members, has_payload=False)
+    members = read_members(info, rules, reading.memory)
+    reading.memory.use("decompressor", 0)
     if whole:
         hashes.update(ranges.tail)
         return hashes.finish(members)
     if source.md5 and source.sha256:
         return Contents(members=members, md5=source.md5, sha256=source.sha256)
-    for _ in hashes.read(source):
+    for _ in hashes.read(source, reading.meter):
         pass
     return hashes.finish(members)
 
@@ -137,6 +150,8 @@ def _check_entries(entries: Sequence[ZipEntry]) -> None:
         if name in seen:
             raise RejectedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
         seen.add(name)
+        if not entry.is_regular:
+            raise ambiguous(f"{name[:200]!r} in the zip archive is a link or device")
         if entry.encrypted:
             raise RejectedError("archive-encrypted", f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK)
         if entry.method != STORED:
@@ -159,49 +174,69 @@ def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> Zi
                 f"the zip archive has {parts[0]!r} instead of {expected!r}",
                 hint="upload it under the name that it was built with",
             )
+    info = by_name[f"info-{distribution.stem}.tar.zst"]
+    payload = by_name[f"pkg-{distribution.stem}.tar.zst"]
+    for entry in entries:
+        if entry in (info, payload):
+            if not entry.size:
+                raise RejectedError("archive-truncated", f"{entry.name!r} in the zip archive is empty", hint=AGAIN)
+        elif entry.name.casefold().rstrip("/").endswith(_PART_SUFFIX):
+            raise ambiguous(f"the zip archive has {entry.name[:200]!r}, which some tools extract too")
     if "metadata.json" not in by_name:
         raise RejectedError("member-missing", "the zip archive has no 'metadata.json'", hint=_REPACK)
-    return by_name[f"info-{distribution.stem}.tar.zst"]
+    return info
 
 
-def _check_others(conda: _Conda, limits: ArtifactLimits, size: int) -> None:
+def _check_others(conda: _Conda, limits: ArtifactLimits, size: int, reading: Reading) -> None:
     """Check the other members, which were fetched anyway: the payload is whole and has no info/ of its own."""
     for entry in conda.entries:
         if entry.name.startswith("pkg-"):
-            pieces = _decompress_zstd(conda, entry, limits.payload_bound(size), limits)
-            found = read_members(pieces, limits.tar_rules(max_members=limits.max_members))
-            if found:
-                raise RejectedError("member-duplicated", f"{entry.name!r} brings {min(found)!r} as well")
+            pieces = _decompress_zstd(conda, entry, limits.payload_bound(size), limits, reading)
+            read_members(pieces, limits.tar_rules(max_members=limits.max_members, has_info=False), reading.memory)
         elif entry is not conda.info:
             for _ in conda.read(entry):
                 pass
 
 
-def _decompress_zstd(conda: _Conda, entry: ZipEntry, max_bytes: int, limits: ArtifactLimits) -> Iterator[bytes]:
+def _decompress_zstd(
+    conda: _Conda, entry: ZipEntry, max_bytes: int, limits: ArtifactLimits, reading: Reading
+) -> Iterator[bytes]:
     name = repr(entry.name)
     options: dict[int, int] = {
         zstd.DecompressionParameter.window_log_max: limits.max_zstd_window_bytes.bit_length() - 1
     }
 
     def start(head: bytes) -> zstd.ZstdDecompressor:
-        _check_window(head, name, limits.max_zstd_window_bytes)
+        window = frame_window_bytes(head)
+        if window > limits.max_zstd_window_bytes:
+            raise RejectedError(
+                "decompression-bomb",
+                f"{name} needs a zstd window of {window} bytes, over {limits.max_zstd_window_bytes}",
+            )
+        reading.memory.use("decompressor", window + _DECOMPRESSOR_BYTES)
         return zstd.ZstdDecompressor(options=options)
 
-    budget = Budget(name, max_bytes, limits.max_cpu_seconds)
+    budget = Budget(name, max_bytes, reading.meter)
     return decompress(conda.read(entry), start, zstd.ZstdError, name, budget)
 
 
-def _check_window(head: bytes, name: str, max_bytes: int) -> None:
-    """Reject a frame whose window is larger than clients accept, with a message that says so."""
+def frame_window_bytes(head: bytes) -> int:
+    """Return how much memory the window of a zstd frame takes; 0 if it is not a frame with content.
+
+    ``head`` is the beginning of the frame, at least 18 bytes or all of it.
+
+    Source: RFC 8878, 3.1.1.1 (frame headers).
+    """
     if not head.startswith(_ZSTD_MAGIC) or len(head) < 6:  # noqa: PLR2004 - magic, descriptor, window
-        return  # skippable or damaged: the decompressor says which
-    if head[4] & 0x20:  # a single segment: its window is its content
-        return
+        return 0  # skippable or damaged: the decompressor says which
+    descriptor = head[4]
+    if descriptor & 0x20:  # a single segment: its window is its content
+        start = 5 + _DICTIONARY_BYTES[descriptor & 3]
+        count = _CONTENT_SIZE_BYTES[descriptor >> 6]
+        return int.from_bytes(head[start : start + count], "little") + (256 if count == 2 else 0)  # noqa: PLR2004
     exponent, mantissa = head[5] >> 3, head[5] & 7
     base = 1 << (10 + exponent)
-    window = base + (base >> 3) * mantissa
-    if window > max_bytes:
-        raise RejectedError("decompression-bomb", f"{name} needs a zstd window of {window} bytes, over {max_bytes}")
+    return base + (base >> 3) * mantissa
 
 
 class _Ranges:

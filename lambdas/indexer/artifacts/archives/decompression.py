@@ -5,14 +5,15 @@ Owns what bzip2 and zstd have in common: consecutive streams, damage, and bombs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from lambdas.channel.errors import RejectedError
 from lambdas.indexer.artifacts.archives.artifact_source import PIECE_BYTES
+from lambdas.indexer.artifacts.budgets import ProcessorMeter
 
 AGAIN = "upload the file again"
+HEAD_BYTES = 18  # the longest header of a zstd frame
 MAX_STREAMS = 20_000  # parallel compressors make a stream of every 900 kB
 
 _FORMATS = {  # magic numbers of files that are uploaded by mistake
@@ -29,23 +30,23 @@ _FORMATS = {  # magic numbers of files that are uploaded by mistake
 class Budget:
     """Counts decompressed bytes and processor time."""
 
-    def __init__(self, what: str, max_bytes: int, max_cpu_seconds: float) -> None:
+    def __init__(self, what: str, max_bytes: int, meter: ProcessorMeter) -> None:
         self._what = what
         self._max_bytes = max_bytes
         self._left = max_bytes
-        self._stop_at = time.thread_time() + max_cpu_seconds
+        self._meter = meter
 
     def take(self, count: int) -> None:
         """Count.
 
         Raises:
             RejectedError: ``decompression-bomb``.
+            LimitExceededError: the artifact or the run has no processor time left.
         """
         self._left -= count
         if self._left < 0:
             raise RejectedError("decompression-bomb", f"{self._what} decompresses to more than {self._max_bytes} bytes")
-        if time.thread_time() > self._stop_at:
-            raise RejectedError("decompression-bomb", f"{self._what} takes too long to decompress")
+        self._meter.check()
 
 
 class Decompressor(Protocol):
@@ -78,6 +79,7 @@ def decompress(
 
     Raises:
         RejectedError: ``archive-broken``, ``archive-truncated``, ``decompression-bomb``.
+        LimitExceededError: the artifact or the run has no processor time left.
     """
     decompressor: Decompressor | None = None
     streams = 0
@@ -85,6 +87,7 @@ def decompress(
         data = received
         while data:
             if decompressor is None:
+                data = _fill_head(data, pieces)
                 decompressor = start(data)
                 streams += 1
                 if streams > MAX_STREAMS:
@@ -105,6 +108,13 @@ def decompress(
                 decompressor = None
     if decompressor is not None:
         raise RejectedError("archive-truncated", f"{name} ends early: the file is truncated", hint=AGAIN)
+
+
+def _fill_head(data: bytes, pieces: Iterator[bytes]) -> bytes:
+    """Return the beginning of a stream with enough bytes for its header, unless it is shorter."""
+    while len(data) < HEAD_BYTES and (more := next(pieces, b"")):
+        data += more
+    return data
 
 
 def describe_format(head: bytes) -> str:

@@ -19,24 +19,28 @@ from lambdas.indexer.artifacts.archives.artifact_source import (
 )
 from lambdas.indexer.artifacts.archives.decompression import AGAIN, Budget, decompress, describe_format
 from lambdas.indexer.artifacts.archives.tarball import read_members
+from lambdas.indexer.artifacts.budgets import Reading
 
 _HEAD_BYTES = 512
+_DECOMPRESSOR_BYTES = 8 * 1024 * 1024  # bzip2 itself, and pieces on their way
 _START = re.compile(rb"BZh[1-9]")
 _END_MAGIC = 0x177245385090
 _END_BYTES = 11  # 48 bits of magic, 32 of checksum, up to 7 of padding
 
 
-def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
+def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits, reading: Reading) -> Contents:
     """Read the wanted members and both hashes.
 
     Raises:
         RejectedError: the archive is damaged, hostile, or not what its name says.
         VanishedError: the artifact changed meanwhile.
         UnavailableError: passed on from the source.
+        LimitExceededError: there is no processor time left.
+        MoreMemoryNeededError: more memory has to be reserved.
     """
     whole = source.size <= limits.max_whole_tar_bytes
     hashes = Hashes()
-    pieces = hashes.read(source)
+    pieces = hashes.read(source, reading.meter)
     head = b""
     while len(head) < _HEAD_BYTES and (piece := next(pieces, b"")):
         head += piece
@@ -47,10 +51,12 @@ def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits) -> Contents:
             hint="make the file with conda-build or cph; don't rename another one",
         )
     name = "the bzip2 data"
-    budget = Budget(name, limits.payload_bound(source.size), limits.max_cpu_seconds)
+    budget = Budget(name, limits.payload_bound(source.size), reading.meter)
+    reading.memory.use("decompressor", _DECOMPRESSOR_BYTES)
     tar = decompress(chain([head], pieces), lambda _: bz2.BZ2Decompressor(), OSError, name, budget)
     max_walk_bytes = None if whole else limits.max_walk_bytes
-    members = read_members(tar, limits.tar_rules(max_members=limits.max_members, max_walk_bytes=max_walk_bytes))
+    rules = limits.tar_rules(max_members=limits.max_members, max_walk_bytes=max_walk_bytes)
+    members = read_members(tar, rules, reading.memory)
     if not whole:
         _check_end(read_range(source, source.size - _END_BYTES, source.size))
         if source.md5 and source.sha256:

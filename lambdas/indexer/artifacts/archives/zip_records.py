@@ -10,6 +10,7 @@ Source: APPNOTE.TXT 6.3 (zip).
 
 from __future__ import annotations
 
+import stat
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _FLAGS_ENCRYPTED = 0x1 | 0x40 | 0x2000
 _FLAGS_KNOWN = 0x2 | 0x4 | _FLAG_DESCRIPTOR | _FLAG_UTF8  # the first two mean nothing for stored members
 _EXTRA_ZIP64 = 0x0001
 _EXTRA_UNICODE_PATH = 0x7075
+_UNIX_SYSTEMS = frozenset({3, 19})  # Unix and macOS
 _MAX_16, _MAX_32 = 0xFFFF, 0xFFFFFFFF
 
 Read = Callable[[int, int], bytes]
@@ -64,6 +66,13 @@ class ZipEntry:
     compressed_bytes: int
     size: int
     offset: int
+    mode: int = 0
+    """Type and permissions as in Unix, or 0 if the writer did not state them."""
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether its type is that of a file or directory, or missing."""
+        return stat.S_IFMT(self.mode) in {0, stat.S_IFREG, stat.S_IFDIR}
 
     @property
     def encrypted(self) -> bool:
@@ -135,8 +144,8 @@ def parse_directory(content: bytes, end: ZipEnd) -> list[ZipEntry]:
         if not content.startswith(_ENTRY, at) or at + _ENTRY_LAYOUT.size > len(content):
             raise _broken("the zip archive's directory is damaged")
         fields = _ENTRY_LAYOUT.unpack_from(content, at)
-        _, _, _, flags, method, _, _, crc, compressed_bytes, size = fields[:10]
-        name_bytes, extra_bytes, comment_bytes, disk, _, _, offset = fields[10:]
+        _, made_by, _, flags, method, _, _, crc, compressed_bytes, size = fields[:10]
+        name_bytes, extra_bytes, comment_bytes, disk, _, attributes, offset = fields[10:]
         at += _ENTRY_LAYOUT.size
         raw_name = content[at : at + name_bytes]
         extra = content[at + name_bytes : at + name_bytes + extra_bytes]
@@ -154,6 +163,7 @@ def parse_directory(content: bytes, end: ZipEnd) -> list[ZipEntry]:
                 compressed_bytes=compressed_bytes,
                 size=size,
                 offset=offset,
+                mode=attributes >> 16 if made_by >> 8 in _UNIX_SYSTEMS else 0,
             )
         )
     if len(entries) != end.entries:
