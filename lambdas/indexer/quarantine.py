@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from lambdas.channel import caching
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, RejectedError
 from lambdas.channel.layout import (
     REJECTED_PREFIX,
@@ -23,11 +24,11 @@ from lambdas.channel.layout import (
 )
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
 
 _ID_CHARS: Final = 16
 _HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
-_REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+_REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 
 class Notifier(Protocol):

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from lambdas.channel import caching
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import POLICY_KEY
 from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, ObjectStorage
 
 DEFERRAL_SECONDS: Final = 60
 SHARD_GRACE_DAYS: Final = 14
 OPTIONAL_OUTPUTS: Final = ("current_repodata", "bz2")
 
-_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,9 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-CACHE_CONTROL_METADATA: Final = "public, max-age=30"  # invariant 12
-CACHE_CONTROL_IMMUTABLE: Final = "public, max-age=31536000, immutable"
-CACHE_CONTROL_PRIVATE: Final = "no-store"
 CHUNK_BYTES: Final = 1024 * 1024
 MIN_PART_BYTES: Final = 5 * 1024 * 1024  # of every part of a multipart upload but the last
 MAX_COPY_BYTES: Final = 5 * 1024**3  # what one part may copy

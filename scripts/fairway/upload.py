@@ -7,10 +7,10 @@ from typing import Any, BinaryIO, Final, NoReturn, Self
 
 from botocore.exceptions import ClientError
 
+from lambdas.channel import caching
 from lambdas.channel.errors import PermanentError, UsageError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
-from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.fairway.session import Session
 from scripts.fairway.terminal import escape
 
@@ -38,7 +38,7 @@ def upload_artifact(session: Session, file: Path, key: ArtifactKey, info: Artifa
                 Body=body,  # type: ignore[arg-type]  # botocore calls only read, seek and tell
                 ChecksumSHA256=digest,
                 ContentType="application/octet-stream",
-                CacheControl=CACHE_CONTROL_IMMUTABLE,
+                CacheControl=caching.IMMUTABLE,
                 **condition,
             )
         except ClientError as error:

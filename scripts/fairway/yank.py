@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import click
 
+from lambdas.channel import caching
 from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.layout import parse_artifact_key
 from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.listing import list_files
-from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders, IfAbsent, IfMatch
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch
 from lambdas.storage.retry import retry_conflicts
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import POLL_SECONDS, State, fetch_status
@@ -176,7 +177,7 @@ def _replace(
         ConflictError: other writers were faster every time.
     """
     storage, key = subdir.storage, subdir.layout.patch_instructions
-    headers = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_METADATA)
+    headers = ContentHeaders(content_type="application/json", cache_control=caching.METADATA)
 
     def attempt() -> list[str]:
         stored = storage.get(key)

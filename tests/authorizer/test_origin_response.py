@@ -10,8 +10,8 @@ from lambdas.authorizer.origin_response import (
     decide_cache_control,
     handle_origin_response,
 )
+from lambdas.channel import caching
 from lambdas.channel.caching import IMMUTABLE
-from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE
 from scripts.emulated.cloudfront import OriginResponse, find_behaviour, parse_behaviours, parse_response_result
 from tests.access_documents import make_event, make_request
 
@@ -137,7 +137,7 @@ def test_handle_origin_response__logs_nothing_about_requests(capsys: pytest.Capt
 
 
 def test_decide_cache_control__agrees_with_the_indexer_about_shards() -> None:
-    assert decide_cache_control("200", uri=SHARD) == CACHE_CONTROL_IMMUTABLE
+    assert decide_cache_control("200", uri=SHARD) == caching.IMMUTABLE
 
 
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from lambdas.channel import caching
 from lambdas.channel.errors import ConflictError, FairwayError, VanishedError
 from lambdas.storage.protocol import (
-    CACHE_CONTROL_METADATA,
     CHUNK_BYTES,
     MIN_PART_BYTES,
     ContentHeaders,
@@ -22,7 +22,7 @@ from lambdas.storage.protocol import (
 )
 from tests.contracts.conftest import Subject
 
-HEADERS = ContentHeaders(content_type="application/octet-stream", cache_control=CACHE_CONTROL_METADATA)
+HEADERS = ContentHeaders(content_type="application/octet-stream", cache_control=caching.METADATA)
 WRITERS = 12
 ODD_KEYS = (
     "team/noarch/plus-1.0+cu118-py3.11_0.conda",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lambdas.channel import caching
 from lambdas.channel.errors import (
     AccessDeniedError,
     FairwayError,
@@ -24,9 +25,6 @@ from lambdas.indexer.tree.cards import decode_cards
 from lambdas.indexer.tree.shard_index import decode_index
 from lambdas.indexer.tree.shards import decode_shard
 from lambdas.storage.protocol import (
-    CACHE_CONTROL_IMMUTABLE,
-    CACHE_CONTROL_METADATA,
-    CACHE_CONTROL_PRIVATE,
     ContentHeaders,
 )
 from tests.builders import conda_package, tar_bz2_package
@@ -606,7 +604,7 @@ def test_index__attestations(world: World) -> None:
     attestation = world.record(NOARCH, FOO)["attestations_sha256"]
     assert world.storage.body(f"{FOO_KEY}.sigs.{attestation}") == ATTESTATIONS
     assert world.storage.headers(f"{FOO_KEY}.sigs.{attestation}") == ContentHeaders(
-        content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE
+        content_type="application/json", cache_control=caching.IMMUTABLE
     )
     check_readable(world.storage)
     assert_same_as_from_nothing(world.storage)
@@ -1024,9 +1022,7 @@ def test_index__headers_of_every_output() -> None:
         name = key.rpartition("/")[2]
         private = key.startswith(".fairway/")
         immutable = "/shards/" in key or ".sigs." in name
-        expected = (
-            CACHE_CONTROL_PRIVATE if private else CACHE_CONTROL_IMMUTABLE if immutable else CACHE_CONTROL_METADATA
-        )
+        expected = caching.NO_STORE if private else caching.IMMUTABLE if immutable else caching.METADATA
         assert headers.cache_control == expected, key
         assert headers.content_type == content_type_of(name), key
         seen.add(name)

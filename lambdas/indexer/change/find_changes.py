@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from lambdas.channel import caching
 from lambdas.channel.errors import FairwayError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey, SubdirLayout
 from lambdas.channel.names import PackageName
@@ -15,9 +16,9 @@ from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.quarantine import Notifier, Quarantine
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.storage.parallel import in_parallel
-from lambdas.storage.protocol import CACHE_CONTROL_IMMUTABLE, ContentHeaders, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, ObjectInfo, ObjectStorage
 
-_ATTESTATIONS_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_IMMUTABLE)
+_ATTESTATIONS_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.IMMUTABLE)
 
 Accepted = Index | Remove | Keep
 """A change after every object that may not be indexed was rejected."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from lambdas.channel import caching
 from lambdas.channel.names import Channel, SubdirId
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.model import Limits, Outputs
@@ -23,7 +24,7 @@ from lambdas.indexer.outputs.run_exports import RunExportsForm
 from lambdas.indexer.spliced.segments import Form
 from lambdas.indexer.tree.encoding import FLAT_LEVEL, compress, encode_json
 from lambdas.indexer.tree.shard_index import ShardIndex
-from lambdas.storage.protocol import CACHE_CONTROL_METADATA, ContentHeaders
+from lambdas.storage.protocol import ContentHeaders
 
 JSON: Final = "application/json"
 HTML: Final = "text/html; charset=utf-8"
@@ -247,12 +248,12 @@ def headers_of(filename: str) -> ContentHeaders:
     Raises:
         KeyError: it is not an output.
     """
-    return ContentHeaders(content_type=_content_types()[filename], cache_control=CACHE_CONTROL_METADATA)
+    return ContentHeaders(content_type=_content_types()[filename], cache_control=caching.METADATA)
 
 
 def channel_headers(output: ChannelOutput) -> ContentHeaders:
     """Return how a file of a channel is served."""
-    return ContentHeaders(content_type=output.content_type, cache_control=CACHE_CONTROL_METADATA)
+    return ContentHeaders(content_type=output.content_type, cache_control=caching.METADATA)
 
 
 def _content_types() -> dict[str, str]:

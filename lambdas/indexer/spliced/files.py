@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from lambdas.channel import caching
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
 from lambdas.indexer.spliced.frames import (
     HEADER_BYTES,
@@ -25,7 +26,6 @@ from lambdas.indexer.spliced.segments import Chunk, Form, SegmentedDocument, Tab
 from lambdas.indexer.spliced.sizes import SIZES, Sizes
 from lambdas.indexer.tree.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
 from lambdas.storage.protocol import (
-    CACHE_CONTROL_PRIVATE,
     ContentHeaders,
     CopyRange,
     IfAbsent,
@@ -38,7 +38,7 @@ from lambdas.storage.protocol import (
 TABLES: Final = "fairway-tables"
 """The object metadata that names the table of a file: ``SHA256 VERSION``."""
 _GAP_BYTES: Final = 4096  # the largest gap between two chunks that are read in one request
-_TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=CACHE_CONTROL_PRIVATE)
+_TABLES_HEADERS: Final = ContentHeaders(content_type="application/zstd", cache_control=caching.NO_STORE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from lambdas.channel import caching
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import PackageName, SubdirId
@@ -26,9 +27,6 @@ from lambdas.indexer.tree.shard_index import (
 from lambdas.indexer.tree.shards import Shard, decode_shard
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import (
-    CACHE_CONTROL_IMMUTABLE,
-    CACHE_CONTROL_METADATA,
-    CACHE_CONTROL_PRIVATE,
     ContentHeaders,
     IfAbsent,
     IfMatch,
@@ -36,10 +34,10 @@ from lambdas.storage.protocol import (
 )
 
 _ZSTD: Final = "application/zstd"
-_SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_IMMUTABLE)
-_INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_METADATA)
-_CARDS_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=CACHE_CONTROL_PRIVATE)
-_PATCHES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+_SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.IMMUTABLE)
+_INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.METADATA)
+_CARDS_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.NO_STORE)
+_PATCHES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 
 class ForeignIndexError(InvalidDocumentError):

@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from lambdas.channel import caching
 from lambdas.channel.errors import ConflictError, InvalidDocumentError
 from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.indexer.tree.subdir import Subdir
-from lambdas.storage.protocol import CACHE_CONTROL_PRIVATE, ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 
-_GARBAGE_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=CACHE_CONTROL_PRIVATE)
+_GARBAGE_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
