@@ -6,6 +6,8 @@ are in storage.py, their code is in lambdas/indexer.
 
 from __future__ import annotations
 
+import math
+
 import aws_cdk as cdk
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
@@ -21,7 +23,8 @@ from infra.functions import function_architecture, function_runtime, grant_loggi
 from infra.nag_suppressions import suppress_rules
 
 RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # Lambda's maximum
-MAX_RECEIVES = 5
+MAX_RECEIVES = 1000  # Amazon SQS's maximum
+RETRIED_SECONDS = 24 * 3600  # before a message is a dead letter
 MARGIN_SECONDS = 30
 NAMESPACE = "Fairway"  # of metrics
 
@@ -61,19 +64,19 @@ class Indexing(Construct):
     def _make_queue(self) -> sqs.Queue:
         """Declare the queue, which accepts messages from the bucket alone."""
         configuration = self._configuration
+        visibility_seconds = configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
+        max_receives = min(math.ceil(RETRIED_SECONDS / visibility_seconds), MAX_RECEIVES)
         queue = sqs.Queue(
             self,
             "Queue",
             # Little more than the function's timeout, so that the messages of a crashed run are redelivered soon.
             # AWS advises six times the timeout, because messages may expire while the function is throttled.
             # The event source's maximum concurrency prevents that, and indexing twice is harmless.
-            visibility_timeout=cdk.Duration.seconds(
-                configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
-            ),
+            visibility_timeout=cdk.Duration.seconds(visibility_seconds),
             retention_period=cdk.Duration.days(14),
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=not configuration.is_emulated,
-            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=MAX_RECEIVES),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=max_receives),
         )
         queue.add_to_resource_policy(
             iam.PolicyStatement(

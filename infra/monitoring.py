@@ -154,6 +154,8 @@ class Monitoring(Construct):
         """Add the alarms; ``errors`` are those of the indexer, the reconciler and the key refresher."""
         indexer, reconciler, key_refresher = errors
         (rejected,) = self._count("RejectedUploads")
+        (failed,) = self._count("FailedKeys", period=cdk.Duration.minutes(30))
+        (healed,) = self._count("HealedIndexes", period=cdk.Duration.days(1))
         alarms.add(
             "DeadLetters",
             dead,
@@ -164,6 +166,9 @@ class Monitoring(Construct):
         alarms.add("ReconcilerErrors", reconciler, above=0, message="the daily reconciliation failed")
         # Longer than a retry takes, so that a single retry raises no alarm.
         alarms.add("OldestMessage", oldest, above=3600, message="an upload has been waiting for more than an hour")
+        # A message that was received more than three times no longer counts as the oldest one.
+        alarms.add("FailedKeys", failed, above=0, periods=2, message="an upload has kept failing for an hour")
+        alarms.add("HealedIndexes", healed, above=1, message="another tool has written an index twice within a day")
         # The authorizer logs these failures in the regions of its readers; this alarm sees them for all readers.
         alarms.add("KeyRefresherErrors", key_refresher, above=0, message="the access document is missing or malformed")
         # Keys are trusted for a week, so an issuer that does not answer for an hour is no problem yet.
@@ -186,14 +191,14 @@ class Monitoring(Construct):
         for start in range(0, len(graphs), 3):
             dashboard.add_widgets(*graphs[start : start + 3])
 
-    def _count(self, *names: str) -> list[cloudwatch.Metric]:
+    def _count(self, *names: str, period: cdk.Duration = _FIVE_MINUTES) -> list[cloudwatch.Metric]:
         """Return metrics that the indexer emits."""
         return [
             cloudwatch.Metric(
                 namespace=NAMESPACE,
                 metric_name=name,
                 dimensions_map={"service": self._configuration.service},
-                period=_FIVE_MINUTES,
+                period=period,
                 statistic="Sum",
             )
             for name in names

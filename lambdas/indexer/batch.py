@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from lambdas.channel.errors import FairwayError, InvalidNameError, RejectedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX
 from lambdas.channel.names import SubdirId
-from lambdas.indexer.change.inspect import Deadline
+from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
 from lambdas.indexer.change.results import guard
 from lambdas.indexer.events import plan_work
-from lambdas.indexer.indexer import NO_DEADLINE, Indexer
+from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 
 
@@ -30,7 +30,7 @@ class BatchReport:
     """``{key: error}``: every key to be tried again."""
 
 
-def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = NO_DEADLINE) -> BatchReport:
+def index_batch(indexer: Indexer, keys: Iterable[str], *, rules: ReadingRules = UNHURRIED) -> BatchReport:
     """Index the objects under some keys; errors of single keys and subdirs are in the report."""
     work = plan_work(keys)
     rejected = indexer.reject({key: invalid_key_rejection(error) for key, error in work.invalid_keys.items()})
@@ -40,7 +40,7 @@ def index_batch(indexer: Indexer, keys: Iterable[str], *, deadline: Deadline = N
     for subdir, subdir_keys in work.subdirs.items():
         result = guard(
             lambda subdir=subdir, subdir_keys=subdir_keys: indexer.index(  # type: ignore[misc]  # defaults bind now
-                subdir, subdir_keys, deadline=deadline
+                subdir, subdir_keys, rules=rules
             ),
             f"index {subdir}",
         )

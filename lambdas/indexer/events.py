@@ -1,7 +1,8 @@
 """From queue messages to the keys to inspect, parsed and grouped by subdir. Pure.
 
 S3's notifications come at least once, in any order, and late: only their keys count. The indexer also
-sends messages to itself: keys that it had no time for, and ``CHANNEL/SUBDIR/`` if outputs were deferred.
+sends messages to itself: keys that it had no time for, keys that are to be read alone, and
+``CHANNEL/SUBDIR/`` if outputs were deferred.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
 """
@@ -9,7 +10,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-conte
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import unquote_plus
 
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
@@ -23,7 +24,7 @@ from lambdas.channel.layout import (
     parse_key,
 )
 from lambdas.channel.names import SubdirId
-from lambdas.indexer.model import SubdirKeys
+from lambdas.indexer.model import Mode, SubdirKeys
 
 _TEST_EVENT: Final = "s3:TestEvent"
 _REQUEUED: Final = "fairway:Requeued"
@@ -38,13 +39,22 @@ class Work:
     """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
-def format_requeued(keys: Sequence[str]) -> str:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """What one queue message asks for."""
+
+    keys: tuple[str, ...] = ()
+    mode: Mode = "together"
+    """How artifacts under the keys are read."""
+
+
+def format_requeued(keys: Sequence[str], mode: Mode = "together") -> str:
     """Return the message that has some keys inspected."""
-    return json.dumps({"Event": _REQUEUED, "Keys": list(keys)})
+    return json.dumps({"Event": _REQUEUED, "Keys": list(keys), "Mode": mode})
 
 
-def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
-    """Return the keys that one queue message names, decoded.
+def parse_message(body: str, *, bucket: str) -> Message:
+    """Return what one queue message asks for, its keys decoded.
 
     Raises:
         InvalidDocumentError: it is neither a message of the indexer nor an S3 notification about this
@@ -53,17 +63,19 @@ def parse_message(body: str, *, bucket: str) -> tuple[str, ...]:
     try:
         document: Any = json.loads(body)
         if document.get("Event") == _TEST_EVENT:  # sent when notifications are set up
-            return ()
+            return Message()
         if document.get("Event") == _REQUEUED:
             if not all(isinstance(key, str) for key in document["Keys"]):
                 raise InvalidDocumentError("a requeued key is not text")
-            return tuple(document["Keys"])
+            if document["Mode"] not in get_args(Mode):
+                raise InvalidDocumentError(f"unknown mode of reading: {document['Mode']!r}")
+            return Message(keys=tuple(document["Keys"]), mode=document["Mode"])
         keys = []
         for record in document["Records"]:
             if record["s3"]["bucket"]["name"] != bucket:
                 raise InvalidDocumentError(f"notification about another bucket: {record['s3']['bucket']['name']!r}")
             keys.append(unquote_plus(record["s3"]["object"]["key"], errors="strict"))  # keys are form-encoded
-        return tuple(keys)
+        return Message(keys=tuple(keys))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidDocumentError(f"not an S3 notification: {error!r}") from error
 

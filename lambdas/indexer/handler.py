@@ -1,11 +1,12 @@
 """The indexer's entry points: a batch from the queue, and the daily schedule. Thin: wires and reports."""
 
 import functools
+import itertools
 import os
 import random
 import time
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_args
 
 import boto3
 from aws_lambda_powertools import Logger, Metrics
@@ -16,13 +17,13 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from lambdas.channel.errors import DeadlineError, FairwayError
+from lambdas.channel.errors import DeadlineError, FairwayError, LimitExceededError
 from lambdas.channel.names import Channel, parse_channel
 from lambdas.indexer.batch import index_batch
-from lambdas.indexer.change.inspect import Deadline
-from lambdas.indexer.events import parse_message
+from lambdas.indexer.change.inspect import ReadingRules
+from lambdas.indexer.events import Message, parse_message
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.model import Report
+from lambdas.indexer.model import Mode, Report
 from lambdas.indexer.notify import AwsNotifier, Requeuer
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings
 from lambdas.indexer.tree.subdir import open_subdir
@@ -33,6 +34,7 @@ from lambdas.storage.parallel import THREADS
 from lambdas.storage.s3 import S3Storage
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
+_MODES: Final[Sequence[Mode]] = get_args(Mode)
 _READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the commit and the outputs
 
 logger = Logger()
@@ -85,8 +87,9 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     _count("Messages", len(event["Records"]))
     batch = _Batch(event)
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
-    batch.index(Deadline(at=time.monotonic() + share_seconds))
+    batch.index(deadline=time.monotonic() + share_seconds)
     batch.requeue_unread()
+    batch.count_failures()
     return process_partial_response(
         event=event,
         record_handler=batch.require_done,
@@ -142,52 +145,77 @@ class _Batch:
     """The messages of one invocation."""
 
     def __init__(self, event: Mapping[str, Any]) -> None:
-        self._keys: dict[str, tuple[str, ...] | FairwayError] = {}
+        self._messages: dict[str, Message | FairwayError] = {}
         self._failures: dict[str, FairwayError] = {}
+        self._modes: dict[str, Mode] = {}
         for record in event["Records"]:
             try:
-                self._keys[record["messageId"]] = parse_message(record["body"], bucket=settings().bucket)
+                message = parse_message(record["body"], bucket=settings().bucket)
             except FairwayError as error:
-                self._keys[record["messageId"]] = error
+                self._messages[record["messageId"]] = error
+                continue
+            self._messages[record["messageId"]] = message
+            is_redelivered = int(record["attributes"]["ApproximateReceiveCount"]) > 1
+            mode: Mode = "alone" if is_redelivered and message.mode == "together" else message.mode
+            for key in message.keys:
+                self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
 
-    def index(self, deadline: Deadline) -> None:
-        """Index the keys of all messages."""
-        report = index_batch(indexer(), self._list_keys(), deadline=deadline)
+    def index(self, *, deadline: float) -> None:
+        """Index the keys of all messages; those that failed before or take long come last, one by one."""
+        self._index(self._list_keys("together"), ReadingRules(deadline=deadline, mode="together"))
+        for mode in _MODES[1:]:
+            for key in self._list_keys(mode):
+                self._index([key], ReadingRules(deadline=deadline, mode=mode))
+
+    def requeue_unread(self) -> None:
+        """Send keys that there was no time for as new messages: a large upload is no failure."""
+        for mode in _MODES:
+            self._requeue(self._list_failures(mode, DeadlineError), mode)
+        for mode, next_mode in itertools.pairwise(_MODES):
+            self._requeue(self._list_failures(mode, LimitExceededError), next_mode)
+
+    def count_failures(self) -> None:
+        """Count the keys that are to be tried again."""
+        _count("FailedKeys", len(self._failures))
+
+    def require_done(self, record: SQSRecord) -> None:
+        """Raise if a message is to be redelivered."""
+        message = self._messages[record.message_id]
+        if isinstance(message, FairwayError):
+            logger.error("invalid message", message_id=record.message_id, exc_info=message)
+            raise message
+        for key in message.keys:
+            if key in self._failures:
+                failure = self._failures[key]
+                logger.error("to be tried again", key=key, exc_info=failure)
+                raise failure
+
+    def _index(self, keys: Sequence[str], rules: ReadingRules) -> None:
+        report = index_batch(indexer(), keys, rules=rules)
         self._failures |= report.failures
         if report.invalid_keys.outcomes:
             _log_report("", report.invalid_keys)
         for subdir, one in report.subdirs.items():
             _log_report(str(subdir), one)
 
-    def requeue_unread(self) -> None:
-        """Send keys that there was no time for as new messages: a large upload is no failure."""
-        unread = sorted({key for key in self._list_keys() if isinstance(self._failures.get(key), DeadlineError)})
+    def _requeue(self, keys: Sequence[str], mode: Mode) -> None:
         queue = requeuer()
-        if not unread or queue is None:
+        if not keys or queue is None:
             return
         try:
-            queue.requeue_keys(unread)
+            queue.requeue_keys(keys, mode)
         except FairwayError as failure:
-            self._failures |= dict.fromkeys(unread, failure)
+            self._failures |= dict.fromkeys(keys, failure)
             return
-        for key in unread:
-            del self._failures[key]
-        _count("RequeuedKeys", len(unread))
-
-    def require_done(self, record: SQSRecord) -> None:
-        """Raise if a message is to be redelivered."""
-        keys = self._keys[record.message_id]
-        if isinstance(keys, FairwayError):
-            logger.error("invalid message", message_id=record.message_id, exc_info=keys)
-            raise keys
         for key in keys:
-            if key in self._failures:
-                failure = self._failures[key]
-                logger.error("to be tried again", key=key, exc_info=failure)
-                raise failure
+            del self._failures[key]
+        _count("RequeuedKeys", len(keys))
 
-    def _list_keys(self) -> list[str]:
-        return [key for keys in self._keys.values() if not isinstance(keys, FairwayError) for key in keys]
+    def _list_keys(self, mode: Mode) -> list[str]:
+        return [key for key, its_mode in self._modes.items() if its_mode == mode]
+
+    def _list_failures(self, mode: Mode, kind: type[FairwayError]) -> list[str]:
+        return sorted(key for key in self._list_keys(mode) if isinstance(self._failures.get(key), kind))
 
 
 def _log_report(subdir: str, report: Report) -> None:

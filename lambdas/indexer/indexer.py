@@ -5,18 +5,19 @@ commit, and bring the outputs up to date. Driven by what is in the bucket, not b
 """
 
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
+from lambdas.indexer.artifacts.budgets import MemoryPermits
 from lambdas.indexer.change.commit import Committer
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.change.find_changes import ChangeFinder
 from lambdas.indexer.change.heal import BATCH, Healer
-from lambdas.indexer.change.inspect import Deadline, Inspector
+from lambdas.indexer.change.inspect import UNHURRIED, Inspector, ReadingRules
 from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
@@ -26,7 +27,8 @@ from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
 from lambdas.storage.retry import MAX_ATTEMPTS, retry_conflicts
 
-NO_DEADLINE = Deadline(at=math.inf)
+READING_MEMORY_BYTES: Final = 256 * 1024 * 1024
+"""For all artifacts that are read at once."""
 
 
 class Indexer:
@@ -52,19 +54,20 @@ class Indexer:
         self._policy = policy
         self._requeue = requeue
         self._limits = limits
+        self._reading_memory = MemoryPermits(READING_MEMORY_BYTES)
         self._sleep = sleep
         self._complete_noarch: set[Channel] = set()
 
-    def index(self, subdir: SubdirId, keys: SubdirKeys, *, deadline: Deadline = NO_DEADLINE) -> Report:
+    def index(self, subdir: SubdirId, keys: SubdirKeys, *, rules: ReadingRules = UNHURRIED) -> Report:
         """Make the index of a subdir and its outputs agree with what is under these keys.
 
-        After the deadline, no further artifact is read: those keys fail with ``DeadlineError``.
+        Once the time for reading is over, no further artifact is read: those keys fail with ``DeadlineError``.
 
         Raises:
             TransientError: the storage did not let the run finish; what was done stays, and the next
                 run does the rest.
         """
-        return self._run(subdir, keys, deadline=deadline, is_rebuild=False)
+        return self._run(subdir, keys, rules=rules, is_rebuild=False)
 
     def rebuild(self, subdir: SubdirId, keys: SubdirKeys) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.
@@ -75,7 +78,7 @@ class Indexer:
         Raises:
             TransientError: as ``index``.
         """
-        return self._run(subdir, keys, deadline=NO_DEADLINE, is_rebuild=True)
+        return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True)
 
     def reject(self, keys: Mapping[str, RejectedError]) -> Report:
         """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3)."""
@@ -97,10 +100,10 @@ class Indexer:
         info = self._storage.head(key)
         return None if info is None else self._quarantine.reject(info, error)
 
-    def _run(self, subdir_id: SubdirId, keys: SubdirKeys, *, deadline: Deadline, is_rebuild: bool) -> Report:
+    def _run(self, subdir_id: SubdirId, keys: SubdirKeys, *, rules: ReadingRules, is_rebuild: bool) -> Report:
         subdir = self._open(subdir_id)
         results = Results()
-        make = functools.partial(self._make_committer, results=results, deadline=deadline)
+        make = functools.partial(self._make_committer, results=results, rules=rules)
         committer = make(subdir, is_rebuild=is_rebuild)
         try:
             commit, encoded = self._commit_all(committer, keys)
@@ -166,11 +169,11 @@ class Indexer:
         return commit, encoded
 
     def _make_committer(
-        self, subdir: Subdir, *, results: Results, deadline: Deadline, is_rebuild: bool = False
+        self, subdir: Subdir, *, results: Results, rules: ReadingRules, is_rebuild: bool = False
     ) -> Committer:
         changes = ChangeFinder(
             self._storage,
-            Inspector(self._storage, deadline),
+            Inspector(self._storage, self._reading_memory, rules),
             self._quarantine,
             self._notifier,
             results,
@@ -229,7 +232,7 @@ class Indexer:
             return
         subdir = self._open(SubdirId(channel=channel, name=NOARCH))
         if not catch_up.is_complete(subdir):
-            committer = self._make_committer(subdir, results=Results(), deadline=NO_DEADLINE)
+            committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED)
             commit, encoded = self._commit_until_stable(committer, SubdirKeys())
             replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
         self._complete_noarch.add(channel)

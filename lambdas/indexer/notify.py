@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambdas.channel.errors import UnavailableError
 from lambdas.indexer.cdn import plan_paths
 from lambdas.indexer.events import format_requeued
-from lambdas.indexer.model import Rejection
+from lambdas.indexer.model import Mode, Rejection
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudfront import CloudFrontClient
@@ -95,19 +95,19 @@ class Requeuer:
         Raises:
             UnavailableError: the queue did not accept it.
         """
-        self._send([key], delay_seconds=self._delay_seconds)
+        self._send([key], "together", delay_seconds=self._delay_seconds)
 
-    def requeue_keys(self, keys: Sequence[str]) -> None:
-        """Have keys inspected that there was no time for.
+    def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
+        """Have keys inspected that there was no time for, or that are to be read in another mode.
 
         Raises:
             UnavailableError: the queue did not accept them.
         """
         for start in range(0, len(keys), KEYS_PER_MESSAGE):
-            self._send(keys[start : start + KEYS_PER_MESSAGE], delay_seconds=0)
+            self._send(keys[start : start + KEYS_PER_MESSAGE], mode, delay_seconds=0)
 
-    def _send(self, keys: Sequence[str], *, delay_seconds: int) -> None:
-        body = format_requeued(keys)
+    def _send(self, keys: Sequence[str], mode: Mode, *, delay_seconds: int) -> None:
+        body = format_requeued(keys, mode)
         try:
             self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=body, DelaySeconds=delay_seconds)
         except (ClientError, BotoCoreError) as error:

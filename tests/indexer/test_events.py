@@ -1,6 +1,7 @@
 """From queue messages to the keys to inspect."""
 
 import json
+from typing import get_args
 from urllib.parse import quote_plus
 
 import pytest
@@ -11,7 +12,7 @@ from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
 from lambdas.indexer.events import format_requeued, parse_message, plan_work
-from lambdas.indexer.model import SubdirKeys
+from lambdas.indexer.model import Mode, SubdirKeys
 
 PATCHES = "patch_instructions.json"
 BUCKET = "fairway-test"
@@ -42,38 +43,38 @@ def notification(*keys: str, bucket: str = BUCKET, event: str = "ObjectCreated:P
 
 
 def test_parse_message__keys_of_all_records() -> None:
-    assert parse_message(notification("a/noarch/x", "b/noarch/y"), bucket=BUCKET) == ("a/noarch/x", "b/noarch/y")
+    assert parse_message(notification("a/noarch/x", "b/noarch/y"), bucket=BUCKET).keys == ("a/noarch/x", "b/noarch/y")
 
 
 @pytest.mark.parametrize(
     "event", ["ObjectCreated:Put", "ObjectRemoved:DeleteMarkerCreated", "LifecycleExpiration:Delete"]
 )
 def test_parse_message__every_kind_of_event(event: str) -> None:
-    assert parse_message(notification("a/noarch/x", event=event), bucket=BUCKET) == ("a/noarch/x",)
+    assert parse_message(notification("a/noarch/x", event=event), bucket=BUCKET).keys == ("a/noarch/x",)
 
 
 @pytest.mark.parametrize("key", ["plus+minus", "with space", "per%cent", "ünï", "日本", "a!b", "%2B", "a&b=c"])
 def test_parse_message__keys_are_form_encoded(key: str) -> None:
-    assert parse_message(notification(key), bucket=BUCKET) == (key,)
+    assert parse_message(notification(key), bucket=BUCKET).keys == (key,)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_parse_message__any_key_round_trips(key: str) -> None:
-    assert parse_message(notification(key), bucket=BUCKET) == (key,)
+    assert parse_message(notification(key), bucket=BUCKET).keys == (key,)
 
 
 def test_parse_message__plus_is_a_space() -> None:
     body = notification("x").replace('"key": "x"', '"key": "a+b%2Bc"')
-    assert parse_message(body, bucket=BUCKET) == ("a b+c",)
+    assert parse_message(body, bucket=BUCKET).keys == ("a b+c",)
 
 
 def test_parse_message__test_event() -> None:
     body = json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET, "RequestId": "x"})
-    assert parse_message(body, bucket=BUCKET) == ()
+    assert parse_message(body, bucket=BUCKET).keys == ()
 
 
 def test_parse_message__no_records() -> None:
-    assert parse_message('{"Records": []}', bucket=BUCKET) == ()
+    assert parse_message('{"Records": []}', bucket=BUCKET).keys == ()
 
 
 def test_parse_message__another_bucket() -> None:
@@ -110,18 +111,34 @@ def test_parse_message__malformed(body: str) -> None:
 
 @pytest.mark.parametrize("path", [NOARCH, parse_subdir_id("a.b_c/linux-64")])
 def test_parse_message__requeued_subdir(path: SubdirId) -> None:
-    (key,) = parse_message(format_requeued([f"{path}/"]), bucket=BUCKET)
+    (key,) = parse_message(format_requeued([f"{path}/"]), bucket=BUCKET).keys
     assert plan_work([key]).subdirs == {path: SubdirKeys(deferred=True)}
 
 
 @given(st.lists(st.text(max_size=1024)))
 def test_parse_message__requeued_keys(keys: list[str]) -> None:
-    assert parse_message(format_requeued(keys), bucket=BUCKET) == tuple(keys)
+    assert parse_message(format_requeued(keys), bucket=BUCKET).keys == tuple(keys)
 
 
 @pytest.mark.parametrize("keys", [None, 1, [1], [None], [["a/noarch/"]]])
-def test_parse_message__malformed_requeued_message(keys: object) -> None:
+def test_parse_message__malformed_requeued_keys(keys: object) -> None:
     body = json.dumps(json.loads(format_requeued([])) | {"Keys": keys})
+    with pytest.raises(InvalidDocumentError):
+        parse_message(body, bucket=BUCKET)
+
+
+@pytest.mark.parametrize("mode", get_args(Mode))
+def test_parse_message__mode(mode: Mode) -> None:
+    assert parse_message(format_requeued(["a"], mode), bucket=BUCKET).mode == mode
+
+
+def test_parse_message__notifications_are_read_together() -> None:
+    assert parse_message(notification("a/noarch/x"), bucket=BUCKET).mode == "together"
+
+
+@pytest.mark.parametrize("mode", [None, "", "slow", ["alone"], 1])
+def test_parse_message__unknown_mode(mode: object) -> None:
+    body = json.dumps(json.loads(format_requeued([])) | {"Mode": mode})
     with pytest.raises(InvalidDocumentError):
         parse_message(body, bucket=BUCKET)
 

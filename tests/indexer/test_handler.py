@@ -1,16 +1,20 @@
 """The queue's handler: exactly the messages whose keys failed are redelivered."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote_plus
 
 import pytest
 
-from lambdas.channel.errors import UnavailableError
+from lambdas.channel.errors import LimitExceededError, UnavailableError
 from lambdas.indexer import handler
+from lambdas.indexer.artifacts.read import read_artifact
+from lambdas.indexer.change import inspect
 from lambdas.indexer.events import format_requeued
+from lambdas.indexer.model import Mode
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
 from tests.builders import conda_package, tar_bz2_package
@@ -40,6 +44,7 @@ class Queue:
 
     world: World
     bodies: dict[str, str] = field(default_factory=dict)
+    receives: Counter[str] = field(default_factory=Counter)
 
     def send(self, *keys: str, identity: str | None = None, body: str | None = None) -> str:
         identity = identity or f"message-{len(self.bodies)}"
@@ -48,13 +53,14 @@ class Queue:
         return identity
 
     def deliver(self, *, remaining_ms: int = 900_000) -> set[str]:
+        self.receives.update(list(self.bodies))
         event = {
             "Records": [
                 {
                     "messageId": identity,
                     "receiptHandle": "handle",
                     "body": body,
-                    "attributes": {"ApproximateReceiveCount": "1"},
+                    "attributes": {"ApproximateReceiveCount": str(self.receives[identity])},
                     "messageAttributes": {},
                     "md5OfBody": "",
                     "eventSource": "aws:sqs",
@@ -75,12 +81,12 @@ class RecordingRequeuer:
     """Records what is requeued."""
 
     fails: bool = False
-    handed_on: list[Sequence[str]] = field(default_factory=list)
+    requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
 
-    def requeue_keys(self, keys: Sequence[str]) -> None:
+    def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
         if self.fails:
-            raise UnavailableError("SQS did not take the requeuer")
-        self.handed_on.append(keys)
+            raise UnavailableError("SQS did not accept the message")
+        self.requeued.append((keys, mode))
 
 
 @pytest.fixture
@@ -271,12 +277,106 @@ def test_handle_queue__requeues_keys_without_time(
     assert queue.deliver(remaining_ms=0) == set()
     assert world.listed(NOARCH) == {"known-1.0-0.conda"}
     assert read_metrics(capsys.readouterr().out)["RequeuedKeys"] == 4
-    (keys,) = requeuer.handed_on
+    ((keys, mode),) = requeuer.requeued
+    assert mode == "alone"  # they were delivered twice
     assert len(keys) == 4
-    queue.send(body=format_requeued(keys))
+    queue.send(body=format_requeued(keys, mode))
     assert queue.deliver() == set()
     assert len(world.listed(NOARCH)) == 5
-    assert len(requeuer.handed_on) == 1
+    assert len(requeuer.requeued) == 1
+
+
+SLOW: Final = f"{NOARCH}/slow-1.0-0.conda"
+
+
+@pytest.fixture
+def requeuer(monkeypatch: pytest.MonkeyPatch) -> RecordingRequeuer:
+    requeuer = RecordingRequeuer()
+    monkeypatch.setattr(handler, "requeuer", lambda: requeuer)
+    return requeuer
+
+
+def test_handle_queue__artifact_that_takes_long_is_read_alone(
+    world: World, queue: Queue, requeuer: RecordingRequeuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload(NOARCH, package(name="slow"))
+    queue.send(SLOW, world.upload(LINUX, package(path=LINUX)))
+    monkeypatch.setattr(inspect, "TOGETHER_CPU_SECONDS", 0.0)
+    assert queue.deliver() == set()
+    (requeued,) = [one for one in requeuer.requeued if SLOW in one[0]]
+    assert requeued[1] == "alone"
+    queue.send(body=format_requeued(*requeued))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"slow-1.0-0.conda"}
+
+
+def exceed_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every artifact named slow exceed its limit."""
+
+    def read(source: Any, distribution: Any, *others: Any) -> Any:  # noqa: ANN401 - as the real one
+        if str(distribution.name) == "slow":
+            raise LimitExceededError("150 s of processor time for one artifact", scope="artifact")
+        return real(source, distribution, *others)
+
+    real = read_artifact
+    monkeypatch.setattr(inspect, "read_artifact", read)
+
+
+def test_handle_queue__artifact_that_exceeds_a_limit_alone_in_two_runs_is_rejected(
+    world: World, queue: Queue, requeuer: RecordingRequeuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.upload(NOARCH, package(name="slow"))
+    exceed_limit(monkeypatch)
+    queue.send(SLOW)
+    for mode in ("alone", "final"):
+        assert queue.deliver() == set()
+        assert list(list_rejections(world.storage)) == []
+        assert requeuer.requeued.pop() == ([SLOW], mode)
+        queue.send(body=format_requeued([SLOW], mode))
+    assert queue.deliver() == set()
+    (rejection,) = list_rejections(world.storage)
+    assert (rejection.key, rejection.code) == (SLOW, "could-not-be-read")
+    assert "150 s" in rejection.message
+    assert world.storage.head(SLOW) is None
+    assert not requeuer.requeued
+
+
+def test_handle_queue__cloud_errors_never_reject(
+    world: World, queue: Queue, requeuer: RecordingRequeuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve receives, five minutes apart: an hour."""
+    stuck = {queue.send(world.upload(NOARCH, package()))}
+    stuck |= {queue.send(body=format_requeued([world.upload(NOARCH, package(name=name))], "final")) for name in "ab"}
+    for _ in range(12):
+        world.storage.fault = fail_for("", error=UnavailableError("503"))
+        assert queue.deliver() == stuck
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert list(list_rejections(world.storage)) == []
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "a-1.0-0.conda", "b-1.0-0.conda"}
+    assert not requeuer.requeued
+
+
+def test_handle_queue__redelivered_keys_come_last_and_alone(world: World, queue: Queue) -> None:
+    old = [world.upload(NOARCH, package(name=name)) for name in ("a", "b")]
+    stuck = {queue.send(key) for key in old}
+    world.storage.fault = fail_for("", error=UnavailableError("503"))
+    assert queue.deliver() == stuck
+    world.storage.fault = None
+    new = world.upload(NOARCH, package(name="z"))
+    queue.send(new)
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    index = f"{NOARCH}/repodata_shards.msgpack.zst"
+    wanted = {("get", new), *(("get", key) for key in old), ("put", index)}
+    assert [entry for entry in world.storage.log if entry in wanted and (entry != ("get", index))] == [
+        ("get", new),
+        ("put", index),
+        ("get", old[0]),
+        ("put", index),
+        ("get", old[1]),
+        ("put", index),
+    ]
 
 
 def test_handle_queue__requeued_subdir(world: World, queue: Queue) -> None:

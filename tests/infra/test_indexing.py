@@ -31,11 +31,12 @@ def test_indexer__environment(full: Synthesis) -> None:
     assert variables == full.function(RECONCILER)["Properties"]["Environment"]["Variables"]
 
 
-def test_queue__retries_five_times_then_keeps_dead_letters_for_14_days(plain: Synthesis) -> None:
+def test_queue__retries_for_a_day_then_keeps_dead_letters_for_14_days(plain: Synthesis) -> None:
     queues = {each["Id"]: each["Properties"] for each in plain.resources("AWS::SQS::Queue")}
     (queue,) = [each for each in queues.values() if "RedrivePolicy" in each]
     (dead_letters,) = [each for each in queues.values() if "RedrivePolicy" not in each]
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 5
+    retried_seconds = queue["RedrivePolicy"]["maxReceiveCount"] * queue["VisibilityTimeout"]
+    assert 24 * 3600 <= retried_seconds < 24 * 3600 + queue["VisibilityTimeout"]
     assert dead_letters["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 

@@ -17,10 +17,12 @@ def test_alarms__metrics(plain: Synthesis) -> None:
         "ApproximateNumberOfMessagesVisible",
         "AuthorizerFailures-fairway-conda-us-east-1",
         "Errors",
+        "FailedKeys",
+        "HealedIndexes",
         "IssuersUnavailable-fairway-conda-us-east-1",
         "RejectedUploads",
     }
-    assert len(plain.resources("AWS::CloudWatch::Alarm")) <= 10  # free of charge
+    assert len(plain.resources("AWS::CloudWatch::Alarm")) == 11  # docs/deploying.md states the cost
     assert len(plain.resources("AWS::CloudWatch::Dashboard")) == 1
 
 

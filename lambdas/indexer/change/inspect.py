@@ -4,19 +4,22 @@ An artifact that no card describes is fetched whole in one request if it is smal
 headers alone is made if nothing has to be read. Each version of each artifact is read at most once.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from lambdas.channel.artifact_kinds import TAR_BZ2
-from lambdas.channel.errors import DeadlineError, RejectedError
+from lambdas.channel.errors import DeadlineError, LimitExceededError, RejectedError
 from lambdas.channel.layout import ArtifactKey
+from lambdas.indexer.artifacts.budgets import MemoryBudget, ProcessorBudget, ReadingBudgets
 from lambdas.indexer.artifacts.info import ArtifactInfo
-from lambdas.indexer.artifacts.read import read_artifact
+from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES, Observed, is_described
+from lambdas.indexer.model import Mode
 from lambdas.indexer.tree.cards import Card
 from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage
 
@@ -27,29 +30,49 @@ _BZIP2_READERS: Final = threading.BoundedSemaphore(2)
 """Decompressing bzip2 takes processor time only: with 16 at once, all would end late."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Deadline:
-    """When reading has to stop, by a monotonic clock in seconds."""
+TOGETHER_CPU_SECONDS: Final = 15.0
+"""Of processor time for one artifact that is read together with others."""
 
-    at: float
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadingRules:
+    """How long a run may read artifacts, by a monotonic clock in seconds, and what happens to one that takes longer."""
+
+    deadline: float = math.inf
+    mode: Mode = "alone"
     clock: Callable[[], float] = time.monotonic
 
     def check(self, key: ArtifactKey) -> None:
         """Check that there is time to begin reading.
 
         Raises:
-            DeadlineError: it has passed.
+            DeadlineError: the deadline has passed.
         """
-        if self.clock() >= self.at:
+        if self.clock() >= self.deadline:
             raise DeadlineError(f"no time was left to read {str(key)!r}")
+
+    def make_limits(self) -> ArtifactLimits:
+        """Return the limits of one artifact."""
+        limits = ArtifactLimits()
+        return replace(limits, max_cpu_seconds=TOGETHER_CPU_SECONDS) if self.mode == "together" else limits
+
+    def make_processor_budget(self) -> ProcessorBudget:
+        """Return the processor time of one core from now until the deadline, for all artifacts of a run."""
+        return ProcessorBudget(max(0.0, self.deadline - self.clock()), time.thread_time)
+
+
+UNHURRIED: Final = ReadingRules()
+"""Without a deadline."""
 
 
 class Inspector:
     """Inspects the keys of one run."""
 
-    def __init__(self, storage: ObjectStorage, deadline: Deadline) -> None:
+    def __init__(self, storage: ObjectStorage, memory: MemoryBudget, rules: ReadingRules) -> None:
         self._storage = storage
-        self._deadline = deadline
+        self._rules = rules
+        self._limits = rules.make_limits()
+        self._budgets = ReadingBudgets(memory=memory, processor=rules.make_processor_budget())
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RejectedError] = {}
         self._fetched: set[ArtifactKey] = set()
 
@@ -60,7 +83,8 @@ class Inspector:
 
         Raises:
             VanishedError: it changed meanwhile.
-            DeadlineError: it would have to be read, and the deadline has passed.
+            DeadlineError: it would have to be read, and there is no time left.
+            LimitExceededError: it takes more processor time than one artifact may.
         """
         if (card is None or not card.etag) and key not in self._fetched:
             with self._reading(key):
@@ -84,18 +108,31 @@ class Inspector:
     @contextmanager
     def _reading(self, key: ArtifactKey) -> Iterator[None]:
         with _BZIP2_READERS if key.distribution.kind is TAR_BZ2 else nullcontext():
-            self._deadline.check(key)
+            self._rules.check(key)
             yield
 
     def _observe(self, key: ArtifactKey, fetched: FetchedObject) -> Observed:
         identity = _identify(fetched.info)
         if identity not in self._read:
-            source = StoredArtifact(self._storage, fetched)
-            try:
-                self._read[identity] = read_artifact(source, key.distribution)
-            except RejectedError as error:
-                self._read[identity] = error
+            self._read[identity] = self._read_artifact(key, fetched)
         return Observed(info=fetched.info, artifact=self._read[identity])
+
+    def _read_artifact(self, key: ArtifactKey, fetched: FetchedObject) -> ArtifactInfo | RejectedError:
+        source = StoredArtifact(self._storage, fetched)
+        try:
+            return read_artifact(source, key.distribution, self._limits, self._budgets)
+        except RejectedError as error:
+            return error
+        except LimitExceededError as error:
+            if error.scope == "run":
+                raise DeadlineError(f"no time was left to read {str(key)!r}") from error
+            if self._rules.mode != "final":
+                raise
+            return RejectedError(
+                "could-not-be-read",
+                f"reading it alone exceeded the limit of {error.limit} in two runs",
+                hint="compress it with another level, or split it into several packages",
+            )
 
 
 class StoredArtifact:
