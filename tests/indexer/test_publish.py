@@ -372,10 +372,10 @@ def test_index__unreadable_artifact(world: World, error: FairwayError) -> None:
 def test_index__bug_while_reading_one_artifact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     from lambdas.indexer.artifacts.read import read_artifact
 
-    def fail_for_foo(source: Any, distribution: Any) -> Any:  # noqa: ANN401 - as there
+    def fail_for_foo(source: Any, distribution: Any, *others: Any) -> Any:  # noqa: ANN401 - as there
         if distribution.name == "foo":
             raise ZeroDivisionError("a bug")
-        return read_artifact(source, distribution)
+        return read_artifact(source, distribution, *others)
 
     monkeypatch.setattr("lambdas.indexer.change.inspect.read_artifact", fail_for_foo)
     keys = [world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar"))]
