@@ -35,6 +35,7 @@ from tests.indexer.world import (
     check_attestations,
     check_encodings,
     check_readable,
+    index_own_writes,
     package,
     sources,
     subdirs,
@@ -160,6 +161,7 @@ def run_interrupted(first: Action, second: Action, at: int, *, policy: Policy, p
     world.storage.fault = interruption
     first.run(world)
     world.storage.fault = None
+    index_own_writes(world)
     check_readable(world.storage)
     check_encodings(world.storage)
     check_attestations(world.storage)
@@ -206,6 +208,7 @@ def test_index__interrupted_run_in_between() -> None:
         world.storage.fault = Interruption(at=outer, world=world, action=Action(name="both", run=run_second))
         first.run(world)
         world.storage.fault = None
+        index_own_writes(world)
         check_readable(world.storage)
         try:
             assert_same(world.storage, reference(policy).build(world.storage), times=False)
@@ -451,6 +454,7 @@ class Bucket(RuleBasedStateMachine):
                 self.pending += [key for report in self.world.index(*mine) for key in report.failures]
         assert not self.pending
         self.world.storage.fault = None
+        index_own_writes(self.world)
         check_readable(self.world.storage)
         check_encodings(self.world.storage)
         check_attestations(self.world.storage)
