@@ -70,7 +70,10 @@ def _outputs() -> list[str]:
 def _written_by_indexer() -> list[str]:
     """Return the keys that the indexer writes: the index and private documents, but no artifact."""
     tree = [f"*/*/{SHARD_INDEX}", f"*/*/{SHARDS_FOLDER}*", f"*/*/*{ATTESTATIONS_SUFFIX}.*"]
-    return [*_outputs(), *tree, *_PRIVATE_DOCUMENTS]
+    # Attestations are publishers' files, but a publisher that overwrites or deletes them takes none of the accepted
+    # ones away (CEP 50): the indexer writes the union of all of them.
+    attestations = [f"*/*/*{extension}{ATTESTATIONS_SUFFIX}" for extension in extensions()]
+    return [*_outputs(), *tree, *attestations, *_PRIVATE_DOCUMENTS]
 
 
 def _uploads() -> list[str]:
@@ -79,7 +82,8 @@ def _uploads() -> list[str]:
     They are moved to the quarantine version by version, so that the previous upload of the same name is
     current again.
     """
-    return [f"*{suffix}" for each in notified_suffixes() for suffix in (each, each.upper())]
+    suffixes = [suffix for each in notified_suffixes() for suffix in (each, each.upper())]
+    return [*(f"*{suffix}" for suffix in suffixes), f"*/*/*{ATTESTATIONS_SUFFIX}.*"]
 
 
 def _deleted_by_indexer() -> list[str]:
@@ -222,6 +226,8 @@ class Storage(Construct):
         _require_room(publisher, uploads, _MAX_UPLOAD_CHARS)
         self._allow(role, "Upload", [*_WRITING, *(["s3:DeleteObject"] if publisher.may_delete else [])], uploads)
         patterns = set(uploads)
+        if publisher.may_attest:
+            patterns |= self._grant_attestation_copies(role, publisher, artifacts)
         if publisher.may_read:
             patterns |= self._grant_reading(role, publisher)
         self._deny(
@@ -234,6 +240,30 @@ class Storage(Construct):
         suppress_wildcards(
             role, patterns, "filenames in the publisher's channels are not known at deployment; .fairway/ is denied"
         )
+
+    def _grant_attestation_copies(self, role: iam.Role, publisher: Publisher, artifacts: Sequence[str]) -> set[str]:
+        """Allow a publisher to create immutable copies of attestations; return the patterns.
+
+        Some clients upload the copy first. It is named by its hash, and must not be replaced: the request has to
+        have ``If-None-Match: *``, the only value that S3 accepts.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+        """
+        copies = [
+            self._arn(f"{artifact}{extension}{ATTESTATIONS_SUFFIX}.*")
+            for artifact in artifacts
+            for extension in extensions()
+        ]
+        _require_room(publisher, copies, _MAX_STATEMENT_CHARS)
+        role.add_to_policy(
+            iam.PolicyStatement(
+                sid="CreateAttestationCopies",
+                actions=["s3:PutObject"],
+                resources=copies,
+                conditions={"Null": {"s3:if-none-match": "false"}},
+            )
+        )
+        return set(copies)
 
     def _grant_reading(self, role: iam.Role, publisher: Publisher) -> set[str]:
         """Allow a publisher to read and list its channels, their cards and their rejections; return the patterns."""

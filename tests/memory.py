@@ -23,6 +23,7 @@ from lambdas.storage.protocol import (
     FetchedObject,
     IfAbsent,
     ObjectInfo,
+    ObjectVersion,
     Part,
     StoredObject,
     check_parts,
@@ -201,6 +202,14 @@ class MemoryStorage:
                 current = self._current(key)
                 if key.startswith(prefix) and current is not None:
                     found.append(replace(current.info, version=None, metadata={}, md5=None))
+        yield from found
+
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        with self._request("list", key):
+            found = [
+                ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
+                for one in reversed(self.versions.get(key, []))
+            ]
         yield from found
 
     def list_folders(self, prefix: str) -> Iterator[str]:

@@ -54,18 +54,27 @@ class Quarantine:
         Raises:
             VanishedError: the object is gone: inspect its key again.
         """
-        rejection = make_rejection(info, error)
         # Bytes, reason, event, and only then the public key: after a stop anywhere, the next run repeats the rest.
-        self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
-        self._storage.put(
-            rejection_key(info.key, rejection.id), encode_json(asdict(rejection)), headers=_REASON_HEADERS
-        )
-        self._notifier.publish_rejection(rejection)
+        rejection = self.keep(info, error)
         # Invalidated twice: the second call removes what caches fetched after the first one. The first
         # one counts if we stop after the deletion, because no later run would know of it.
         self._notifier.invalidate([info.key])
         self._storage.delete(info)
         self._notifier.invalidate([info.key])
+        return rejection
+
+    def keep(self, info: ObjectInfo, error: RejectedError) -> Rejection:
+        """Keep a rejected object's bytes with the reason, and announce it; the object stays where it is.
+
+        Raises:
+            VanishedError: the object is gone: inspect its key again.
+        """
+        rejection = make_rejection(info, error)
+        self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
+        self._storage.put(
+            rejection_key(info.key, rejection.id), encode_json(asdict(rejection)), headers=_REASON_HEADERS
+        )
+        self._notifier.publish_rejection(rejection)
         return rejection
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from lambdas.storage.protocol import (
     IfAbsent,
     IfMatch,
     ObjectInfo,
+    ObjectVersion,
     Part,
     StoredObject,
     check_parts,
@@ -233,6 +235,12 @@ class DirectoryStorage:
         for key, entry in self._walk(start, folder + "/" if folder else ""):
             if key.startswith(prefix):
                 yield from _list_file(key, entry)
+
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        """List the file, if there is one: a directory keeps no versions."""
+        info = self.head(key)
+        if info is not None:
+            yield ObjectVersion(info=replace(info, metadata={}), is_deletion=False)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the folders directly inside one."""

@@ -33,6 +33,15 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectVersion:
+    """One version of an object, or one deletion of it."""
+
+    info: ObjectInfo
+    """Of a deletion: its own version, and no bytes. ``metadata``, ``md5`` and ``sha256`` are empty."""
+    is_deletion: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
     """An object with its bytes."""
 
@@ -195,6 +204,12 @@ class ObjectStorage(Protocol):
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects under a prefix in the order of their keys, page by page."""
+
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        """List the versions of exactly this key and its deletions, the newest first, page by page.
+
+        The first is what readers get now. Where the storage keeps no versions, it is the only one.
+        """
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List the names of the folders directly under a prefix, which ends in ``/`` or is empty."""

@@ -27,6 +27,7 @@ from lambdas.storage.protocol import (
     IfAbsent,
     IfMatch,
     ObjectInfo,
+    ObjectVersion,
     Part,
     StoredObject,
     check_parts,
@@ -319,6 +320,20 @@ class S3Storage:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (_listed_info(entry) for entry in page.get("Contents", []))
 
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix.
+
+        A key comes before every longer one that begins with it.
+        """
+        with _translated(key):
+            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=key)
+            for page in pages:
+                versions = [entry for entry in page.get("Versions", []) if entry["Key"] == key]
+                deletions = [entry for entry in page.get("DeleteMarkers", []) if entry["Key"] == key]
+                yield from _merge_versions(versions, deletions)
+                if len(versions) + len(deletions) < len(page.get("Versions", [])) + len(page.get("DeleteMarkers", [])):
+                    return  # longer keys come after all of this one's
+
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List common prefixes: one ListObjectsV2 per 1,000."""
         with _translated(prefix):
@@ -360,6 +375,32 @@ def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: AN
         md5=etag if plain and "-" not in etag and len(etag) == _MD5_HEX_CHARS else None,
         sha256=base64.b64decode(checksum).hex() if whole else None,
     )
+
+
+def _merge_versions(versions: list[Any], deletions: list[Any]) -> Iterator[ObjectVersion]:
+    """Merge the two lists of one answer, each of which has the newest first.
+
+    The answer says of the newest entry of all that it is; the order of others is known to the second.
+    In the same second, a version counts as newer than a deletion.
+    """
+    waiting = list(reversed(deletions))
+    for entry in versions:
+        while waiting and (waiting[-1]["IsLatest"] or waiting[-1]["LastModified"] > entry["LastModified"]):
+            yield _listed_deletion(waiting.pop())
+        info = replace(_listed_info(entry), version=entry["VersionId"])
+        yield ObjectVersion(info=info, is_deletion=False)
+    yield from (_listed_deletion(entry) for entry in reversed(waiting))
+
+
+def _listed_deletion(entry: Any) -> ObjectVersion:  # noqa: ANN401 - one of boto3's dictionaries
+    info = ObjectInfo(
+        key=entry["Key"],
+        size=0,
+        etag="",
+        last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
+        version=entry["VersionId"],
+    )
+    return ObjectVersion(info=info, is_deletion=True)
 
 
 def _listed_info(entry: Any) -> ObjectInfo:  # noqa: ANN401 - one of boto3's dictionaries

@@ -71,7 +71,7 @@ def test_index__over_s3(storage: S3Storage) -> None:
             f"{NOARCH}/plus-1.0+cu118-0.conda": package("plus", "1.0+cu118")[1],
             f"{NOARCH}/epoch-1!2.0-0.conda": package("epoch", "1!2.0")[1],
             f"{LINUX}/foo-1.0-0.conda": package(path=LINUX)[1],
-            f"{foo}.sigs": b"[]",
+            f"{foo}.sigs": b"[{}]",
             f"{NOARCH}/{PATCHES}": b'{"packages.conda": {"foo-1.0-0.conda": {"license": "MIT"}}}',
         },
     )

@@ -598,6 +598,54 @@ def test_put__unusual_keys(storage: ObjectStorage, key: str) -> None:
     assert storage.head(key) is None
 
 
+# The history of one key
+
+
+def test_list_history__newest_first_with_deletions(subject: Subject) -> None:
+    storage = subject.storage
+    first = put(storage, "k/a.sigs", b"1")
+    second = put(storage, "k/a.sigs", b"22")
+    put(storage, "k/a.sigs.0", b"of a longer key")
+    if not subject.keeps_versions:
+        (only,) = storage.list_history("k/a.sigs")
+        assert (only.info.etag, only.info.version, only.is_deletion) == (second.etag, None, False)
+        return
+    current = next(info for info in storage.list_objects("k/a.sigs"))
+    storage.delete(current)  # of a listing, which names no version: it leaves a delete marker
+    third = put(storage, "k/a.sigs", b"333")
+    found = list(storage.list_history("k/a.sigs"))
+    assert [(one.info.size, one.is_deletion) for one in found if not one.is_deletion] == [
+        (3, False), (2, False), (1, False),
+    ]  # fmt: skip
+    assert [one.info.version for one in found if not one.is_deletion] == [third.version, second.version, first.version]
+    assert sum(one.is_deletion for one in found) == 1
+    assert {one.info.key for one in found} == {"k/a.sigs"}
+    assert body_of(storage, "k/a.sigs") == b"333"
+
+
+def test_list_history__deleted_key_begins_with_its_deletion(subject: Subject) -> None:
+    storage = subject.storage
+    put(storage, "k/a", b"1")
+    storage.delete(next(storage.list_objects("k/a")))
+    found = list(storage.list_history("k/a"))
+    assert [one.is_deletion for one in found] == ([True, False] if subject.keeps_versions else [])
+    assert len({one.info.version for one in found}) == len(found)
+
+
+def test_list_history__of_nothing(storage: ObjectStorage) -> None:
+    put(storage, "k/a.sigs", b"of a longer key")
+    assert list(storage.list_history("k/a")) == []
+
+
+def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
+    storage = subject.storage
+    for number in range(3):
+        put(storage, "k/a", str(number).encode())
+    stored = [storage.get("k/a", version=one.info.version) for one in storage.list_history("k/a")]
+    expected = [b"2", b"1", b"0"] if subject.keeps_versions else [b"2"]
+    assert [None if one is None else one.body for one in stored] == expected
+
+
 # Splicing
 
 PART = MIN_PART_BYTES

@@ -6,7 +6,9 @@ state as an indexer that never stopped. ``FAIRWAY_FAULTS=N`` tries N times as ma
 
 import contextlib
 import functools
+import hashlib
 import itertools
+import json
 import os
 import random
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from tests.indexer.world import (
     World,
     assert_same,
     assert_same_as_from_nothing,
+    check_attestations,
     check_encodings,
     check_readable,
     package,
@@ -37,6 +40,11 @@ from tests.memory import MemoryStorage
 
 FOO = f"{NOARCH}/foo-1.0-0.conda"
 ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+SIGS = f"{FOO}.sigs"
+MORE = ATTESTATIONS.replace(b"]", b', {"more": 1}]')
+OTHERS = b'[{"other": 1}, {"other": 2}]'
+TOO_MANY = json.dumps([{"many": number} for number in range(17)]).encode()
+SIGS_COPY = f"{SIGS}.{hashlib.sha256(MORE).hexdigest()}"
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 OTHER_PATCH = b'{"packages.conda": {"bar-1.0-0.conda": {"license": "MIT"}}}'
 PAIRS = int(os.environ.get("FAIRWAY_FAULTS", "1")) * 12  # of each scenario and kind
@@ -79,6 +87,12 @@ class Scenario:
 
 def publish_some(world: World) -> None:
     world.publish(NOARCH, package(depends=["a"]), package(name="bar"))
+
+
+def publish_attested(world: World) -> None:
+    publish_some(world)
+    world.storage.upload(SIGS, ATTESTATIONS)
+    world.index(SIGS)
 
 
 def publish_patched(world: World) -> None:
@@ -129,6 +143,20 @@ SCENARIOS = [
     Scenario(name="mutable overwrite", prepare=publish_some, happen=upload((FOO, conda_package()[1])), policy=MUTABLE),
     Scenario(name="attestations", prepare=publish_some, happen=upload((f"{FOO}.sigs", ATTESTATIONS))),
     Scenario(name="upload with attestations", happen=upload((f"{FOO}.sigs", ATTESTATIONS), (FOO, conda_package()[1]))),
+    Scenario(name="appended attestations", prepare=publish_attested, happen=upload((SIGS, MORE))),
+    Scenario(
+        name="concurrent attestations",
+        prepare=publish_attested,
+        happen=upload((SIGS, OTHERS), (SIGS, MORE), (SIGS, OTHERS)),
+    ),
+    Scenario(name="truncated attestations", prepare=publish_attested, happen=upload((SIGS, OTHERS), (SIGS, b"[]"))),
+    Scenario(name="too many attestations", prepare=publish_attested, happen=upload((SIGS, TOO_MANY), (SIGS, OTHERS))),
+    Scenario(
+        name="deleted attestations", prepare=publish_attested, happen=several(upload((SIGS, OTHERS)), remove(SIGS))
+    ),
+    Scenario(
+        name="wrong copy of attestations", prepare=publish_attested, happen=upload((SIGS_COPY, b"[]"), (SIGS, MORE))
+    ),
     Scenario(name="invalid attestations", prepare=publish_some, happen=upload((f"{FOO}.sigs", b"{}"))),
     Scenario(name="patches", prepare=publish_some, happen=upload((f"{NOARCH}/{PATCHES}", PATCH))),
     Scenario(name="other patches", prepare=publish_patched, happen=upload((f"{NOARCH}/{PATCHES}", OTHER_PATCH))),
@@ -190,6 +218,7 @@ def run(scenario: Scenario, plan: dict[int, BaseException]) -> list[tuple[str, s
         assert not report.failures
     check_readable(world.storage)
     check_encodings(world.storage)
+    check_attestations(world.storage)
     assert_same(world.storage, scenario.reference.build(world.storage), times=scenario.times)
     before_again = world.storage.snapshot(private=True)
     world.index(*keys)
@@ -255,6 +284,7 @@ def test_index__killed_again_and_again(scenario: Scenario) -> None:
             pytest.fail("never finished")
         world.storage.fault = None
         check_encodings(world.storage)
+        check_attestations(world.storage)
         assert_same(world.storage, scenario.reference.build(world.storage), times=scenario.times)
 
 

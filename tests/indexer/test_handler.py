@@ -219,7 +219,7 @@ def test_handle_queue__one_artifact_is_unreadable(world: World, queue: Queue) ->
 
 def test_handle_queue__attestations_of_an_unreadable_artifact(world: World, queue: Queue) -> None:
     world.upload(NOARCH, package())
-    world.storage.upload(f"{FOO}.sigs", b"[]")
+    world.storage.upload(f"{FOO}.sigs", b'[{"bundle": 1}]')
     stuck = queue.send(f"{FOO}.sigs")
     world.storage.fault = fail_for("foo-1.0-0.conda")
     assert queue.deliver() == {stuck}

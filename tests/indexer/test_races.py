@@ -32,8 +32,10 @@ from tests.indexer.world import (
     World,
     assert_same,
     assert_same_as_from_nothing,
+    check_attestations,
     check_encodings,
     check_readable,
+    index_own_writes,
     package,
     sources,
     subdirs,
@@ -44,6 +46,7 @@ TIMES = int(os.environ.get("FAIRWAY_RACES", "1"))
 MOMENTS = 2 * TIMES  # of each pair
 FOO = f"{NOARCH}/foo-1.0-0.conda"
 ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
+OTHERS = b'[{"other": 1}, {"other": 2}]'
 PATCH = b'{"packages.conda": {"foo-1.0-0.conda": {"depends": ["b"]}}, "remove": ["bar-1.0-0.conda"]}'
 MUTABLE = Policy(mutable_channels=("*",), outputs=Outputs(url=URL))
 
@@ -99,7 +102,8 @@ ACTIONS = [
     Action(name="bad", run=put(FOO, b"no archive")),
     Action(name="remove", run=remove(FOO)),
     Action(name="sign", run=put(SIGS, ATTESTATIONS)),
-    Action(name="sign-again", run=in_turn(put(SIGS, b"[]"), put(SIGS, ATTESTATIONS))),
+    Action(name="sign-otherwise", run=in_turn(put(SIGS, OTHERS), put(SIGS, ATTESTATIONS), put(SIGS, OTHERS))),
+    Action(name="sign-nothing", run=in_turn(put(SIGS, b"[]"), put(SIGS, ATTESTATIONS))),
     Action(name="unsign", run=in_turn(put(SIGS, ATTESTATIONS), remove(SIGS))),
     Action(name="patch", run=put(PATCHED, PATCH)),
     Action(name="patch-and-back", run=in_turn(put(PATCHED, PATCH), remove(PATCHED))),
@@ -157,8 +161,10 @@ def run_interrupted(first: Action, second: Action, at: int, *, policy: Policy, p
     world.storage.fault = interruption
     first.run(world)
     world.storage.fault = None
+    index_own_writes(world)
     check_readable(world.storage)
     check_encodings(world.storage)
+    check_attestations(world.storage)
     assert_same(world.storage, reference(policy).build(world.storage), times=False)
     return interruption.done
 
@@ -202,6 +208,7 @@ def test_index__interrupted_run_in_between() -> None:
         world.storage.fault = Interruption(at=outer, world=world, action=Action(name="both", run=run_second))
         first.run(world)
         world.storage.fault = None
+        index_own_writes(world)
         check_readable(world.storage)
         try:
             assert_same(world.storage, reference(policy).build(world.storage), times=False)
@@ -302,7 +309,7 @@ BODIES = {
     for path in PATHS
     for name, version in (("foo", "1.0"), ("foo", "2.0"), ("bar", "1.0"))
 }
-BODIES |= {f"{NOARCH}/foo-1.0-0.conda.sigs": [ATTESTATIONS, b"[]", b"{}"]}
+BODIES |= {f"{NOARCH}/foo-1.0-0.conda.sigs": [ATTESTATIONS, OTHERS, b"[]", b"{}"]}
 BODIES |= {
     f"{NOARCH}/{PATCHES}": [
         PATCH,
@@ -447,8 +454,10 @@ class Bucket(RuleBasedStateMachine):
                 self.pending += [key for report in self.world.index(*mine) for key in report.failures]
         assert not self.pending
         self.world.storage.fault = None
+        index_own_writes(self.world)
         check_readable(self.world.storage)
         check_encodings(self.world.storage)
+        check_attestations(self.world.storage)
         assert_same(self.world.storage, reference_of_seen(self.world, self.policy), times=False)
 
 

@@ -31,6 +31,9 @@ pytestmark = pytest.mark.xdist_group("synthesis")
         ("release", ".fairway/access.json", False),
         ("ci", "team-dev/noarch/tool-1-0.conda", True),
         ("ci", "team-dev/linux-64/tool-1-0.conda.sigs", True),
+        ("ci", "team-dev/linux-64/tool-1-0.conda.sigs.00ff", True),
+        ("ci", "team-dev/linux-64/other-1-0.conda.sigs.00ff", False),
+        ("release", "team/noarch/tool-1-0.conda.sigs.00ff", False),
         ("ci", "team-dev/noarch/patch_instructions.json", True),
         ("ci", "team-dev/osx-64/tool-1-0.conda", False),
         ("ci", "team-dev/noarch/other-1-0.conda", False),
@@ -44,6 +47,19 @@ def test_publisher__may_upload_artifacts_to_its_channels_alone(
     full: Synthesis, name: str, key: str, *, may: bool
 ) -> None:
     assert allows(full.statements(full.publisher(name)), "s3:PutObject", f"{BUCKET}/{key}") == may
+
+
+def test_publisher__attack_replaces_a_copy_of_attestations(full: Synthesis) -> None:
+    """Copies are created, never replaced or deleted: every grant on them asks for If-None-Match."""
+    key = f"{BUCKET}/team-dev/noarch/tool-1-0.conda.sigs.00ff"
+    grants = [
+        each
+        for each in full.statements(full.publisher("ci"))
+        if each["Effect"] == "Allow" and any(fnmatchcase(key, pattern) for pattern in as_list(each["Resource"]))
+    ]
+    assert [(each["Action"], each["Condition"]) for each in grants] == [
+        ("s3:PutObject", {"Null": {"s3:if-none-match": "false"}})
+    ]
 
 
 def test_publisher__may_delete_if_granted(full: Synthesis) -> None:

@@ -4,18 +4,14 @@ The decision depends on what the index knows (the card), what is in the bucket (
 the channel's policy, never on the event that led here.
 """
 
-import hashlib
 from dataclasses import dataclass, replace
 
 from lambdas.channel.errors import RejectedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.record import make_record
-from lambdas.indexer.artifacts.strict_json import parse_document
 from lambdas.indexer.tree.cards import Card
-from lambdas.storage.protocol import FetchedObject, ObjectInfo
-
-MAX_ATTESTATIONS_BYTES = 16 * 1024 * 1024
+from lambdas.storage.protocol import ObjectInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,26 +109,3 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
 
 def _index(info: ObjectInfo, old: Card | None, new: Card) -> Index | Keep:
     return Keep(info=info, card=new) if new == old else Index(info=info, card=new)
-
-
-def decide_attestations(found: FetchedObject) -> str:
-    """Return the hex SHA-256 of acceptable attestations.
-
-    Raises:
-        RejectedError: they are not a JSON array of Sigstore bundles.
-
-    Source: CEP 50. Clients verify whether the signatures are valid (CEP 27).
-    """
-    if found.body is None:
-        raise RejectedError("attestations-too-large", f"attestations are larger than {MAX_ATTESTATIONS_BYTES} bytes")
-    try:
-        bundles = parse_document(found.body, "the file")
-    except RejectedError as error:
-        raise RejectedError("attestations-not-json", f"attestations can't be read: {error}") from error
-    if not isinstance(bundles, list) or not all(isinstance(bundle, dict) for bundle in bundles):
-        raise RejectedError(
-            "attestations-malformed",
-            "attestations are not a JSON array of Sigstore bundles",
-            hint="CEP 50: the .sigs file of an artifact is a JSON array, to which bundles are appended",
-        )
-    return hashlib.sha256(found.body).hexdigest()

@@ -1,7 +1,8 @@
 """Compares a subdir's listing with its index: what events did not say."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,11 +15,13 @@ from lambdas.channel.layout import (
     parse_attestations_copy,
     parse_key,
 )
-from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES
+from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
+_SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
+_NEW_COPIES_MS: Final = 2 * 24 * 60 * 60 * 1000
 _NAMES_AT_ONCE: Final = 500
 
 
@@ -34,6 +37,8 @@ class Differences:
     """``{key: error}`` of files that are named like an artifact and can't be indexed."""
     nested_keys: Mapping[str, InvalidNameError]
     """The same, of files in folders of the subdir, where nothing is indexed."""
+    new_copies: Sequence[str]
+    """Keys of immutable copies of attestations that no record names, and that may not have been checked yet."""
 
 
 def list_differences(subdir: Subdir, commit: Commit) -> Differences:
@@ -45,16 +50,18 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     artifacts: set[ArtifactKey] = set()
     attestations: dict[str, ObjectInfo] = {}
     copies: dict[str, ObjectInfo] = {}
+    other_copies: list[ObjectInfo] = []
     invalid_keys: dict[str, InvalidNameError] = {}
     nested_keys: dict[str, InvalidNameError] = {}
     unseen = set(recorded.objects)
     prefix = subdir.layout.prefix
     for info in subdir.storage.list_objects(prefix):
         filename = info.key[len(prefix) :]
-        if (copied := parse_attestations_copy(filename)) is not None and recorded.attestations.get(copied[0]) == copied[
-            1
-        ]:
-            copies[copied[0]] = info
+        if (copied := parse_attestations_copy(filename)) is not None:
+            if recorded.attestations.get(copied[0]) == copied[1]:
+                copies[copied[0]] = info
+            elif is_artifact_like(copied[0]) and _SHA256.match(copied[1]):
+                other_copies.append(info)
         if not is_artifact_like(filename):
             continue
         try:
@@ -71,11 +78,13 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
                 artifacts.add(key)
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()
+    changed |= recorded.attestations.keys() - copies.keys()
     return Differences(
         artifacts=frozenset(artifacts | {_artifact_key(subdir, filename) for filename in unseen}),
         attestations=frozenset(_artifact_key(subdir, filename) for filename in changed - unseen),
         invalid_keys=invalid_keys,
         nested_keys=nested_keys,
+        new_copies=_select_new(other_copies),
     )
 
 
@@ -93,7 +102,7 @@ def list_changed_attestations(
 
     def has_changed(filename: str) -> bool:
         info, copy = attestations[filename], copies.get(filename)
-        if info.size > MAX_ATTESTATIONS_BYTES or (copy is not None and copy.size != info.size):
+        if info.size > MAX_READ_BYTES or (copy is not None and copy.size != info.size):
             return True
         if copy is not None and copy.etag == info.etag:
             return False
@@ -129,6 +138,12 @@ def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
                 if card.attestations_sha256 is not None:
                     recorded.attestations[filename] = card.attestations_sha256
     return recorded
+
+
+def _select_new(copies: Sequence[ObjectInfo]) -> list[str]:
+    """Return the keys of the copies of the last two days before the newest of them."""
+    newest_ms = max((info.last_modified_ms for info in copies), default=0)
+    return [info.key for info in copies if info.last_modified_ms > newest_ms - _NEW_COPIES_MS]
 
 
 def _artifact_key(subdir: Subdir, filename: str) -> ArtifactKey:

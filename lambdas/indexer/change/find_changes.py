@@ -3,22 +3,19 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
 
-from lambdas.channel import caching
 from lambdas.channel.errors import FairwayError, RejectedError, VanishedError
-from lambdas.channel.layout import ArtifactKey, SubdirLayout
+from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import PackageName
-from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide, decide_attestations
+from lambdas.indexer.change.attestations import AttestationsKeeper
+from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide
 from lambdas.indexer.change.inspect import Inspector
 from lambdas.indexer.change.patches_in_force import MAX_REJECTED_VERSIONS
 from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.quarantine import Notifier, Quarantine
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.storage.parallel import in_parallel
-from lambdas.storage.protocol import ContentHeaders, ObjectInfo, ObjectStorage
-
-_ATTESTATIONS_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.IMMUTABLE)
+from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
 Accepted = Index | Remove | Keep
 """A change after every object that may not be indexed was rejected."""
@@ -48,7 +45,7 @@ class ChangeFinder:
         is_rebuild: bool,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
     ) -> None:
-        self._storage = storage
+        self._attestations = AttestationsKeeper(storage, inspector, quarantine, results)
         self._inspector = inspector
         self._quarantine = quarantine
         self._notifier = notifier
@@ -91,8 +88,14 @@ class ChangeFinder:
                 del cards[filename]
                 etags[filename] = None
                 self._results.add(key, "removed")
-            elif isinstance(change, Index) and change.card != cards.get(filename):
+            elif isinstance(change, Index) and change.card != (old := cards.get(filename)):
                 cards[filename] = change.card
+                if (
+                    old is not None
+                    and replace(old, attestations_version=change.card.attestations_version) == change.card
+                ):
+                    self._results.add(key, "unchanged")  # an upload of the attestations that brings nothing new
+                    continue
                 etags[filename] = change.info.etag
                 self._results.add(key, "indexed")
             else:
@@ -107,7 +110,6 @@ class ChangeFinder:
         """
         vanished = VanishedError(f"{str(key)!r} kept changing")
         for _ in range(MAX_REJECTED_VERSIONS):
-            accepted: Accepted | None
             try:
                 observed = self._inspector.inspect_artifact(key, card)
                 change = decide(key, card, observed, mutable=self._mutable, now_ms=self._now_ms())
@@ -119,35 +121,17 @@ class ChangeFinder:
                 was_read = observed is not None and observed.artifact is not None
                 if not (attested or was_read or change.card != card):
                     return change
-                accepted = self._with_attestations(key, change)
+                return self._with_attestations(key, card, change)
             except VanishedError as error:
                 vanished = error
-                continue
-            if accepted is not None:
-                return accepted
         raise vanished
 
-    def _with_attestations(self, key: ArtifactKey, change: Index | Keep) -> Index | Keep | None:
-        """Return the change with the artifact's attestations; None if they were rejected: inspect again.
-
-        An immutable copy is stored before any record names it.
-
-        Source: CEP 50.
-        """
-        found = self._inspector.inspect_attestations(key)
-        sha256: str | None = None
-        if found is not None:
-            try:
-                sha256 = decide_attestations(found)
-            except RejectedError as error:
-                self._reject(found.info, error)
-                return None
-            if found.body is not None and (change.card is None or sha256 != change.card.attestations_sha256):
-                copy = SubdirLayout(subdir=key.subdir).attestations_copy(key.filename, sha256)
-                self._storage.put(copy, found.body, headers=_ATTESTATIONS_HEADERS)
-        if change.card is None or change.info is None or change.card.attestations_sha256 == sha256:
+    def _with_attestations(self, key: ArtifactKey, card: Card | None, change: Index | Keep) -> Index | Keep:
+        """Return the change with the artifact's attestations."""
+        if change.card is None or change.info is None:
             return change
-        return Index(info=change.info, card=replace(change.card, attestations_sha256=sha256))
+        updated = self._attestations.update(key, card, change.card)
+        return change if updated == change.card else Index(info=change.info, card=updated)
 
     def _reject(self, info: ObjectInfo, error: RejectedError) -> None:
         self._results.add_rejection(self._quarantine.reject(info, error))

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lambdas.channel.artifact_kinds import TAR_BZ2
-from lambdas.channel.errors import DeadlineError, LimitExceededError, RejectedError
+from lambdas.channel.errors import DeadlineError, LimitExceededError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.budgets import MemoryBudget, ProcessorBudget, ReadingBudgets
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
-from lambdas.indexer.change.decide import MAX_ATTESTATIONS_BYTES, Observed, is_described
+from lambdas.indexer.change.decide import Observed, is_described
 from lambdas.indexer.model import Mode
 from lambdas.indexer.tree.cards import Card
-from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage, ObjectVersion, StoredObject
 
 FETCHED_BYTES: Final = 8 * 1024 * 1024
 """An artifact up to this size is fetched whole."""
@@ -65,6 +65,16 @@ UNHURRIED: Final = ReadingRules()
 """Without a deadline."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttestationsHistory:
+    """The versions of an artifact's attestations that are not accepted yet."""
+
+    latest: ObjectVersion | None
+    """The newest of all, or the newest deletion; None if there never were any."""
+    unseen: tuple[ObjectInfo, ...]
+    """Versions that are to be accepted, the oldest first."""
+
+
 class Inspector:
     """Inspects the keys of one run."""
 
@@ -101,9 +111,40 @@ class Inspector:
         with self._reading(key):
             return self._observe(key, FetchedObject(info=info, body=None))
 
-    def inspect_attestations(self, key: ArtifactKey) -> FetchedObject | None:
-        """Return an artifact's attestations; ``body`` is None if they are too large."""
-        return self._storage.fetch(key.attestations, max_bytes=MAX_ATTESTATIONS_BYTES)
+    def inspect_attestations(self, key: ArtifactKey, *, since: str | None, is_known: bool) -> AttestationsHistory:
+        """Return what happened under the key of an artifact's attestations since a version of it.
+
+        Args:
+            key: the artifact's key.
+            since: the version up to which everything was accepted. None, or a version that is gone: nothing
+                was, and everything is returned.
+            is_known: the index has a record of the artifact. If not, what came before the attestations were
+                last deleted doesn't count: they were another artifact's.
+        """
+        latest: ObjectVersion | None = None
+        unseen: list[ObjectInfo] = []
+        for version in self._storage.list_history(key.attestations):
+            latest = latest or version
+            if version.info.version is not None and version.info.version == since:
+                break
+            if version.is_deletion and not is_known:
+                break
+            if not version.is_deletion:
+                unseen.append(version.info)
+        return AttestationsHistory(latest=latest, unseen=tuple(reversed(unseen)))
+
+    def read_attestations(self, key: ArtifactKey, info: ObjectInfo) -> StoredObject:
+        """Read one version of an artifact's attestations.
+
+        Raises:
+            VanishedError: it is gone.
+            DeadlineError: the deadline has passed.
+        """
+        self._rules.check(key)
+        stored = self._storage.get(info.key, version=info.version)
+        if stored is None or stored.info.etag != info.etag:
+            raise VanishedError(f"{info.key!r} changed")
+        return stored
 
     @contextmanager
     def _reading(self, key: ArtifactKey) -> Iterator[None]:

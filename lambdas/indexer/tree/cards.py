@@ -30,7 +30,9 @@ class Card:
     """What channeldata.json says of the artifact (CEP 38)."""
     etag: str
     attestations_sha256: str | None = None
-    """Hex SHA-256 of the artifact's ``.sigs`` sidecar (CEP 50)."""
+    """Hex SHA-256 of the artifact's attestations (CEP 50)."""
+    attestations_version: str | None = None
+    """The version of their key up to which everything is in them; a deletion has one as well."""
 
     @property
     def sha256(self) -> str:
@@ -51,6 +53,7 @@ def encode_cards(cards: Cards) -> bytes:
             "facts": card.facts,
             "etag": card.etag,
             "attestations_sha256": card.attestations_sha256,
+            "attestations_version": card.attestations_version,
         }
         for filename, card in cards.items()
     }

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.errors import InvalidNameError, RejectedError
 from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     ChannelLayout,
@@ -16,6 +16,7 @@ from lambdas.channel.layout import (
     parse_key,
 )
 from lambdas.channel.names import Channel
+from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES, hash_attestations, hash_mismatch
 from lambdas.indexer.batch import invalid_key_rejection
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.indexer import Indexer
@@ -55,7 +56,8 @@ def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterato
     """Make one subdir's index agree with its listing, in batches; yields a report for each.
 
     At least one batch is run, even if nothing differs: it brings outputs up to date and inspects the
-    patch instructions. With ``deep``, uploads in folders of the subdir are rejected as well.
+    patch instructions. With ``deep``, uploads in folders of the subdir are rejected as well, and copies of
+    attestations that are not what their name says.
     """
     try:
         commit = subdir.fetch_commit()
@@ -81,6 +83,17 @@ def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterato
     yield from _reject(indexer, differences.invalid_keys.items())
     if deep:
         yield from _reject(indexer, differences.nested_keys.items())
+        # One by one: a wrong copy is rejected at once, before another writer can put it right.
+        for key, error in list_wrong_copies(subdir.storage, differences.new_copies):
+            yield indexer.reject({key: error})
+
+
+def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[tuple[str, RejectedError]]:
+    """Yield the immutable copies of attestations whose hash is not the one in their name: ``(key, error)``."""
+    for key in keys:
+        found = storage.fetch(key, max_bytes=MAX_READ_BYTES)
+        if found is not None and (found.body is None or hash_attestations(found.body) != key.rpartition(".")[2]):
+            yield key, hash_mismatch()
 
 
 def check_key(key: str) -> Iterator[tuple[str, InvalidNameError]]:
