@@ -40,7 +40,7 @@ _CARDS_SUFFIX: Final = ".json.zst"
 _REJECTION: Final = "reason.json"
 _REJECTED_BYTES: Final = "object"
 _ID_CHARS: Final = 16
-_MAX_REJECTED_KEY_BYTES: Final = 900  # a key may have 1,024 bytes, ours included
+_MAX_REJECTED_KEY_BYTES: Final = 900  # the whole key under .fairway/rejected/ may have 1,024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

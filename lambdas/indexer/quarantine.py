@@ -64,7 +64,7 @@ class Quarantine:
         return rejection
 
     def keep(self, info: ObjectInfo, error: RejectedError) -> Rejection:
-        """Keep a rejected object's bytes with the reason, and announce it; the object stays where it is.
+        """Keep a rejected object's bytes with the reason, and publish an event; the object stays where it is.
 
         Raises:
             VanishedError: the object is gone: inspect its key again.

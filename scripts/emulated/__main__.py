@@ -83,7 +83,7 @@ def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
         _REGISTRY.write(Registration(pid=os.getpid(), phase="starting", state=str(state)))
         try:
             with running_stack(
-                state, keep=keep is not None, port=port, edge_port=edge_port, announce=_print_step
+                state, keep=keep is not None, port=port, edge_port=edge_port, report_step=_print_step
             ) as stack:
                 running = _describe(stack, token=_load_token(stack))
                 _REGISTRY.write(running)

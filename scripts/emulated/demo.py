@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lambdas.channel.artifact_kinds import flat_sections
 from lambdas.channel.errors import FairwayError
+from lambdas.channel.layout import parse_artifact_key
 from scripts.emulated.commands import build_packages, create_token, install, run_tool, upload
 from scripts.emulated.emulator import ROOT, read_tail
 from scripts.emulated.stack import Stack, running_stack
@@ -36,7 +38,7 @@ def run_demo(transcript: Transcript) -> None:
         folder = Path(name)
         transcript.begin("Set up the checkout, with locked and hashed requirements")
         transcript.tell(_describe_tools(), transcript.before_seconds)
-        with running_stack(folder / "state", announce=transcript.announce) as stack:
+        with running_stack(folder / "state", report_step=transcript.report_step) as stack:
             viewer = _show_token(stack, transcript)
             artifacts = _show_building(stack, folder / "built", transcript)
             _show_publishing(stack, viewer, artifacts, transcript)
@@ -92,12 +94,12 @@ def _show_publishing(stack: Stack, viewer: Viewer, artifacts: list[dict[str, Any
 
 def _wait_until_listed(stack: Stack, viewer: Viewer, key: str) -> None:
     """Wait until ``repodata.json`` lists the artifact."""
-    folder, _, filename = key.rpartition("/")
-    section = "packages.conda" if filename.endswith(".conda") else "packages"
+    artifact = parse_artifact_key(key)
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while True:
-        answer = viewer.ask(f"/{folder}/repodata.json")
-        if answer.status == 200 and filename in answer.json()[section]:  # noqa: PLR2004 - HTTP's
+        answer = viewer.ask(f"/{artifact.subdir}/repodata.json")
+        sections = answer.json() if answer.status == 200 else {}  # noqa: PLR2004 - HTTP's
+        if any(artifact.filename in sections[section] for section in flat_sections() if section in sections):
             return
         if time.monotonic() > deadline:
             raise DemoError(

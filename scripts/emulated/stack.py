@@ -26,7 +26,7 @@ from scripts.emulated.emulator import (
 )
 from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY
 
-Announce = Callable[[str, str, float], None]  # (step, fact, seconds)
+ReportStep = Callable[[str, str, float], None]  # (step, fact, seconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +66,7 @@ def running_stack(
     keep: bool = False,
     port: int | None = None,
     edge_port: int | None = None,
-    announce: Announce = lambda _step, _fact, _seconds: None,
+    report_step: ReportStep = lambda _step, _fact, _seconds: None,
 ) -> Iterator[Stack]:
     """Run the stack until the block ends.
 
@@ -75,7 +75,7 @@ def running_stack(
         keep: load the state of an earlier run, and save it at the end.
         port: port of the emulator; None picks the last run's if it is known and free, else any free port.
         edge_port: port of the edge; None picks one in the same way.
-        announce: called after each step.
+        report_step: called after each step.
 
     Raises:
         UnavailableError: a process did not start; the message has the end of its log.
@@ -86,7 +86,7 @@ def running_stack(
 
     def report(step: str, fact: str) -> None:
         nonlocal started
-        announce(step, fact, time.monotonic() - started)
+        report_step(step, fact, time.monotonic() - started)
         started = time.monotonic()
 
     with running_emulator(state, port=ports.pick("emulator", port), keep=keep) as emulator:

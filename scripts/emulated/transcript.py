@@ -27,7 +27,7 @@ class Transcript:
         """The stream for text: stderr if stdout has the JSON document."""
         return sys.stderr if self.as_json else sys.stdout
 
-    def announce(self, title: str, fact: str, seconds: float) -> None:
+    def report_step(self, title: str, fact: str, seconds: float) -> None:
         """Add a fact to the step with this title; start the step if it is not the current one."""
         if not self._steps or self._steps[-1]["step"] != title:
             self.begin(title)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import click
 
-from lambdas.channel.artifact_kinds import parse_filename
+from lambdas.channel.artifact_kinds import TAR_BZ2, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
@@ -113,7 +113,7 @@ def publish(
 
 def _convert(session: Session, file: Path, folder: Path) -> Path:
     """Convert a ``.tar.bz2`` into a ``.conda``; return other files unchanged."""
-    if not file.name.endswith(".tar.bz2"):
+    if kind_of(file.name) is not TAR_BZ2:
         return file
     session.note(f"{file}: converting to .conda")
     return convert_to_conda(file, folder)

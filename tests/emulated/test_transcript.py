@@ -28,9 +28,9 @@ def test_transcript__json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_transcript__step_starts_with_its_first_fact(capsys: pytest.CaptureFixture[str]) -> None:
     transcript = Transcript()
-    transcript.announce("Start", "one", 1)
-    transcript.announce("Start", "two", 2)
-    transcript.announce("Deploy", "three", 3)
+    transcript.report_step("Start", "one", 1)
+    transcript.report_step("Start", "two", 2)
+    transcript.report_step("Deploy", "three", 3)
     out = capsys.readouterr().out
     assert out.count("1. Start") == 1
     assert out.count("2. Deploy") == 1

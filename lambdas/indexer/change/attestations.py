@@ -1,4 +1,4 @@
-"""Keeps an artifact's attestations: everything that was ever accepted, whoever writes after it (invariant 14).
+"""Keeps an artifact's attestations: what was once accepted stays (invariant 14).
 
 Publishers read the file, append to it and write it again, and may overwrite each other's bundles. What counts
 is therefore the union of all versions of the file since the one that was accepted last. The index keeps that
