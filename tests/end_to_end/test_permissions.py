@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -137,6 +137,52 @@ def test_publisher__may_not_write(channel: Channel, publisher: "S3Client", key: 
     with pytest.raises(ClientError, match="AccessDenied"):
         publisher.put_object(Bucket=channel.bucket, Key=key, Body=b"forged")
     assert channel.versions(key) == before
+
+
+UNREADABLE: dict[str, dict[str, Any]] = {
+    "glacier": {"StorageClass": "GLACIER"},
+    "deep-archive": {"StorageClass": "DEEP_ARCHIVE"},
+    "reduced": {"StorageClass": "REDUCED_REDUNDANCY"},
+    "kms": {"ServerSideEncryption": "aws:kms"},
+    "customer-key": {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32},
+}
+READABLE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "standard": {"StorageClass": "STANDARD"},
+    "tiering": {"StorageClass": "INTELLIGENT_TIERING"},
+    "sse-s3": {"ServerSideEncryption": "AES256"},
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_upload__attack_that_readers_could_not_get(channel: Channel, publisher: "S3Client", name: str) -> None:
+    filename, content = conda_package(name=f"unreadable-{name}")
+    key = f"demo/noarch/{filename}"
+    for client in (publisher, channel.s3):  # whatever IAM grants
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.put_object(Bucket=channel.bucket, Key=key, Body=content, **UNREADABLE[name])
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.create_multipart_upload(Bucket=channel.bucket, Key=key, **UNREADABLE[name])
+    assert channel.versions(key) == []
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_upload__that_readers_can_get(channel: Channel, publisher: "S3Client", name: str) -> None:
+    filename, content = conda_package(name=f"readable-{name}")
+    key = f"demo/noarch/{filename}"
+    publisher.put_object(Bucket=channel.bucket, Key=key, Body=content, **READABLE[name])
+    channel.wait_until_listed(key)
+
+
+def test_upload__in_parts(channel: Channel, publisher: "S3Client") -> None:
+    filename, content = conda_package(name="in-parts")
+    where: dict[str, Any] = {"Bucket": channel.bucket, "Key": f"demo/noarch/{filename}"}
+    upload = publisher.create_multipart_upload(**where)["UploadId"]
+    part = publisher.upload_part(**where, UploadId=upload, PartNumber=1, Body=content)
+    publisher.complete_multipart_upload(
+        **where, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    )
+    channel.wait_until_listed(where["Key"])
 
 
 def test_publisher__may_not_delete_nor_read_rules(channel: Channel, publisher: "S3Client") -> None:
