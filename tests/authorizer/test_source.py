@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -385,6 +386,35 @@ def test_fetch__attack_answer_left_on_a_kept_connection_is_no_other_request_s() 
         assert source.fetch(None) == FetchedDocument(body=b"{}", etag='"e1"')
         # What came unasked was received with the first answer's bytes, and went with its reader.
         assert source.fetch(None) == FetchedDocument(body=b"{}", etag='"e1"')
+
+
+CERTIFICATE = Path(__file__).with_name("loopback.pem")
+"""For 127.0.0.1, with its key; signed by itself, and trusted by nothing but a test."""
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_fetch__over_tls(monkeypatch: pytest.MonkeyPatch, *, is_trusted: bool) -> None:
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(CERTIFICATE)
+    handshakes: list[ssl.SSLSocket] = []
+
+    def serve(plain: socket.socket) -> None:
+        with server_side.wrap_socket(plain, server_side=True) as connection:
+            handshakes.append(connection)
+            for answer in (OK_ANSWER, SAME_ANSWER):
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    with hanging(serve) as port, closing(make_source(port, scheme="https")) as source:
+        if is_trusted:
+            assert source.fetch(None) == FetchedDocument(body=b"{}", etag='"e1"')
+            assert source.fetch('"e1"') is None
+            assert len(handshakes) == 1
+        else:
+            with pytest.raises(UnavailableError, match="SSL"):
+                source.fetch(None)
 
 
 def test_fetch__loads_the_tls_context_once(monkeypatch: pytest.MonkeyPatch) -> None:
