@@ -86,7 +86,7 @@ def test_handle_origin_response__mutable_objects_keep_their_cache_control(uri: s
 def test_handle_origin_response__mutable_objects_without_cache_control_are_kept_briefly(uri: str, status: str) -> None:
     response = make_response(status, Expires="Thu, 01 Jan 2099 00:00:00 GMT", ETag='"1"')
     answered = handle_origin_response(make_response_event(uri, response), None)
-    assert find_cache_control(answered) == [METADATA]
+    assert list_cache_control(answered) == [METADATA]
     assert set(answered["headers"]) == {"cache-control", "etag"}
 
 
@@ -218,7 +218,7 @@ def test_handle_origin_response__logs_nothing_about_requests(capsys: pytest.Capt
 
 
 def test_apply_headers__agrees_with_the_indexer_about_shards() -> None:
-    assert find_cache_control(apply_headers(make_response(), uri=SHARD)) == [IMMUTABLE]
+    assert list_cache_control(apply_headers(make_response(), uri=SHARD)) == [IMMUTABLE]
 
 
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)
@@ -229,4 +229,4 @@ def test_apply_headers__agrees_with_the_behaviours(uri: str) -> None:
     for prefix in ("", "/t/fw-token"):
         assert find_behaviour(behaviours, prefix + uri) in behaviours[len(metadata_patterns()) : -1]
     assert is_immutable_filename(uri.rpartition("/")[2])
-    assert find_cache_control(apply_headers(make_response(), uri=uri)) == [IMMUTABLE]
+    assert list_cache_control(apply_headers(make_response(), uri=uri)) == [IMMUTABLE]

@@ -238,7 +238,9 @@ def test_check_protected__attack_fix_of_a_protected_field(field: str, version: i
 @pytest.mark.parametrize("field", ["name", "version", "build"])
 @pytest.mark.parametrize("value", ["1", None, 0, ["foo"]])
 def test_parse_patches__protected_field_that_contradicts_the_filename(field: str, value: object) -> None:
-    assert code_of(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-protected-field"
+    assert (
+        code_of(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-protected-field"
+    )
 
 
 @pytest.mark.parametrize("field", sorted(PROTECTED_FIELDS))
