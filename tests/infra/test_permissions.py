@@ -21,6 +21,7 @@ from lambdas.channel.layout import (
     PATCHES_PREFIX,
     POLICY_KEY,
     REJECTED_PREFIX,
+    REPLACED_PREFIX,
     TABLES_PREFIX,
     rejection_folder,
 )
@@ -30,6 +31,14 @@ BUCKET = "fairway-team-123456789012-us-east-1"
 ARN = f"arn:aws:s3:::{BUCKET}"
 CONFIGURATIONS = 1000
 WRITES = ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload")
+_PRIVATE_PREFIXES = (
+    AUDIT_PREFIX,
+    CHANNEL_STATE_PREFIX,
+    GARBAGE_PREFIX,
+    PATCHES_PREFIX,
+    REPLACED_PREFIX,
+    TABLES_PREFIX,
+)
 READS = ("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes")
 
 # Few letters, so that channels' names begin alike; and names that could be taken for something else.
@@ -87,9 +96,7 @@ class Keys:
     def private(self) -> list[str]:
         """Return keys that are no publisher's."""
         per_channel = [
-            f"{prefix}{channel}/noarch/tool-1.0-0.conda"
-            for channel in self.channels
-            for prefix in (AUDIT_PREFIX, CHANNEL_STATE_PREFIX, GARBAGE_PREFIX, PATCHES_PREFIX, TABLES_PREFIX)
+            f"{prefix}{channel}/noarch/tool-1.0-0.conda" for channel in self.channels for prefix in _PRIVATE_PREFIXES
         ]
         return [
             ACCESS_KEY, POLICY_KEY, f"{AUDIT_PREFIX}2026-01.jsonl", ".fairway/x", ".fairway/x/y/z-1-0.conda",
