@@ -44,6 +44,9 @@ class ChannelStack(cdk.Stack):
         self.storage.grant_key_refresher(self.key_refreshing.role)
         self.key_refreshing.run_at_deployment(self.storage)
         self.storage.notify(self.indexing.queue)
+        self.storage.deny_unreadable_uploads()
+        if configuration.operators:
+            self.storage.protect_access_document(key_refresher=self.key_refreshing.role)
         if configuration.require_if_none_match:
             self.storage.require_if_none_match(except_role=self.indexing.role)
         self._monitor(configuration)

@@ -31,9 +31,9 @@ class Publisher:
     """A role that may upload artifacts to some channels."""
 
     name: str
-    channels: tuple[str, ...]  # globs
-    subdirs: tuple[str, ...] = ("*",)  # globs
-    artifacts: tuple[str, ...] = ("*",)  # globs of filenames without their extension
+    channels: tuple[str, ...]  # names, or prefixes with a final "*"
+    subdirs: tuple[str, ...] = ("*",)  # names, or "*"
+    artifacts: tuple[str, ...] = ("*",)  # filenames without their extension, or prefixes with a final "*"
     principals: tuple[str, ...] = ()  # ARNs
     workloads: tuple[Workload, ...] = ()
     may_read: bool = True  # the channels' objects, cards and rejections in the bucket
@@ -58,6 +58,7 @@ class Configuration:
     access_log: bool = False
     alarm_email: str | None = None
     publishers: tuple[Publisher, ...] = ()
+    operators: tuple[str, ...] = ()  # ARNs; the only ones that may delete or write the access document
     existing_oidc_providers: tuple[str, ...] = ()  # issuers with a provider in the account
     require_if_none_match: bool = False
     optional_outputs: tuple[str, ...] = ()

@@ -16,11 +16,9 @@ from infra.config import Configuration
 from infra.edge_functions import make_edge_functions
 from infra.nag_suppressions import suppress_rules
 from infra.storage import Storage
-from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
-from lambdas.channel.layout import SHARDS_FOLDER
+from lambdas.channel.layout import SHARD_INDEX, immutable_suffixes
 
-SHARD_PATTERNS = (f"*/{SHARDS_FOLDER}*",)
 ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # CloudFront would cache each for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # long enough against a stampede, too short to hide a new upload
 
@@ -34,9 +32,19 @@ PAGE_POLICY = (
 )
 
 
-def artifact_patterns() -> list[str]:
-    """Return the path patterns of artifacts."""
-    return [f"*{extension}" for extension in extensions()]
+def metadata_patterns() -> list[str]:
+    """Return the path patterns of what is named like a shard and is replaced: the shard index. They come first."""
+    return [f"*/{SHARD_INDEX}"]
+
+
+def immutable_patterns() -> list[str]:
+    """Return the path patterns of artifacts and shards.
+
+    CloudFront matches them with the viewer's URL, before the authorizer takes the token off. A pattern of a
+    folder would also match a token, or a channel behind a token. These match the last part of a URL, which is
+    that of the key, too.
+    """
+    return [f"*{suffix}" for suffix in immutable_suffixes()]
 
 
 class Delivery(Construct):
@@ -63,7 +71,7 @@ class Delivery(Construct):
             event_type=cloudfront.LambdaEdgeEventType.VIEWER_REQUEST,
             function_version=self.functions.authorizer.current_version,
         )
-        cache_control = cloudfront.EdgeLambda(
+        origin_response = cloudfront.EdgeLambda(
             event_type=cloudfront.LambdaEdgeEventType.ORIGIN_RESPONSE,
             function_version=self.functions.origin_response.current_version,
         )
@@ -74,7 +82,7 @@ class Delivery(Construct):
         immutable = self._make_behaviour(
             self._make_cache_policy("Immutable", IMMUTABLE_TTL, compress=False),
             headers,
-            [authorizer, cache_control],
+            [authorizer, origin_response],
             compress=False,
         )
         domain = configuration.domain
@@ -84,7 +92,10 @@ class Delivery(Construct):
             comment=f"Fairway: {configuration.name}",
             default_root_object="index.html",  # "/" would list the bucket
             default_behavior=metadata,
-            additional_behaviors=dict.fromkeys((*artifact_patterns(), *SHARD_PATTERNS), immutable),
+            additional_behaviors={
+                **dict.fromkeys(metadata_patterns(), metadata),
+                **dict.fromkeys(immutable_patterns(), immutable),
+            },
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,
             # With CloudFront's own certificate, AWS sets this and ignores the setting.
@@ -100,8 +111,11 @@ class Delivery(Construct):
         self.channel_url = f"https://{domain or self.distribution.distribution_domain_name}"
         self._suppress_findings()
 
-    def _make_cache_policy(self, name: str, ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
-        """Declare a cache policy: its TTL applies to responses without Cache-Control.
+    def _make_cache_policy(self, name: str, max_ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
+        """Declare a cache policy with an upper bound, whatever Cache-Control says.
+
+        A response without Cache-Control is kept as long as metadata in any behaviour: should the function
+        that sets that of artifacts fail, nothing is kept for a year that may change.
 
         The cache key is the path as rewritten by the authorizer: no credential, no cookie, no query string.
         """
@@ -110,8 +124,8 @@ class Delivery(Construct):
             f"{name}Caching",
             comment=f"Fairway: {name.lower()}",
             min_ttl=cdk.Duration.seconds(0),
-            default_ttl=ttl,
-            max_ttl=IMMUTABLE_TTL,
+            default_ttl=METADATA_TTL,
+            max_ttl=max_ttl,
             cookie_behavior=cloudfront.CacheCookieBehavior.none(),
             header_behavior=cloudfront.CacheHeaderBehavior.none(),
             query_string_behavior=cloudfront.CacheQueryStringBehavior.none(),

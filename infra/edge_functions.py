@@ -1,4 +1,4 @@
-"""The functions that CloudFront runs: the authorizer, and the function that sets Cache-Control.
+"""The functions that CloudFront runs: the authorizer, and the function that sets headers of artifacts and shards.
 
 Owns their roles, their log, and their region: CloudFront accepts functions from us-east-1 only. Which
 function runs on which requests is in delivery.py.
@@ -61,11 +61,11 @@ def make_edge_functions(scope: Construct, configuration: Configuration) -> EdgeF
             scope,
             "OriginResponse",
             configuration,
-            description="Fairway: sets Cache-Control of artifacts and shards",
+            description="Fairway: sets headers of artifacts and shards",
             handler="lambdas.authorizer.origin_response.handle_origin_response",
             code=code,
             # A role of its own, which may only log.
-            role=_make_role(home, "OriginResponseRole", configuration, "Fairway: sets Cache-Control"),
+            role=_make_role(home, "OriginResponseRole", configuration, "Fairway: sets headers"),
             log_group=log_group,
         ),
         log=log,

@@ -13,7 +13,9 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from infra.config import EDGE_REGION, Configuration, Publisher, Workload
+from lambdas.access.owners import subject_binds_owner
 from lambdas.channel.errors import UsageError
+from lambdas.channel.names import is_subdir_name
 from lambdas.indexer.settings import OPTIONAL_OUTPUTS
 
 CONTEXT_KEYS = ("account", "endpoint_url", "environment", "environments", "name", "region")
@@ -33,10 +35,12 @@ _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]\Z")
 _DOMAIN = re.compile(r"(?=.{4,253}\Z)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}\Z")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+\Z")
 _CHANNEL_GLOB = re.compile(r"[a-z0-9_*?][a-z0-9_.*?-]*\Z")
-_SUBDIR_GLOB = re.compile(r"[a-z0-9*?-]+\Z")
-_ARTIFACT_GLOB = re.compile(r"[A-Za-z0-9_.+!*?-]+\Z")
+# A publisher's become patterns of keys, where "*" also matches "/": it may only end them.
+_PUBLISHER_CHANNEL = re.compile(r"(?:[a-z0-9_][a-z0-9_.-]*\*?|\*)\Z")
+_PUBLISHER_ARTIFACT = re.compile(r"[A-Za-z0-9_.+!-]*\*?(?<=.)\Z")
 _PUBLISHER = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _PRINCIPAL = re.compile(r"arn:aws:(?:iam|sts)::[0-9]{12}:(?:root|(?:user|role|assumed-role)/[\w+=,.@/-]+)\Z")
+_OPERATOR = re.compile(r"arn:aws:iam::[0-9]{12}:(?:root|(?:user|role)/[\w+=,.@/-]+)\Z")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+\Z")
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+\Z")
 
@@ -85,6 +89,7 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "access_log": given.optional("access_log", _parse_flag),
         "alarm_email": given.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
         "publishers": given.optional("publishers", _tuple_of(_parse_publisher)),
+        "operators": given.optional("operators", _tuple_of(_parse_operator)),
         "existing_oidc_providers": given.optional("existing_oidc_providers", _tuple_of(_parse_issuer)),
         "require_if_none_match": given.optional("require_if_none_match", _parse_flag),
         "optional_outputs": given.optional("optional_outputs", _tuple_of(_parse_output)),
@@ -230,11 +235,26 @@ def _tuple_of(parse: Callable[[object, str], _T]) -> Callable[[object, str], tup
 
 _parse_account = _matching(_ACCOUNT, "the account's twelve digits, as a string")
 _parse_channel_glob = _matching(_CHANNEL_GLOB, "the name of a channel, with * and ? as wildcards: team, team-*, *")
-_parse_subdir_glob = _matching(_SUBDIR_GLOB, "a subdir, with * and ? as wildcards: noarch, linux-*, *")
-_parse_artifact_glob = _matching(
-    _ARTIFACT_GLOB, "an artifact's filename without extension, with * and ? as wildcards: mypackage-*"
+_parse_publisher_channel = _matching(
+    _PUBLISHER_CHANNEL, "the name of a channel, or its beginning and a final '*': team, team-*, *"
+)
+_parse_publisher_artifact = _matching(
+    _PUBLISHER_ARTIFACT,
+    "an artifact's filename without extension, or its beginning and a final '*': mypackage-1.0-0, mypackage-*, *",
 )
 _parse_principal = _matching(_PRINCIPAL, "an ARN such as arn:aws:iam::123456789012:role/deployer")
+_parse_operator = _matching(
+    _OPERATOR, "the ARN of a user or role (not of a session), such as arn:aws:iam::123456789012:role/operator"
+)
+
+
+def _parse_publisher_subdir(value: object, path: str) -> str:
+    subdir = _parse_text(value, path)
+    if subdir != "*" and not is_subdir_name(subdir):
+        raise UsageError(
+            f"{path} is invalid: {subdir!r}", hint="expected the name of a subdir, or '*' for all: noarch, linux-64, *"
+        )
+    return subdir
 
 
 def _parse_region(value: object, path: str) -> str:
@@ -294,8 +314,8 @@ def _parse_output(value: object, path: str) -> str:
 def _parse_publisher(value: object, path: str) -> Publisher:
     given = _Settings(_parse_mapping(value, path), path)
     chosen = {
-        "subdirs": given.optional("subdirs", _tuple_of(_parse_subdir_glob)),
-        "artifacts": given.optional("artifacts", _tuple_of(_parse_artifact_glob)),
+        "subdirs": given.optional("subdirs", _tuple_of(_parse_publisher_subdir)),
+        "artifacts": given.optional("artifacts", _tuple_of(_parse_publisher_artifact)),
         "may_read": given.optional("may_read", _parse_flag),
         "may_delete": given.optional("may_delete", _parse_flag),
         "may_attest": given.optional("may_attest", _parse_flag),
@@ -303,7 +323,7 @@ def _parse_publisher(value: object, path: str) -> Publisher:
     }
     publisher = Publisher(
         name=given("name", _matching(_PUBLISHER, "at most 32 of a-z, 0-9 and '-', starting with a letter")),
-        channels=given.many("channels", _parse_channel_glob),
+        channels=given.many("channels", _parse_publisher_channel),
         principals=given.many("principals", _parse_principal),
         workloads=(
             *given.many("github", _parse_github),
@@ -366,8 +386,9 @@ def _parse_workload(value: object, path: str) -> Workload:
         subjects=given.many("subjects", _parse_text),
     )
     given.finish()
-    if not workload.subjects or any(not subject.strip("*?") for subject in workload.subjects):
+    if not workload.subjects or not all(map(subject_binds_owner, workload.subjects)):
         raise UsageError(
-            f"{path}.subjects: any workload of that issuer could publish", hint="give the workload's 'sub'"
+            f"{path}.subjects: any workload of that issuer could publish",
+            hint="give the workload's 'sub', or its beginning up to the owner's name and what ends that: repo:OWNER/*",
         )
     return workload

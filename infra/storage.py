@@ -1,16 +1,14 @@
 """Storage: the bucket, and every permission on it.
 
-Owns versioning, encryption, lifecycle, notifications, the bucket policy, and the roles' policies on
-the bucket, so that this module answers which role may touch which key. Knows of functions and of
-CloudFront only their names.
+Owns versioning, encryption, lifecycle, notifications, the bucket policy, and the functions' policies on
+the bucket; a publisher's, and what is denied to everybody, come from ``permissions.py``. So these two
+modules answer which role may touch which key. Knows of functions and of CloudFront only their names.
 
-In S3 policies ``*`` also matches ``/``, so that a channel's pattern could match keys below
-``.fairway/``. Therefore the denials: a denial overrides any grant.
+In S3 policies ``*`` also matches ``/``, and a denial overrides any grant.
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterable, Sequence
 
 import aws_cdk as cdk
@@ -21,8 +19,18 @@ from constructs import Construct
 
 from infra.config import Configuration, Publisher
 from infra.nag_suppressions import suppress_rules, suppress_wildcards
+from infra.permissions import (
+    DELETING,
+    READING,
+    WRITING,
+    Statement,
+    bucket_arn,
+    deny_unreadable_uploads,
+    grant_publisher,
+    object_arn,
+    protect_access_document,
+)
 from lambdas.channel.artifact_kinds import extensions
-from lambdas.channel.errors import UsageError
 from lambdas.channel.layout import (
     ACCESS_KEY,
     ATTESTATIONS_SUFFIX,
@@ -45,9 +53,7 @@ from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, 
 
 NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
 
-_READING = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
-_WRITING = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 
 _PRIVATE_DOCUMENTS = (
     f"{CARDS_PREFIX}*",
@@ -96,16 +102,6 @@ def _deleted_by_indexer() -> list[str]:
         f"{DRAFTS_PREFIX}*",
         f"{REJECTED_PREFIX}*",
     ]
-
-
-# The private keys about its channels that a publisher may read ({sid: prefix}), which ``fairway status`` does.
-_READABLE_BY_PUBLISHERS = {"ReadCards": CARDS_PREFIX, "ReadRejections": REJECTED_PREFIX}
-_FIRST_CHARS = string.ascii_lowercase + string.digits + "_"  # of a channel's name; private keys begin with another
-
-# A role's inline policies may have 10,240 characters. The CDK moves statements that don't fit into managed
-# policies of 6,144 characters each. The first statement stays inline, and each of the others must fit there.
-_MAX_UPLOAD_CHARS = 7000
-_MAX_STATEMENT_CHARS = 5500
 
 
 def notified_suffixes() -> tuple[str, ...]:
@@ -184,17 +180,17 @@ class Storage(Construct):
         deleting = [self._arn(key) for key in _deleted_by_indexer()]
         writing = [self._arn(key) for key in _written_by_indexer()]
         uploads = [self._arn(key) for key in _uploads()]
-        self._allow(role, "Read", _READING, reading)
+        self._allow(role, "Read", READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
-        self._allow(role, "Write", _WRITING, writing)
-        self._allow(role, "Delete", ["s3:DeleteObject", "s3:DeleteObjectVersion"], deleting)
+        self._allow(role, "Write", WRITING, writing)
+        self._allow(role, "Delete", DELETING, deleting)
         # A rejected upload is copied to the quarantine, and S3 copies its tags, too.
         self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploads)
         self._allow(role, "CopyTags", ["s3:PutObjectTagging"], [self._arn(f"{REJECTED_PREFIX}*")])
         self._deny(
             role,
             "DenyAccessDocument",
-            [*_READING, *_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
+            [*READING, *WRITING, *DELETING],
             [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")],
         )
         suppress_wildcards(
@@ -210,93 +206,32 @@ class Storage(Construct):
         self._allow(role, "ReplaceAccessDocument", ["s3:GetObject", "s3:PutObject"], [self._arn(ACCESS_KEY)])
 
     def grant_publisher(self, role: iam.Role, publisher: Publisher) -> None:
-        """Allow a publisher to upload artifacts to its channels, and whatever else its settings grant.
+        """Allow a publisher what its settings grant.
 
         Raises:
             UsageError: it has more patterns than a role can hold.
         """
-        suffixes: list[str] = list(extensions())
-        if publisher.may_attest:
-            suffixes += [extension + ATTESTATIONS_SUFFIX for extension in extensions()]
-        subdirs = [f"{channel}/{subdir}" for channel in publisher.channels for subdir in publisher.subdirs]
-        artifacts = [f"{subdir}/{artifact}" for subdir in subdirs for artifact in publisher.artifacts]
-        uploads = [self._arn(artifact + suffix) for artifact in artifacts for suffix in suffixes]
-        if publisher.may_patch:
-            uploads += [self._arn(f"{subdir}/{PATCH_INSTRUCTIONS}") for subdir in subdirs]
-        _require_room(publisher, uploads, _MAX_UPLOAD_CHARS)
-        self._allow(role, "Upload", [*_WRITING, *(["s3:DeleteObject"] if publisher.may_delete else [])], uploads)
-        patterns = set(uploads)
-        if publisher.may_attest:
-            patterns |= self._grant_attestation_copies(role, publisher, artifacts)
-        if publisher.may_read:
-            patterns |= self._grant_reading(role, publisher)
-        self._deny(
-            role,
-            "DenyWritingPrivateKeys",
-            [*_WRITING, "s3:DeleteObject", "s3:DeleteObjectVersion"],
-            [self._arn(f"{PRIVATE_PREFIX}*")],
-        )
-        self._deny(role, "DenyAccessDocument", _READING, [self._arn(ACCESS_KEY), self._arn(f"{AUDIT_PREFIX}*")])
+        statements = grant_publisher(self._configuration.bucket_name, publisher)
+        for statement in statements:
+            role.add_to_policy(_make_statement(statement))
+        patterns = {arn for each in statements if not each.is_denial for arn in each.resources if arn != self._arn()}
         suppress_wildcards(
             role, patterns, "filenames in the publisher's channels are not known at deployment; .fairway/ is denied"
         )
 
-    def _grant_attestation_copies(self, role: iam.Role, publisher: Publisher, artifacts: Sequence[str]) -> set[str]:
-        """Allow a publisher to create immutable copies of attestations; return the patterns.
+    def deny_unreadable_uploads(self) -> None:
+        """Deny uploads that readers could not GET, to everybody."""
+        for statement in deny_unreadable_uploads(self._configuration.bucket_name):
+            self.bucket.add_to_resource_policy(_make_statement(statement, iam.AnyPrincipal()))
 
-        Some clients upload the copy first. It is named by its hash, and must not be replaced: the request has to
-        have ``If-None-Match: *``, the only value that S3 accepts.
-
-        Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
-        """
-        copies = [
-            self._arn(f"{artifact}{extension}{ATTESTATIONS_SUFFIX}.*")
-            for artifact in artifacts
-            for extension in extensions()
-        ]
-        _require_room(publisher, copies, _MAX_STATEMENT_CHARS)
-        role.add_to_policy(
-            iam.PolicyStatement(
-                sid="CreateAttestationCopies",
-                actions=["s3:PutObject"],
-                resources=copies,
-                conditions={"Null": {"s3:if-none-match": "false"}},
-            )
-        )
-        return set(copies)
-
-    def _grant_reading(self, role: iam.Role, publisher: Publisher) -> set[str]:
-        """Allow a publisher to read and list its channels, their cards and their rejections; return the patterns."""
-        channels = [f"{channel}/*" for channel in publisher.channels]
-        private = {
-            sid: [f"{prefix}{channel}" for channel in channels] for sid, prefix in _READABLE_BY_PUBLISHERS.items()
-        }
-        readable = {"Read": channels, **private}
-        patterns: set[str] = set()
-        for sid, keys in readable.items():
-            reading = [self._arn(key) for key in keys]
-            _require_room(publisher, reading, _MAX_STATEMENT_CHARS)
-            self._allow(role, sid, ["s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes"], reading)
-            patterns.update(reading)
-        prefixes = [key for keys in readable.values() for key in keys]
-        _require_room(publisher, prefixes, _MAX_STATEMENT_CHARS)
-        self._allow(role, "List", ["s3:ListBucket"], [self._arn()], {"StringLike": {"s3:prefix": prefixes}})
-        private_keys = [key for keys in private.values() for key in keys]
-        self._deny(
-            role,
-            "DenyListingPrivateKeys",
-            ["s3:ListBucket"],
-            [self._arn()],
-            {"StringLike": {"s3:prefix": [f"{PRIVATE_PREFIX}*"]}, "StringNotLike": {"s3:prefix": private_keys}},
-        )
-        if any(channel.startswith(("*", "?")) for channel in publisher.channels):
-            # Such a glob also matches keys below .fairway/. A denial can leave keys out only by NotResource,
-            # so this one denies all but public keys, by their first character, and the readable private keys.
-            public_keys = [self._arn(f"{first}*") for first in _FIRST_CHARS]
-            readable_arns = [*public_keys, *map(self._arn, private_keys)]
-            _require_room(publisher, readable_arns, _MAX_STATEMENT_CHARS)
-            self._deny(role, "DenyReadingPrivateKeys", _READING, except_resources=readable_arns)
-        return patterns
+    def protect_access_document(self, *, key_refresher: iam.IRole) -> None:
+        """Deny replacing and deleting the access document, except by the operators that are configured."""
+        for statement in protect_access_document(
+            self._configuration.bucket_name,
+            operators=self._configuration.operators,
+            key_refresher=key_refresher.role_arn,
+        ):
+            self.bucket.add_to_resource_policy(_make_statement(statement, iam.AnyPrincipal()))
 
     def deny_serving_private_keys(self) -> None:
         """Deny CloudFront access to ``.fairway/``, even if the authorizer has a bug."""
@@ -334,52 +269,31 @@ class Storage(Construct):
 
     def _arn(self, key: str | None = None) -> str:
         """Return the ARN of keys, or of the bucket if no key is given."""
-        bucket = f"arn:aws:s3:::{self._configuration.bucket_name}"
-        return bucket if key is None else f"{bucket}/{key}"
+        bucket = self._configuration.bucket_name
+        return bucket_arn(bucket) if key is None else object_arn(bucket, key)
 
     @staticmethod
-    def _allow(
-        role: iam.Role,
-        sid: str,
-        actions: Iterable[str],
-        resources: Sequence[str],
-        conditions: dict[str, dict[str, list[str]]] | None = None,
-    ) -> None:
-        role.add_to_policy(
-            iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(resources), conditions=conditions)
-        )
+    def _allow(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
+        role.add_to_policy(iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(resources)))
 
     @staticmethod
-    def _deny(
-        role: iam.Role,
-        sid: str,
-        actions: Iterable[str],
-        resources: Sequence[str] | None = None,
-        conditions: dict[str, dict[str, list[str]]] | None = None,
-        *,
-        except_resources: Sequence[str] | None = None,
-    ) -> None:
-        """Deny actions on some resources, or on all except some."""
+    def _deny(role: iam.Role, sid: str, actions: Iterable[str], resources: Sequence[str]) -> None:
         role.add_to_policy(
-            iam.PolicyStatement(
-                sid=sid,
-                effect=iam.Effect.DENY,
-                actions=list(actions),
-                resources=resources,
-                not_resources=except_resources,
-                conditions=conditions,
-            )
+            iam.PolicyStatement(sid=sid, effect=iam.Effect.DENY, actions=list(actions), resources=list(resources))
         )
 
 
-def _require_room(publisher: Publisher, patterns: Iterable[str], max_chars: int) -> None:
-    """Check that patterns fit into one policy statement, before a deployment fails half-way.
-
-    Raises:
-        UsageError: they don't fit.
-    """
-    if sum(len(pattern) + len('"",') for pattern in patterns) > max_chars:
-        raise UsageError(
-            f"publisher {publisher.name!r} has more patterns than a role can hold",
-            hint="split it into two publishers, or use fewer and wider globs for channels, subdirs and artifacts",
-        )
+def _make_statement(statement: Statement, *principals: iam.IPrincipal) -> iam.PolicyStatement:
+    """Return a statement for the CDK; one of a bucket's policy names principals."""
+    return iam.PolicyStatement(
+        sid=statement.sid,
+        effect=iam.Effect.DENY if statement.is_denial else iam.Effect.ALLOW,
+        principals=list(principals) or None,
+        actions=list(statement.actions),
+        resources=list(statement.resources) or None,
+        not_resources=list(statement.except_resources) or None,
+        conditions={
+            operator: {key: value if isinstance(value, str) else list(value) for key, value in values.items()}
+            for operator, values in statement.conditions.items()
+        },
+    )

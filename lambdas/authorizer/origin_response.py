@@ -1,13 +1,16 @@
-"""The origin-response function: sets Cache-Control of responses for artifacts and shards.
+"""The origin-response function: sets the headers of artifacts and shards, whatever their upload said.
 
 Runs when S3 has answered, before the response enters the cache. Artifacts and shards are cached for a
-year, whatever their publisher set at upload. 404s for them are never cached, because the upload may come
-a moment later (invariant 12). Decides nothing about access.
+year. 404s for them are never cached, because the upload may come a moment later (invariant 12). An
+artifact's content type follows from its extension, and what else an upload can set is removed: with
+Content-Encoding, for instance, clients would decode the archive, and fail. Decides nothing about access.
 
 The function does not see the body, and passes on all other headers unchanged: CloudFront answers 502 if
-a read-only one, Transfer-Encoding or Via, is missing.
+a read-only one, Transfer-Encoding or Via, is missing. None of those that it removes is read-only in
+origin responses; CloudFront hides a few of S3's, and those are not there to be removed.
 
 Source: Lambda@Edge, updating HTTP responses in origin response triggers; restrictions on all edge functions.
+S3 user guide, "Working with object metadata": what an upload can set.
 """
 
 from __future__ import annotations
@@ -16,14 +19,29 @@ from typing import Any, Final
 
 from lambdas.authorizer.log import report
 from lambdas.channel.artifact_kinds import kind_of
-from lambdas.channel.caching import IMMUTABLE, NO_STORE
-from lambdas.channel.layout import SHARDS_FOLDER
+from lambdas.channel.caching import IMMUTABLE, METADATA, NO_STORE
+from lambdas.channel.layout import is_shard_path
 
-_SERVED: Final = frozenset({"200", "206", "304"})
+_WITH_BODY: Final = frozenset({"200", "206"})
+_SERVED: Final = _WITH_BODY | {"304"}
+_REMOVED: Final = frozenset(
+    {
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "expires",
+        "x-amz-missing-meta",
+        "x-amz-tagging-count",
+        "x-amz-website-redirect-location",
+    }
+)
+_REMOVED_PREFIX: Final = "x-amz-meta-"
+
+Headers = dict[str, list[dict[str, str]]]
 
 
 def handle_origin_response(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """Return S3's response with the right Cache-Control: the entry point.
+    """Return S3's response with the right headers: the entry point.
 
     If anything fails, S3's response is passed on unchanged: better for a reader than 502.
 
@@ -32,32 +50,41 @@ def handle_origin_response(event: dict[str, Any], _context: object) -> dict[str,
     record = event["Records"][0]["cf"]
     response: dict[str, Any] = record["response"]
     try:
-        return apply_cache_control(response, uri=record["request"]["uri"])
+        return apply_headers(response, uri=record["request"]["uri"])
     except Exception as error:  # noqa: BLE001 - see the docstring
         report("origin-response-failed", type(error).__name__)
         return response
 
 
-def apply_cache_control(response: dict[str, Any], *, uri: str) -> dict[str, Any]:
-    """Return the response to a request for that URI with the right Cache-Control; pure."""
-    value = decide_cache_control(str(response["status"]), uri=uri)
-    if value is None:
-        return response
-    headers = {**response["headers"], "cache-control": [{"key": "Cache-Control", "value": value}]}
-    return {**response, "headers": headers}
+def apply_headers(response: dict[str, Any], *, uri: str) -> dict[str, Any]:
+    """Return the response to a request for that URI with the right headers; pure."""
+    return {**response, "headers": decide_headers(response["headers"], status=str(response["status"]), uri=uri)}
 
 
-def decide_cache_control(status: str, *, uri: str) -> str | None:
-    """Return the Cache-Control for a status of S3; None to keep the one that the object has.
+def decide_headers(headers: Headers, *, status: str, uri: str) -> Headers:
+    """Return the headers for a response of S3.
 
-    ``uri`` is that of the request to S3. CloudFront matches its patterns with the viewer's URI, so that
-    ``/t/TOKEN/shards/noarch/repodata.json``, in a channel named "shards", comes through here, too.
+    ``uri`` is that of the request to S3. CloudFront matches its patterns with the end of the viewer's URI,
+    so that other files named like a shard come through here, too: they keep the Cache-Control that they
+    have, and get that of metadata if they have none.
     """
     if status not in _SERVED:
-        return NO_STORE
-    return IMMUTABLE if _is_immutable(uri) else None
+        return {**headers, **_header("Cache-Control", NO_STORE)}
+    kind = kind_of(uri)
+    if kind is None and not is_shard_path(uri):
+        kept = {name: values for name, values in headers.items() if name != "expires"}
+        return kept if "cache-control" in headers else {**kept, **_header("Cache-Control", METADATA)}
+    fixed = _header("Cache-Control", IMMUTABLE)
+    if kind is None:
+        return {**headers, **fixed}
+    if status in _WITH_BODY:
+        fixed |= _header("Content-Type", kind.content_type)
+    return {**{name: values for name, values in headers.items() if not _is_removed(name)}, **fixed}
 
 
-def _is_immutable(uri: str) -> bool:
-    """Tell whether this is the URI of an artifact, or ``/CHANNEL/SUBDIR/shards/NAME``."""
-    return kind_of(uri) is not None or uri.split("/")[3:-1] == [SHARDS_FOLDER.rstrip("/")]
+def _is_removed(name: str) -> bool:
+    return name in _REMOVED or name.startswith(_REMOVED_PREFIX)
+
+
+def _header(name: str, value: str) -> Headers:
+    return {name.lower(): [{"key": name, "value": value}]}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from lambdas.channel.errors import InvalidNameError, PermanentError
+from lambdas.channel.layout import is_immutable_filename
 from lambdas.channel.names import parse_channel, parse_subdir
 
 MAX_URI_CHARS: Final = 2048
@@ -57,8 +58,8 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
     """Parse a viewer request.
 
     Raises:
-        MalformedRequestError: the path has other characters or empty segments, or there is more than one
-            Authorization header.
+        MalformedRequestError: the path has other characters or empty segments, escapes an artifact's
+            extension, or there is more than one Authorization header.
 
     Source: Lambda@Edge event structure; the URI is as the viewer sent it.
     """
@@ -76,6 +77,9 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
     credentials += parse_authorization(request.get("headers", {}).get("authorization", ()))
     is_directory = parts[-1] == ""
     segments = tuple(_parse_segment(name) for name in (parts[:-1] if is_directory else parts))
+    if not is_directory and is_immutable_filename(parts[-1]) != is_immutable_filename(segments[-1]):
+        # CloudFront has chosen the cache behaviour by the URL already, perhaps without decoding it.
+        raise MalformedRequestError("path escapes the end of a filename")
     if segments == (INDEX_PAGE,) and not is_directory:
         segments = ()  # CloudFront may rewrite "/" to this
     return ViewerRequest(
@@ -86,8 +90,13 @@ def parse_request(request: Mapping[str, Any]) -> ViewerRequest:
 def parse_authorization(headers: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
     """Return the credentials of an Authorization header; they may be invalid.
 
+    Basic credentials may have any user name, in UTF-8 or, from older clients, Latin-1: only what comes
+    before the first colon is the user. White space around a token is not part of it.
+
     Raises:
         MalformedRequestError: there is more than one such header, or it is too long.
+
+    Source: RFC 7617 (Basic), RFC 6750 (Bearer).
     """
     if not headers:
         return ()
@@ -100,12 +109,17 @@ def parse_authorization(headers: Sequence[Mapping[str, str]]) -> tuple[str, ...]
         return (rest,)
     if scheme.lower() == "basic":
         try:
-            user, _, password = base64.b64decode(rest, validate=True).decode("ascii").partition(":")
+            user, _, password = base64.b64decode(rest, validate=True).partition(b":")
         except (ValueError, binascii.Error):
             return ("",)
         # The user comes second, for "TOKEN:" and "TOKEN:x", which people enter where a user name is required.
-        return (password, user)
+        return (_decode_credential(password), _decode_credential(user))
     return ("",)
+
+
+def _decode_credential(text: bytes) -> str:
+    """Decode one part of Basic credentials; bytes that are not UTF-8 are in no token, so any character will do."""
+    return text.decode(errors="replace").strip()
 
 
 def object_key(request: ViewerRequest) -> str | None:

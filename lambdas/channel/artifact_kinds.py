@@ -32,6 +32,8 @@ class ArtifactKind:
     """Split a filename without its extension into name, version and build; None if it has another form."""
     form: str
     """How a stem is spelled, for messages."""
+    content_type: str = "application/octet-stream"
+    """What the edge answers, whatever the upload said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +72,7 @@ TAR_BZ2: Final = ArtifactKind(
     v3_section="tar.bz2",
     split_stem=split_conda_stem,
     form="NAME-VERSION-BUILD",
+    content_type="application/x-bzip2",
 )
 
 ARTIFACT_KINDS: tuple[ArtifactKind, ...] = (CONDA, TAR_BZ2)

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
+from lambdas.channel.artifact_kinds import Distribution, extensions, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError
 from lambdas.channel.names import Channel, SubdirId, is_subdir_name, parse_channel, parse_subdir, parse_subdir_id
 
@@ -167,6 +167,24 @@ def is_index_path(path: str, files: IndexFiles) -> bool:
     return folders[1:] == [SHARDS_FOLDER.rstrip("/")] and filename.endswith(_SHARD_SUFFIX)
 
 
+def immutable_suffixes() -> tuple[str, ...]:
+    """Return how the filenames of artifacts and shards end; the shard index, which is no shard, ends so, too."""
+    return (*extensions(), _SHARD_SUFFIX)
+
+
+def is_immutable_filename(filename: str) -> bool:
+    """Tell whether a file is named like an artifact or a shard.
+
+    The edge caches by this alone, the last part of a URL, which is the same whether a token is in front or not.
+    """
+    return filename != SHARD_INDEX and filename.endswith(immutable_suffixes())
+
+
+def is_shard_path(path: str) -> bool:
+    """Tell whether this is ``/CHANNEL/SUBDIR/shards/NAME``, with a shard's suffix."""
+    return path.split("/")[3:-1] == [SHARDS_FOLDER.rstrip("/")] and path.endswith(_SHARD_SUFFIX)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubdirLayout:
     """Where the things of one subdir are."""
@@ -280,10 +298,13 @@ def replaced_key(key: str, etag: str) -> str:
 
 
 def rejection_folder(key: str) -> str:
-    """Return the prefix of all rejections of a key: below the key or, if that is too long, below its hash."""
+    """Return the prefix of all rejections of a key: below the key or, if that is too long, below its hash.
+
+    A dot is in front of the hash, as no channel begins: publishers may read what begins with their channel.
+    """
     # Keys of a directory need not be UTF-8: a lone surrogate stands for a byte that is not.
     encoded = key.encode(errors="surrogatepass")
-    place = hashlib.sha256(encoded).hexdigest() if len(encoded) > _MAX_REJECTED_KEY_BYTES else key
+    place = f".{hashlib.sha256(encoded).hexdigest()}" if len(encoded) > _MAX_REJECTED_KEY_BYTES else key
     return f"{REJECTED_PREFIX}{place}/"
 
 

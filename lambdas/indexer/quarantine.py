@@ -27,7 +27,7 @@ from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
 
 _ID_CHARS: Final = 16
-_HASH: Final = re.compile(r"[0-9a-f]{64}\Z")
+_HASH: Final = re.compile(r"\.?[0-9a-f]{64}\Z")  # without the dot: written by 0.1.0
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 

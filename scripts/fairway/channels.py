@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from lambdas.access.changes import apply_visibility
 from lambdas.access.document import Visibility
-from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.errors import InvalidNameError, UsageError
 from lambdas.channel.names import Channel, parse_channel
 from lambdas.key_refresher.store import change_access, fetch_access
 from scripts.fairway.session import Session, with_session
@@ -54,13 +56,22 @@ def list_channels(session: Session) -> None:
     epilog="""\b
 Examples:
   fairway channel set-public tools
+  fairway channel set-public --yes planned
 """,
 )
 @click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask, even if there is no such channel yet.")
 @with_session
-def set_public(session: Session, name: str) -> None:
-    """Make a channel public: readers need no credentials."""
-    _set_visibility(session, parse_channel(name), Visibility.PUBLIC)
+def set_public(session: Session, name: str, *, yes: bool) -> None:
+    """Make a channel public: readers need no credentials.
+
+    If there is no such channel, this asks first: the name may be misspelled, and whatever is uploaded
+    under it later is public at once.
+    """
+    channel_name = parse_channel(name)
+    if not yes and next(iter(session.storage.list_folders(f"{channel_name}/")), None) is None:
+        _confirm_missing(channel_name)
+    _set_visibility(session, channel_name, Visibility.PUBLIC)
 
 
 @channel.command(
@@ -75,6 +86,20 @@ Examples:
 def set_private(session: Session, name: str) -> None:
     """Make a channel private: readers need credentials."""
     _set_visibility(session, parse_channel(name), Visibility.PRIVATE)
+
+
+def _confirm_missing(name: Channel) -> None:
+    """Ask whether a channel that does not exist is meant.
+
+    Raises:
+        UsageError: it is not, or no person can answer.
+    """
+    error = UsageError(f"there is no channel {name!r}", hint="see 'fairway channel list', or say --yes")
+    if not sys.stdin.isatty():
+        raise error
+    question = f"There is no channel {name!r}. Make it public as soon as something is uploaded to it?"
+    if not click.confirm(question, err=True):
+        raise error
 
 
 def _set_visibility(session: Session, name: Channel, visibility: Visibility) -> None:

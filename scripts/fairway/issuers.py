@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from lambdas.access.document import (
     parse_scope,
 )
 from lambdas.access.identity import InvalidIdentityError, verify_identity
+from lambdas.access.owners import binds_owner
 from lambdas.channel.errors import UsageError
 from lambdas.key_refresher.jwks import fetch_keys, parse_jwks
 from lambdas.key_refresher.store import change_access, fetch_access
@@ -75,9 +77,13 @@ def add(
     packages: tuple[str, ...],
     jwks: Path | None,
 ) -> None:
-    """Trust an issuer, or add a rule to a trusted issuer."""
+    """Trust an issuer, or add a rule to a trusted issuer.
+
+    The claims must bind an owner: a repository, group or account whose jobs may read. A rule that everybody
+    with an account at the issuer could match is an error.
+    """
     now, caller = session.now, session.caller
-    rule = ClaimRule(claims=parse_claims(_parse_pairs(claims)), scope=parse_scope(channels, packages or None))
+    rule = ClaimRule(claims=_parse_rule(claims), scope=parse_scope(channels, packages or None))
     name = parse_issuer_url(issuer_url)
     added = Issuer(issuer=name, audiences=audiences, rules=(rule,), keys=_read_keys(name, jwks), confirmed=now)
     change_access(session.storage, lambda document: apply_issuer_added(document, added, now=now, by=caller), now=now)
@@ -215,6 +221,22 @@ def describe_issuer(entry: Issuer) -> dict[str, Any]:
         "keys": [key.kid for key in entry.keys],
         "confirmed": None if entry.confirmed is None else format_time(entry.confirmed),
     }
+
+
+def _parse_rule(texts: tuple[str, ...]) -> Mapping[str, str]:
+    """Parse claims that bind an owner.
+
+    Raises:
+        UsageError: they are malformed, or everybody with an account at the issuer could match them.
+    """
+    claims = parse_claims(_parse_pairs(texts))
+    if not binds_owner(claims):
+        raise UsageError(
+            f"{', '.join(texts)}: everybody with an account at the issuer could have such an identity token",
+            hint="name an owner: --claim repository=OWNER/REPOSITORY, --claim 'repository=OWNER/*', "
+            "--claim 'project_path=GROUP/*' or --claim 'sub=repo:OWNER/*'; 'aud', 'iss' and 'ref' bind none",
+        )
+    return claims
 
 
 def _parse_pairs(claims: tuple[str, ...]) -> dict[str, str]:

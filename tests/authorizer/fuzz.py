@@ -161,6 +161,7 @@ _LEGAL_CHANNEL = re.compile(r"(?!(?:t|label|noarch)/)[a-z0-9_][a-z0-9_.-]{0,127}
 _ARTIFACT = re.compile(
     r"(?P<name>.*)-[^-]*-[^-]*(?:\.conda|\.tar\.bz2)(?!.*(?:\.conda|\.tar\.bz2))", re.IGNORECASE | re.DOTALL
 )
+_CACHED_LONG = re.compile(r"(?!repodata_shards\.msgpack\.zst\Z).*(?:\.conda|\.tar\.bz2|\.msgpack\.zst)\Z", re.DOTALL)
 _SUBDIR = re.compile(r"(?:noarch|[a-z0-9]+-[a-z0-9]+)\Z")
 
 
@@ -303,7 +304,9 @@ def read_url(uri: str) -> str | None:
     path = "/".join(decoded)
     if path in {"/", "/index.html"}:
         return "/"
-    if not _PLAIN.match(path) or posixpath.normpath(path) != path.rstrip("/"):
+    # Where the end is escaped, CloudFront and the authorizer might read it differently.
+    is_escaped = (_CACHED_LONG.match(decoded[-1]) is None) != (_CACHED_LONG.match(parts[-1]) is None)
+    if is_escaped or not _PLAIN.match(path) or posixpath.normpath(path) != path.rstrip("/"):
         return None
     return path
 

@@ -4,20 +4,16 @@ from typing import Any
 
 import pytest
 
-from infra.delivery import SHARD_PATTERNS, artifact_patterns
-from lambdas.authorizer.origin_response import (
-    apply_cache_control,
-    decide_cache_control,
-    handle_origin_response,
-)
-from lambdas.channel import caching
-from lambdas.channel.caching import IMMUTABLE
+from infra.delivery import immutable_patterns, metadata_patterns
+from lambdas.authorizer.origin_response import apply_headers, handle_origin_response
+from lambdas.channel.caching import IMMUTABLE, METADATA
+from lambdas.channel.layout import is_immutable_filename
 from scripts.emulated.cloudfront import OriginResponse, find_behaviour, parse_behaviours, parse_response_result
 from tests.access_documents import make_event, make_request
 
 SHARD = f"/team/noarch/shards/{'0' * 64}.msgpack.zst"
 IMMUTABLE_URIS = ("/team/noarch/tool-1.0-0.conda", "/team/linux-64/tool-1.0%2Bcu1-0.tar.bz2", SHARD)
-# Of channels and files that CloudFront's patterns take for shards once a token is in front.
+# Of channels, folders and files that are named much like shards.
 OTHER_URIS = (
     "/shards/noarch/repodata.json",
     "/shards/noarch/repodata_shards.msgpack.zst",
@@ -27,6 +23,9 @@ OTHER_URIS = (
     "/team/noarch/shards/index.html/more",
     "/team/noarch/repodata.json",
     "/team/noarch/shards",
+    "/shards/noarch/other.msgpack.zst",
+    "/team/noarch/other.msgpack.zst",
+    "/team/noarch/shards/more/other.msgpack.zst",
     "/",
     "",
 )
@@ -77,16 +76,98 @@ def test_handle_origin_response__errors_are_not_cached(uri: str, status: str) ->
 
 @pytest.mark.parametrize("uri", OTHER_URIS)
 def test_handle_origin_response__mutable_objects_keep_their_cache_control(uri: str) -> None:
-    for published in (None, "public, max-age=30"):
+    for published in ("public, max-age=30", "no-cache", "public, max-age=600"):
         response = make_response("200", published)
         assert handle_origin_response(make_response_event(uri, response), None) == response
 
 
-def test_apply_cache_control__nothing_else_changes() -> None:
+@pytest.mark.parametrize("uri", OTHER_URIS)
+@pytest.mark.parametrize("status", ["200", "206", "304"])
+def test_handle_origin_response__mutable_objects_without_cache_control_are_kept_briefly(uri: str, status: str) -> None:
+    response = make_response(status, Expires="Thu, 01 Jan 2099 00:00:00 GMT", ETag='"1"')
+    answered = handle_origin_response(make_response_event(uri, response), None)
+    assert list_cache_control(answered) == [METADATA]
+    assert set(answered["headers"]) == {"cache-control", "etag"}
+
+
+# All that an upload can set, and what S3 then answers.
+SET_BY_AN_UPLOAD = {
+    "Content-Encoding": "gzip",
+    "Content-Disposition": 'attachment; filename="other.exe"',
+    "Content-Language": "tlh",
+    "Expires": "Thu, 01 Jan 1970 00:00:00 GMT",
+    "x-amz-website-redirect-location": "https://evil.example/",
+    "x-amz-meta-note": "<script>",
+    "X-Amz-Meta-": "",
+    "x-amz-missing-meta": "1",
+    "x-amz-tagging-count": "2",
+}
+SET_BY_S3 = {
+    "Content-Length": "7",
+    "ETag": '"1"',
+    "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT",
+    "Accept-Ranges": "bytes",
+    "Via": "1.1 x",
+    "Transfer-Encoding": "chunked",
+    "x-amz-version-id": "v",
+    "x-amz-server-side-encryption": "AES256",
+    "Date": "now",
+}
+
+
+@pytest.mark.parametrize(
+    ("uri", "content_type"),
+    [
+        ("/team/noarch/tool.conda", "application/octet-stream"),
+        ("/team/linux-64/tool-1.0%2Bcu1-0.tar.bz2", "application/x-bzip2"),
+        ("/t/tool.conda", "application/octet-stream"),
+    ],
+)
+@pytest.mark.parametrize("status", ["200", "206", "304"])
+@pytest.mark.parametrize("published", ["text/html; charset=utf-8", None])
+def test_handle_origin_response__attack_headers_of_an_upload(
+    uri: str, content_type: str, status: str, published: str | None
+) -> None:
+    response = make_response(status, "private", **SET_BY_AN_UPLOAD, **SET_BY_S3)
+    if published is not None:
+        response["headers"]["content-type"] = [{"key": "Content-Type", "value": published}]
+    answered = handle_origin_response(make_response_event(uri, response), None)["headers"]
+    found = {values[0]["key"]: values[0]["value"] for values in answered.values()}
+    assert found.pop("Cache-Control") == IMMUTABLE
+    # A 304 has no content; what it says of one would replace what the cache has.
+    assert found.pop("Content-Type", None) == (published if status == "304" else content_type)
+    assert found == SET_BY_S3
+    assert all(len(values) == 1 for values in answered.values())
+
+
+def test_handle_origin_response__attack_repeated_headers() -> None:
+    response = make_response("200")
+    for name in ("Content-Type", "Content-Encoding", "Cache-Control"):
+        response["headers"][name.lower()] = [{"key": name, "value": "a"}, {"key": name, "value": "b"}]
+    answered = handle_origin_response(make_response_event(IMMUTABLE_URIS[0], response), None)["headers"]
+    assert {name: [each["value"] for each in values] for name, values in answered.items()} == {
+        "cache-control": [IMMUTABLE],
+        "content-type": ["application/octet-stream"],
+    }
+
+
+def test_handle_origin_response__shards_keep_what_the_indexer_set() -> None:
+    response = make_response("200", IMMUTABLE, **{"Content-Type": "application/zstd"})
+    assert handle_origin_response(make_response_event(SHARD, response), None) == response
+
+
+@pytest.mark.parametrize("status", ["403", "404", "503"])
+def test_handle_origin_response__errors_keep_their_content_type(status: str) -> None:
+    response = make_response(status, **{"Content-Type": "application/xml"})
+    answered = handle_origin_response(make_response_event(IMMUTABLE_URIS[0], response), None)
+    assert answered["headers"]["content-type"][0]["value"] == "application/xml"
+
+
+def test_apply_headers__nothing_else_changes() -> None:
     # A read-only header that is changed or missing, or a body, and CloudFront answers 502 or serves that body.
     response = make_response("200", "no-cache", Via="1.1 x", Transfer_Encoding="chunked", ETag='"1"', Date="now")
     before = copy.deepcopy(response)
-    changed = apply_cache_control(response, uri=SHARD)
+    changed = apply_headers(response, uri=SHARD)
     assert response == before
     del before["headers"]["cache-control"]
     assert changed.pop("headers") == before.pop("headers") | {
@@ -136,15 +217,16 @@ def test_handle_origin_response__logs_nothing_about_requests(capsys: pytest.Capt
     assert captured.out + captured.err == ""
 
 
-def test_decide_cache_control__agrees_with_the_indexer_about_shards() -> None:
-    assert decide_cache_control("200", uri=SHARD) == caching.IMMUTABLE
+def test_apply_headers__agrees_with_the_indexer_about_shards() -> None:
+    assert list_cache_control(apply_headers(make_response(), uri=SHARD)) == [IMMUTABLE]
 
 
 @pytest.mark.parametrize("uri", IMMUTABLE_URIS)
-def test_decide_cache_control__agrees_with_the_behaviours(uri: str) -> None:
-    patterns = (*artifact_patterns(), *SHARD_PATTERNS)
+def test_apply_headers__agrees_with_the_behaviours(uri: str) -> None:
+    patterns = (*metadata_patterns(), *immutable_patterns())
     config = {"CacheBehaviors": {"Items": [{"PathPattern": pattern} for pattern in patterns]}}
     behaviours = parse_behaviours({**config, "DefaultCacheBehavior": {}})
     for prefix in ("", "/t/fw-token"):
-        assert find_behaviour(behaviours, prefix + uri) is not behaviours[-1]
-    assert decide_cache_control("200", uri=uri) == IMMUTABLE
+        assert find_behaviour(behaviours, prefix + uri) in behaviours[len(metadata_patterns()) : -1]
+    assert is_immutable_filename(uri.rpartition("/")[2])
+    assert list_cache_control(apply_headers(make_response(), uri=uri)) == [IMMUTABLE]

@@ -1,3 +1,5 @@
+import base64
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,10 @@ from tests.access_documents import format_basic, make_request
 
 def parse(uri: str) -> ViewerRequest:
     return parse_request(make_request(uri))
+
+
+def encode_basic(credentials: bytes) -> str:
+    return "Basic " + base64.b64encode(credentials).decode()
 
 
 def find(uri: str) -> str | None:
@@ -70,6 +76,30 @@ def test_object_key__invalid_channel(uri: str) -> None:
 def test_parse_request__root(uri: str) -> None:
     assert parse(uri).segments == ()
     assert find(uri) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_plain"),
+    [
+        ("/team/noarch/tool-1.0-0.conda", True),
+        ("/team/noarch/tool-1.0%2Bcu1-0.conda", True),
+        ("/team/noarch/t%6Fol-1.0-0.conda", True),
+        ("/team/noarch/tool%2D1.0-0.tar.bz2", True),
+        ("/team/noarch/repod%61ta.json", True),
+        ("/team%2Econda/noarch/repodata.json", True),
+        ("/team/noarch/tool-1.0-0%2Econda", False),
+        ("/team/noarch/tool-1.0-0.c%6Fnda", False),
+        ("/team/noarch/tool-1.0-0.tar.bz%32", False),
+        ("/team/noarch/shards/0.msgpack.zs%74", False),
+        ("/team/noarch/repodata%5Fshards.msgpack.zst", False),
+    ],
+)
+def test_parse_request__attack_escaped_extension_that_chooses_another_behaviour(uri: str, *, is_plain: bool) -> None:
+    if is_plain:
+        assert find(uri) is not None
+    else:
+        with pytest.raises(MalformedRequestError):
+            parse(uri)
 
 
 # The tricks of docs/security.md. Each is answered 400: no key follows from it.
@@ -150,7 +180,18 @@ def test_format_uri__parsed_again_is_the_key(names: list[str]) -> None:
         ("Basic ****", ("",)),
         ("Basic", ("", "")),
         ("Basic YQ", ("",)),
-        ("Basic /////w==", ("",)),
+        ("Basic /////w==", ("", "\ufffd" * 4)),
+        # RFC 7617: user names in UTF-8; older clients send Latin-1.
+        (encode_basic("zoë:token".encode()), ("token", "zoë")),
+        (encode_basic("名前@例え.jp:token".encode()), ("token", "名前@例え.jp")),
+        (encode_basic("zoë:token".encode("latin-1")), ("token", "zo\ufffd")),
+        (encode_basic(b"\x00\xff\xfe:token"), ("token", "\x00\ufffd\ufffd")),
+        (encode_basic(b"a user:token"), ("token", "a user")),
+        (encode_basic(b"user: token\r\n"), ("token", "user")),
+        (encode_basic(b"\ttoken\n:"), ("", "token")),
+        (encode_basic(b" : "), ("", "")),
+        ("Basic   " + encode_basic(b"u:p")[6:] + "  ", ("p", "u")),
+        ("Bearer  \ttoken\t ", ("token",)),
         ("Digest abc", ("",)),
         ("", ("",)),
         ("abc", ("",)),

@@ -120,7 +120,7 @@ def functions(stack: Stack) -> Iterator["LambdaClient"]:
 def channel(stack: Stack, s3: "S3Client") -> Channel:
     """Tokens are created before the first request: the authorizer fetches new ones only every 30 s."""
     environment = stack.environment
-    run_tool("fairway", "channel", "set-public", "open", environment=environment)
+    run_tool("fairway", "channel", "set-public", "--yes", "open", environment=environment)
     tokens = {
         name: create_token(name, globs, environment=environment)
         for name, globs in {"everything": "*", "reader": CHANNEL, "outsider": "another"}.items()

@@ -50,7 +50,7 @@ def test_access__changes_take_effect_within_a_minute(channel: Channel, tmp_path:
         str(keys),
     ]
     run_tool("fairway", "issuer", "add", ISSUER, *options, environment=environment)
-    run_tool("fairway", "channel", "set-public", "shown-for-a-while", environment=environment)
+    run_tool("fairway", "channel", "set-public", "--yes", "shown-for-a-while", environment=environment)
     wait_until(lambda: statuses() == (404, 404), "an issuer and a public channel are known")
 
     assert viewer.ask(GUARDED, headers=make_basic(make_fresh_identity())).status == 404

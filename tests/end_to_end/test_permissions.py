@@ -1,21 +1,32 @@
 """What a publisher's role may do, and may not do, with IAM enforced."""
 
 import json
-from collections.abc import Iterator
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from infra.config import Publisher
+from infra.permissions import grant_publisher
 from scripts.emulated.commands import CommandError, run_tool
 from tests.builders import conda_package
 from tests.end_to_end.conftest import Channel
+from tests.infra.iam import as_policy
+from tests.infra.test_permissions import PUBLISHERS, Keys, find_channels, owns, parse_publisher
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sts import STSClient
     from mypy_boto3_sts.type_defs import CredentialsTypeDef
+
+GENERATED_ROLES = 100  # tests/infra/test_permissions.py has 1,000, held against an evaluator
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
@@ -137,6 +148,104 @@ def test_publisher__may_not_write(channel: Channel, publisher: "S3Client", key: 
     with pytest.raises(ClientError, match="AccessDenied"):
         publisher.put_object(Bucket=channel.bucket, Key=key, Body=b"forged")
     assert channel.versions(key) == before
+
+
+# What the bucket's policy denies is in tests/infra/test_storage.py: the emulator knows none of its condition keys.
+READABLE: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "standard": {"StorageClass": "STANDARD"},
+    "tiering": {"StorageClass": "INTELLIGENT_TIERING"},
+    "sse-s3": {"ServerSideEncryption": "AES256"},
+}
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_upload__that_readers_can_get(channel: Channel, publisher: "S3Client", name: str) -> None:
+    filename, content = conda_package(name=f"readable-{name}")
+    key = f"demo/noarch/{filename}"
+    publisher.put_object(Bucket=channel.bucket, Key=key, Body=content, **READABLE[name])
+    channel.wait_until_listed(key)
+
+
+def test_upload__in_parts(channel: Channel, publisher: "S3Client") -> None:
+    filename, content = conda_package(name="in-parts")
+    where: dict[str, Any] = {"Bucket": channel.bucket, "Key": f"demo/noarch/{filename}"}
+    upload = publisher.create_multipart_upload(**where)["UploadId"]
+    part = publisher.upload_part(**where, UploadId=upload, PartNumber=1, Body=content)
+    publisher.complete_multipart_upload(
+        **where, UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    )
+    channel.wait_until_listed(where["Key"])
+
+
+def is_refused(request: Callable[[], object]) -> bool:
+    """Tell whether IAM refuses a request; "no such key" comes after IAM."""
+    try:
+        request()
+    except ClientError as error:
+        return error.response["Error"]["Code"] in {"AccessDenied", "403"}
+    return False
+
+
+@pytest.fixture(scope="module")
+def iam(channel: Channel) -> Iterator[Any]:
+    client: Any = channel.stack.session().client("iam", endpoint_url=channel.stack.endpoint)
+    yield client
+    client.close()
+
+
+def open_generated(channel: Channel, iam: Any, sts: "STSClient", publisher: Publisher) -> "S3Client":  # noqa: ANN401 - IAM has no stubs
+    """Return S3 as a role with the policy of these settings."""
+    role = f"generated-{uuid.uuid4().hex}"
+    principal = {"AWS": "arn:aws:iam::000000000000:root"}
+    trust = {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"}
+    arn = iam.create_role(
+        RoleName=role, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    )["Role"]["Arn"]
+    policy = {"Version": "2012-10-17", "Statement": as_policy(grant_publisher(channel.bucket, publisher))}
+    iam.put_role_policy(RoleName=role, PolicyName="publisher", PolicyDocument=json.dumps(policy))
+    return open_s3(channel, sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"])
+
+
+@given(given_settings=PUBLISHERS, seed=st.integers(0, 2**32))
+@settings(max_examples=GENERATED_ROLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+def test_publisher__attack_generated_settings_reach_outside_its_channels(
+    channel: Channel,
+    iam: Any,  # noqa: ANN401 - there are no stubs of IAM
+    sts: "STSClient",
+    given_settings: dict[str, Any],
+    seed: int,
+) -> None:
+    publisher = parse_publisher(given_settings)
+    names = find_channels(publisher, random.Random(seed))[:3]  # noqa: S311 - chooses examples
+    keys = Keys(channels=names)
+    with closing(open_generated(channel, iam, sts, publisher)) as s3:
+
+        def may_read(key: str) -> bool:
+            return not is_refused(lambda: s3.head_object(Bucket=channel.bucket, Key=key))
+
+        def may_put(key: str) -> bool:
+            return not is_refused(lambda: s3.put_object(Bucket=channel.bucket, Key=key, Body=b"x"))
+
+        def may_delete(key: str) -> bool:
+            return not is_refused(lambda: s3.delete_object(Bucket=channel.bucket, Key=key))
+
+        def may_list(prefix: str) -> bool:
+            return not is_refused(lambda: s3.list_objects_v2(Bucket=channel.bucket, Prefix=prefix))
+
+        for name in names:
+            key = f"{name}/noarch/tool-1.0-0.conda"
+            expected = owns(publisher, name) and publisher.may_read
+            assert (may_read(key), may_list(f"{name}/noarch/")) == (expected, expected), key
+            assert may_list(f".fairway/rejected/{name}/noarch/") == expected, key
+            if not owns(publisher, name):
+                assert not may_put(key), key
+                assert not may_delete(key), key
+        for key in keys.private()[:8]:
+            assert not may_read(key), key
+            assert not may_put(key), key
+        for prefix in ("", ".fairway/", ".fairway/audit/", ".fairway/rejected/"):
+            assert not may_list(prefix), prefix
 
 
 def test_publisher__may_not_delete_nor_read_rules(channel: Channel, publisher: "S3Client") -> None:

@@ -1,5 +1,6 @@
 """The commands that manage access, run as a user runs them, on a directory in place of the bucket."""
 
+import io
 import json
 import re
 import subprocess
@@ -171,11 +172,45 @@ def test_channel_set_public__then_set_private(run: Run, storage: DirectoryStorag
     assert run("channel", "list", "--json").document == [
         {"name": "uploaded", "visibility": "as deployed", "stored": True}
     ]
-    assert run("channel", "set-public", "tools").code == 0
+    assert run("channel", "set-public", "--yes", "tools").code == 0
     assert fetch_access(storage).channels["tools"].visibility is Visibility.PUBLIC
     assert run("channel", "set-private", "tools").code == 0
     assert fetch_access(storage).channels["tools"].visibility is Visibility.PRIVATE
     assert [entry["name"] for entry in run("channel", "list", "--json").document] == ["tools", "uploaded"]
+
+
+def test_channel_set_public__of_a_channel_that_exists_does_not_ask(run: Run, storage: DirectoryStorage) -> None:
+    storage.root.joinpath("tools", "noarch").mkdir(parents=True)
+    assert run("channel", "set-public", "tools").code == 0
+    assert fetch_access(storage).channels["tools"].visibility is Visibility.PUBLIC
+
+
+def test_channel_set_public__of_a_missing_channel_is_an_error_where_no_person_answers(
+    run: Run, storage: DirectoryStorage
+) -> None:
+    storage.root.joinpath("tools", "noarch").mkdir(parents=True)
+    result = run("channel", "set-public", "tool")
+    assert result.code == 2
+    assert "there is no channel 'tool'" in result.err
+    assert "hint: see 'fairway channel list', or say --yes" in result.err
+    assert fetch_access(storage) == AccessDocument()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("n\n", 2), ("\n", 2)])
+def test_channel_set_public__of_a_missing_channel_asks(
+    run: Run, storage: DirectoryStorage, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
+) -> None:
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    result = run("channel", "set-public", "planned")
+    assert result.code == code
+    assert "There is no channel 'planned'" in result.err
+    assert ("planned" in fetch_access(storage).channels) == (code == 0)
+
+
+def test_channel_set_private__does_not_ask(run: Run) -> None:
+    assert run("channel", "set-private", "planned").code == 0
 
 
 def test_audit__records_caller_time_and_change(run: Run, clock: dict[str, int]) -> None:
@@ -183,7 +218,7 @@ def test_audit__records_caller_time_and_change(run: Run, clock: dict[str, int]) 
     run("token", "create", "ci", "--channel", "team")
     clock["now"] += DAY
     run("token", "revoke", "ci")
-    run("channel", "set-public", "tools")
+    run("channel", "set-public", "tools", "--yes")
     entries = run("audit", "--json").document
     assert [(entry["action"], entry["subject"]) for entry in entries] == [
         ("token-created", "ci"),
@@ -224,6 +259,27 @@ def test_issuer_refresh__fetches_the_keys(run: Run, storage: DirectoryStorage, m
 def test_issuer_add__attack_claims_match_every_identity_token(run: Run, claim: str) -> None:
     result = run("issuer", "add", ISSUER, "--audience", AUDIENCE, "--claim", claim, "--channel", "team")
     assert result.code == 2
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        ["aud=https://conda.example.com"],
+        [f"iss={ISSUER}"],
+        ["repository=*/*"],
+        ["repository=acme*/app"],
+        ["ref=refs/heads/main"],
+        ["sub=repo:*"],
+        ["sub=repo:*", "ref=refs/heads/main", f"iss={ISSUER}"],
+    ],
+)
+def test_issuer_add__attack_rule_that_lets_everybody_in(run: Run, storage: DirectoryStorage, claims: list[str]) -> None:
+    options = [word for claim in claims for word in ("--claim", claim)]
+    result = run("issuer", "add", ISSUER, "--audience", AUDIENCE, *options, "--channel", "team")
+    assert result.code == 2
+    assert "everybody" in result.err
+    assert "hint: name an owner: --claim repository=OWNER/REPOSITORY" in result.err
+    assert fetch_access(storage) == AccessDocument()
 
 
 def test_issuer_check__says_why(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ EVERYTHING: dict[str, Any] = {
     "access_log": True,
     "alarm_email": "oncall@example.com",
     "require_if_none_match": True,  # excludes mutable channels: OTHER_REGION has those
+    "operators": ["arn:aws:iam::123456789012:role/operator", "arn:aws:iam::123456789012:user/admins/ada"],
     "publishers": [
         {"name": "release", "channels": ["team"], "principals": ["arn:aws:iam::123456789012:role/deployer"]},
         {
             "name": "ci",
-            "channels": ["*-dev"],
-            "subdirs": ["noarch", "linux-*"],
+            "channels": ["dev-*"],
+            "subdirs": ["noarch", "linux-64"],
             "artifacts": ["tool-*"],
             "github": [{"repository": "example/tool", "branches": ["main"], "tags": ["v*"]}],
             "gitlab": [{"project": "group/tool", "branches": ["main"]}],
@@ -39,7 +40,7 @@ EVERYTHING: dict[str, Any] = {
             "may_patch": True,
         },
         {"name": "all", "channels": ["*"], "principals": ["arn:aws:iam::123456789012:role/operator"]},
-        {"name": "some", "channels": ["*y"], "principals": ["arn:aws:iam::123456789012:role/operator"]},
+        {"name": "some", "channels": ["play*"], "principals": ["arn:aws:iam::123456789012:role/operator"]},
     ],
 }
 

@@ -251,7 +251,21 @@ def test_parse_configuration__publisher_of_any_issuer() -> None:
         ({"channels": [".fairway"]}, r"channels\[0\]"),
         ({"channels": ["team/noarch"]}, r"channels\[0\]"),
         ({"channels": ["${aws:username}"]}, r"channels\[0\]"),
+        ({"channels": ["*-dev"]}, r"channels\[0\] is invalid"),
+        ({"channels": ["team", "te*m"]}, r"channels\[1\] is invalid"),
+        ({"channels": ["team?"]}, r"channels\[0\] is invalid"),
+        ({"channels": ["**"]}, r"channels\[0\] is invalid"),
+        ({"channels": ["?"]}, r"channels\[0\] is invalid"),
+        ({"channels": [""]}, r"channels\[0\] must be a string"),
+        ({"channels": ["team*\n"]}, r"channels\[0\] is invalid"),
         ({"subdirs": ["a/b"]}, r"subdirs\[0\]"),
+        ({"subdirs": ["linux-*"]}, r"subdirs\[0\] is invalid"),
+        ({"subdirs": ["noarc?"]}, r"subdirs\[0\] is invalid"),
+        ({"subdirs": ["shards"]}, r"subdirs\[0\] is invalid"),
+        ({"artifacts": ["*-1.0-0"]}, r"artifacts\[0\] is invalid"),
+        ({"artifacts": ["tool-?"]}, r"artifacts\[0\] is invalid"),
+        ({"artifacts": ["to*ol"]}, r"artifacts\[0\] is invalid"),
+        ({"artifacts": ["tool**"]}, r"artifacts\[0\] is invalid"),
         ({"artifacts": ["../x"]}, r"artifacts\[0\]"),
         ({"name": "CI"}, r"publishers\[0\]\.name"),
         ({"may_delete": 1}, "may_delete must be true or false"),
@@ -267,12 +281,46 @@ def test_parse_configuration__publisher_of_any_issuer() -> None:
             {"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": ["**"]}]},
             "any workload of that issuer",
         ),
+        (
+            {"oidc": [{"issuer": "https://x.example", "audience": "a", "subjects": ["repo:acme/app:*", "repo:*"]}]},
+            "any workload of that issuer",
+        ),
         ({"oidc": [{"issuer": "https://x.example/", "audience": "a", "subjects": ["x"]}]}, "not an issuer's URL"),
     ],
 )
 def test_parse_configuration__publisher_too_permissive(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parse_publisher(**settings)
+
+
+def test_parse_configuration__publisher_of_prefixes() -> None:
+    globs = {
+        "channels": ["team", "dev-*", "*"],
+        "subdirs": ["noarch", "linux-64", "*"],
+        "artifacts": ["a-1-0", "b*", "*"],
+    }
+    (publisher,) = parse_publisher(**globs).publishers
+    assert [list(each) for each in (publisher.channels, publisher.subdirs, publisher.artifacts)] == list(globs.values())
+
+
+def test_parse_configuration__operators() -> None:
+    arns = ["arn:aws:iam::123456789012:role/path/operator", "arn:aws:iam::123456789012:user/ada"]
+    assert parse({"operators": arns}).operators == tuple(arns)
+
+
+@pytest.mark.parametrize(
+    "arn",
+    [
+        "*",
+        "arn:aws:iam::123456789012:role/*",
+        "arn:aws:sts::123456789012:assumed-role/operator/ada",  # aws:PrincipalArn is the role's
+        "arn:aws:iam::123456789012:group/operators",
+        "123456789012",
+    ],
+)
+def test_parse_configuration__operators_that_would_match_nobody_or_everybody(arn: str) -> None:
+    with pytest.raises(UsageError, match=r"operators\[0\] is invalid"):
+        parse({"operators": [arn]})
 
 
 def test_parse_configuration__publishers_of_one_name() -> None:

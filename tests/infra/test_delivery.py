@@ -5,6 +5,12 @@ from typing import Any
 
 import pytest
 
+from lambdas.access.decisions import compile_rules
+from lambdas.access.document import AccessDocument
+from lambdas.authorizer.answers import answer_request
+from lambdas.channel.layout import is_immutable_filename
+from scripts.emulated.cloudfront import Behaviour, find_behaviour, parse_behaviours
+from tests.access_documents import make_request
 from tests.infra.synthesis import Synthesis, find_values
 
 pytestmark = pytest.mark.xdist_group("synthesis")
@@ -25,7 +31,7 @@ def referred(synthesis: Synthesis, reference: dict[str, str], resource_type: str
 def test_behaviours__all_run_the_authorizer(which: str, request: pytest.FixtureRequest) -> None:
     synthesis: Synthesis = request.getfixturevalue(which)
     found = behaviours(synthesis)
-    assert set(found) == {"*", "*.conda", "*.tar.bz2", "*/shards/*"}
+    assert set(found) == {"*", "*/repodata_shards.msgpack.zst", "*.conda", "*.tar.bz2", "*.msgpack.zst"}
     versions = set()
     for behaviour in found.values():
         versions.add(json.dumps(functions_of(behaviour)["viewer-request"]))
@@ -38,6 +44,7 @@ def test_behaviours__of_artifacts_and_shards_set_cache_control(which: str, reque
     found = behaviours(request.getfixturevalue(which))
     marks = {pattern: functions_of(behaviour).get("origin-response") for pattern, behaviour in found.items()}
     assert marks.pop("*") is None
+    assert marks.pop("*/repodata_shards.msgpack.zst") is None
     assert None not in marks.values()
     assert len({json.dumps(version) for version in marks.values()}) == 1
     assert marks["*.conda"] != functions_of(found["*.conda"])["viewer-request"]
@@ -72,17 +79,122 @@ def test_behaviours__cache_by_path_alone(full: Synthesis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "default_seconds"),
-    [("*", 30), ("*.conda", 31536000), ("*.tar.bz2", 31536000), ("*/shards/*", 31536000)],
+    ("pattern", "max_seconds"),
+    [
+        ("*", 30),
+        ("*/repodata_shards.msgpack.zst", 30),
+        ("*.conda", 31536000),
+        ("*.tar.bz2", 31536000),
+        ("*.msgpack.zst", 31536000),
+    ],
 )
-def test_behaviours__default_ttl(full: Synthesis, pattern: str, default_seconds: int) -> None:
+def test_behaviours__ttl(full: Synthesis, pattern: str, max_seconds: int) -> None:
     policy = referred(full, behaviours(full)[pattern]["CachePolicyId"], "AWS::CloudFront::CachePolicy")
-    assert policy["CachePolicyConfig"]["DefaultTTL"] == default_seconds
+    # Without a Cache-Control of its own, nothing is kept longer than metadata, in any behaviour.
+    assert policy["CachePolicyConfig"]["DefaultTTL"] == 30
     assert policy["CachePolicyConfig"]["MinTTL"] == 0  # the object's own Cache-Control has priority
+    # Whatever Cache-Control or Expires an upload has: only artifacts and shards are kept for long.
+    assert policy["CachePolicyConfig"]["MaxTTL"] == max_seconds
+
+
+CHANNELS = ("team", "shards", "x.conda", "x.tar.bz2", "repodata_shards.msgpack.zst", "y.msgpack.zst", "0" * 41)
+TOKENS = (
+    "",
+    "fw-token",
+    "shards",
+    "x.conda",
+    "x.tar.bz2",
+    "x.msgpack.zst",
+    "repodata_shards.msgpack.zst",
+    "..",
+    ".",
+    "t",
+    "%2E%2E",
+    "a%2Fshards%2Fb.conda",
+    "*",
+    "x" * 300,
+)
+FILES = (
+    "",
+    "notices.json",
+    "index.html",
+    "channeldata.json",
+    "noarch/",
+    "noarch/repodata.json",
+    "noarch/repodata.json.zst",
+    "noarch/repodata_shards.msgpack.zst",
+    "noarch/tool-1.0-0.conda",
+    "noarch/tool-1.0%2Bcu1-0.tar.bz2",
+    "noarch/tool-1.0-0.conda.sigs",
+    f"noarch/tool-1.0-0.conda.sigs.{'0' * 64}",
+    "noarch/patch_instructions.json",
+    f"noarch/shards/{'0' * 64}.msgpack.zst",
+    f"noarch/shards/{'0' * 64}.msgpack.zst/",
+    "noarch/shards/repodata_shards.msgpack.zst",
+    "noarch/shards/",
+    "shards/index.html",
+    "shards/notices.json",
+    "x.conda/notices.json",
+    "noarch/x.conda/",
+    "noarch/TOOL-1.0-0.CONDA",
+    "noarch/.conda",
+    "noarch/x.conda.",
+    "noarch/other.msgpack.zst",
+    "noarch/my-repodata_shards.msgpack.zst",
+    # Spelled so that CloudFront has to decode them to find their behaviour.
+    "noarch/tool-1.0-0%2Econda",
+    "noarch/tool-1.0-0.cond%61",
+    "noarch/tool-1.0-0.tar%2ebz2",
+    "noarch/repodata%5Fshards.msgpack.zst",
+    "noarch/shards/0.msgpack%2Ezst",
+    "noarch/shards%2F0.msgpack.zst",
+    "noarch/notices.json%3F.conda",
+    "noarch/notices.json%23.conda",
+    "noarch/notices.json;.conda",
+    "noarch//x.conda",
+    "noarch/./x.conda",
+    "noarch/x.conda/..",
+    "noarch/x.conda/.",
+    "noarch/../x.conda",
+)
+
+
+def find_patterns(synthesis: Synthesis) -> tuple[Behaviour, ...]:
+    """Return the behaviours in the order in which CloudFront tries them, the default last."""
+    config = synthesis.only("AWS::CloudFront::Distribution")["Properties"]["DistributionConfig"]
+    patterns = [{"PathPattern": each["PathPattern"]} for each in config["CacheBehaviors"]]
+    return parse_behaviours({"CacheBehaviors": {"Items": patterns}, "DefaultCacheBehavior": {}})
+
+
+def find_without_normalising(patterns: tuple[Behaviour, ...], path: str) -> Behaviour:
+    return next(each for each in patterns if each.pattern.fullmatch(path))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_behaviours__attack_url_of_another_behaviour_than_its_key(full: Synthesis, file: str) -> None:
+    patterns = find_patterns(full)
+    rules = compile_rules(AccessDocument(), public_globs=("*",))  # whatever stands where a token does
+    forwarded = 0
+    for channel in CHANNELS:
+        for url in (
+            f"/{channel}/{file}",
+            *(f"/{t}/{token}/{channel}/{file}" for token in TOKENS for t in ("t", "%74")),
+        ):
+            answer = answer_request(make_request(url), rules, now=0)
+            if "status" in answer:
+                continue  # nothing is fetched, nothing is cached
+            forwarded += 1
+            expected = find_without_normalising(patterns, answer["uri"])
+            # AWS does not say how far it normalises a URL before it matches: it must not matter.
+            assert find_behaviour(patterns, url) is expected, url
+            assert find_without_normalising(patterns, url) is expected, url
+            is_immutable = expected is not patterns[0] and expected is not patterns[-1]
+            assert is_immutable == is_immutable_filename(answer["uri"].rpartition("/")[2]), url
+    assert forwarded or "%" in file or "//" in file or "/." in file or ";" in file
 
 
 @pytest.mark.parametrize(
-    ("pattern", "compress"), [("*", True), ("*.conda", False), ("*.tar.bz2", False), ("*/shards/*", False)]
+    ("pattern", "compress"), [("*", True), ("*.conda", False), ("*.tar.bz2", False), ("*.msgpack.zst", False)]
 )
 def test_behaviours__compress_text_alone(full: Synthesis, pattern: str, *, compress: bool) -> None:
     behaviour = behaviours(full)[pattern]

@@ -29,18 +29,17 @@ pytestmark = pytest.mark.xdist_group("synthesis")
         ("release", "other/noarch/tool-1-0.conda", False),
         ("release", "team-dev/noarch/tool-1-0.conda", False),
         ("release", ".fairway/access.json", False),
-        ("ci", "team-dev/noarch/tool-1-0.conda", True),
-        ("ci", "team-dev/linux-64/tool-1-0.conda.sigs", True),
-        ("ci", "team-dev/linux-64/tool-1-0.conda.sigs.00ff", True),
-        ("ci", "team-dev/linux-64/other-1-0.conda.sigs.00ff", False),
+        ("ci", "dev-team/noarch/tool-1-0.conda", True),
+        ("ci", "dev-team/linux-64/tool-1-0.conda.sigs", True),
+        ("ci", "dev-team/linux-64/tool-1-0.conda.sigs.00ff", True),
+        ("ci", "dev-team/linux-64/other-1-0.conda.sigs.00ff", False),
         ("release", "team/noarch/tool-1-0.conda.sigs.00ff", False),
-        ("ci", "team-dev/noarch/patch_instructions.json", True),
-        ("ci", "team-dev/osx-64/tool-1-0.conda", False),
-        ("ci", "team-dev/noarch/other-1-0.conda", False),
+        ("ci", "dev-team/noarch/patch_instructions.json", True),
+        ("ci", "dev-team/osx-64/tool-1-0.conda", False),
+        ("ci", "dev-team/noarch/other-1-0.conda", False),
         ("ci", "team/noarch/tool-1-0.conda", False),
-        # The wildcard of "*-dev" matches slashes; the denial overrides the grant.
-        ("ci", ".fairway/cards/team-dev/noarch/tool-1-0.conda", False),
-        ("ci", ".fairway/rejected/x-dev/noarch/tool-1-0.conda", False),
+        ("ci", ".fairway/cards/dev-team/noarch/tool-1-0.conda", False),
+        ("ci", ".fairway/rejected/dev-x/noarch/tool-1-0.conda", False),
     ],
 )
 def test_publisher__may_upload_artifacts_to_its_channels_alone(
@@ -51,7 +50,7 @@ def test_publisher__may_upload_artifacts_to_its_channels_alone(
 
 def test_publisher__attack_replaces_a_copy_of_attestations(full: Synthesis) -> None:
     """Copies are created, never replaced or deleted: every grant on them asks for If-None-Match."""
-    key = f"{BUCKET}/team-dev/noarch/tool-1-0.conda.sigs.00ff"
+    key = f"{BUCKET}/dev-team/noarch/tool-1-0.conda.sigs.00ff"
     grants = [
         each
         for each in full.statements(full.publisher("ci"))
@@ -63,7 +62,7 @@ def test_publisher__attack_replaces_a_copy_of_attestations(full: Synthesis) -> N
 
 
 def test_publisher__may_delete_if_granted(full: Synthesis) -> None:
-    key = f"{BUCKET}/team-dev/noarch/tool-1-0.conda"
+    key = f"{BUCKET}/dev-team/noarch/tool-1-0.conda"
     assert allows(full.statements(full.publisher("ci")), "s3:DeleteObject", key)
     assert not allows(full.statements(full.publisher("ci")), "s3:DeleteObjectVersion", key)
     assert not allows(
@@ -82,9 +81,9 @@ def test_publisher__may_delete_if_granted(full: Synthesis) -> None:
         ("release", ".fairway/cards/other/noarch/00ff.json.zst", False),
         ("release", ".fairway/rejected/other/noarch/tool-1-0.conda/1/reason.json", False),
         ("release", ".fairway/patches/team/noarch/00ff.json", False),
-        ("ci", "team-dev/noarch/repodata.json", False),
-        ("ci", ".fairway/cards/team-dev/noarch/00ff.json.zst", False),
-        # A glob that begins with a wildcard matches keys below .fairway/; the denial overrides the grant.
+        ("ci", "dev-team/noarch/repodata.json", False),
+        ("ci", ".fairway/cards/dev-team/noarch/00ff.json.zst", False),
+        # The glob "*" matches keys below .fairway/; the denial overrides the grant.
         ("all", "team/noarch/repodata.json", True),
         ("all", "0_team/noarch/repodata.json", True),
         ("all", "_team/noarch/repodata.json", True),
@@ -170,7 +169,7 @@ def test_publisher__too_many_patterns(tmp_path: Path) -> None:
         synthesise(tmp_path, settings=EVERYTHING | {"publishers": [publisher]})
 
 
-@pytest.mark.parametrize(("names", "glob"), [(40, "team"), (20, "*y")])
+@pytest.mark.parametrize(("names", "glob"), [(40, "team"), (20, "*")])
 def test_publisher__many_patterns_fit_into_policies(tmp_path: Path, names: int, glob: str) -> None:
     channels = [glob, *(f"channel-{number}" for number in range(names))]
     publisher = EVERYTHING["publishers"][0] | {"channels": channels}

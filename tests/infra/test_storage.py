@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.infra.iam import Request, is_denied
 from tests.infra.synthesis import (
     AUTHORIZER,
     BUCKET,
@@ -93,6 +94,127 @@ def test_bucket_policy__denies_overwriting_if_configured(full: Synthesis, plain:
     indexer = full.role_of(INDEXER)["Id"]
     assert denial["Condition"]["ArnNotEquals"] == {"aws:PrincipalArn": {"Fn::GetAtt": [indexer, "Arn"]}}
     assert "s3:if-none-match" not in json.dumps(bucket_statements(plain))
+
+
+CLASS, SSE = "s3:x-amz-storage-class", "s3:x-amz-server-side-encryption"
+READABLE: dict[str, dict[str, str]] = {
+    "aws s3 cp": {},
+    "a part": {"s3:ObjectCreationOperation": "false"},
+    "--if-none-match": {"s3:if-none-match": "*"},
+    "STANDARD": {CLASS: "STANDARD"},
+    "INTELLIGENT_TIERING": {CLASS: "INTELLIGENT_TIERING"},
+    "AES256": {SSE: "AES256"},
+    "both": {CLASS: "STANDARD", SSE: "AES256"},
+}
+UNREADABLE: dict[str, dict[str, str]] = {
+    **{
+        name: {CLASS: name}
+        for name in (
+            "GLACIER", "DEEP_ARCHIVE", "GLACIER_IR", "STANDARD_IA", "ONEZONE_IA", "REDUCED_REDUNDANCY", "OUTPOSTS",
+            "SNOW", "EXPRESS_ONEZONE", "FSX_OPENZFS", "standard", "",
+        )
+    },
+    "aws:kms": {SSE: "aws:kms"},
+    "aws:kms with a key": {SSE: "aws:kms", f"{SSE}-aws-kms-key-id": "arn:aws:kms:us-east-1:123456789012:key/1"},
+    "aws:kms:dsse": {SSE: "aws:kms:dsse"},
+    "aws:fsx": {SSE: "aws:fsx"},
+    "SSE-C": {f"{SSE}-customer-algorithm": "AES256"},
+    "a part with SSE-C": {f"{SSE}-customer-algorithm": "AES256", "s3:ObjectCreationOperation": "false"},
+    "a class after encryption": {SSE: "AES256", CLASS: "GLACIER"},
+    "encryption after a class": {SSE: "aws:kms", CLASS: "STANDARD"},
+    "all but one": {SSE: "AES256", CLASS: "STANDARD", f"{SSE}-customer-algorithm": "AES256"},
+}  # fmt: skip
+# Of artifacts, their companions, the index, private documents, and of nothing that is known here.
+UPLOADED = (
+    "team/noarch/tool-1-0.conda",
+    "team/noarch/tool-1-0.tar.bz2",
+    "team/noarch/tool-1-0.conda.sigs",
+    "team/noarch/repodata.json",
+    "team/notices.json",
+    ".fairway/access.json",
+    ".fairway/cards/team/noarch/00ff.json.zst",
+    ".fairway/to-come/x",
+    "x",
+)
+
+
+@pytest.mark.parametrize("key", UPLOADED)
+@pytest.mark.parametrize("context", UNREADABLE.values(), ids=UNREADABLE)
+def test_bucket_policy__attack_upload_that_readers_could_not_get(
+    plain: Synthesis, context: dict[str, str], key: str
+) -> None:
+    # CopyObject, CreateMultipartUpload and POST are authorised as s3:PutObject, too.
+    assert is_denied(
+        bucket_statements(plain), Request(action="s3:PutObject", resource=_arn(plain, key), context=context)
+    )
+
+
+@pytest.mark.parametrize("key", UPLOADED)
+@pytest.mark.parametrize("context", READABLE.values(), ids=READABLE)
+def test_bucket_policy__lets_plain_uploads_pass(plain: Synthesis, context: dict[str, str], key: str) -> None:
+    assert not is_denied(
+        bucket_statements(plain), Request(action="s3:PutObject", resource=_arn(plain, key), context=context)
+    )
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "other_region", "emulated"])
+def test_bucket_policy__is_the_same_in_every_deployment(which: str, request: pytest.FixtureRequest) -> None:
+    synthesis: Synthesis = request.getfixturevalue(which)
+    sids = {each.get("Sid") for each in bucket_statements(synthesis)}
+    assert sids >= {"DenyArchivedUploads", "DenyKmsUploads", "DenyCustomerKeyUploads"}
+    policy = synthesis.only("AWS::S3::BucketPolicy")["Properties"]["PolicyDocument"]
+    assert len(json.dumps(policy, separators=(",", ":"))) < 20 * 1024  # S3's limit
+
+
+@pytest.mark.parametrize("context", UNREADABLE.values(), ids=UNREADABLE)
+def test_bucket_policy__reading_is_as_before(plain: Synthesis, context: dict[str, str]) -> None:
+    for action in ("s3:GetObject", "s3:DeleteObject", "s3:AbortMultipartUpload"):
+        assert not is_denied(
+            bucket_statements(plain),
+            Request(action=action, resource=_arn(plain, "team/noarch/a-1-0.conda"), context=context),
+        )
+
+
+OPERATORS = ("arn:aws:iam::123456789012:role/operator", "arn:aws:iam::123456789012:user/admins/ada")
+OTHERS = (
+    "arn:aws:iam::123456789012:root",
+    "arn:aws:iam::123456789012:role/operators",
+    "arn:aws:iam::210987654321:role/operator",
+    "arn:aws:iam::123456789012:user/ada",
+)
+
+
+@pytest.mark.parametrize("action", ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"])
+def test_bucket_policy__attack_access_document_is_deleted_or_replaced(full: Synthesis, action: str) -> None:
+    statements = bucket_statements(full)
+    functions = {name: f"<{full.role_of(name)['Id']}>" for name in (INDEXER, AUTHORIZER, KEY_REFRESHER)}
+    publishers = [f"<{full.publisher(name)['Id']}>" for name in ("release", "all")]
+    writers = {functions[KEY_REFRESHER]} if action == "s3:PutObject" else set()
+    for principal in {*OTHERS, *functions.values(), *publishers} - writers:
+        assert is_denied(
+            statements, Request(action=action, resource=_arn(full, ".fairway/access.json"), principal=principal)
+        )
+    for principal in {*OPERATORS, *writers}:
+        request = Request(action=action, resource=_arn(full, ".fairway/access.json"), principal=principal)
+        assert not is_denied(statements, request)
+
+
+@pytest.mark.parametrize("key", [".fairway/audit/2026-01.jsonl", ".fairway/access.json.bak", "team/notices.json"])
+def test_bucket_policy__protects_the_access_document_alone(full: Synthesis, key: str) -> None:
+    for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"):
+        assert not is_denied(bucket_statements(full), Request(action=action, resource=_arn(full, key)))
+
+
+def test_bucket_policy__without_operators_iam_alone_decides(plain: Synthesis) -> None:
+    for action in ("s3:DeleteObject", "s3:DeleteObjectVersion", "s3:PutObject"):
+        assert not is_denied(
+            bucket_statements(plain),
+            Request(action=action, resource=_arn(plain, ".fairway/access.json"), principal=OTHERS[0]),
+        )
+
+
+def _arn(synthesis: Synthesis, key: str) -> str:
+    return f"arn:aws:s3:::{synthesis.only('AWS::S3::Bucket')['Properties']['BucketName']}/{key}"
 
 
 def test_notifications__name_every_suffix_and_event_once(plain: Synthesis) -> None:

@@ -11,9 +11,10 @@ from lambdas.channel.layout import parse_artifact_key
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.results import Results
 from lambdas.indexer.quarantine import Quarantine
-from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
+from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, check_protected, parse_patches
 from lambdas.indexer.tree.subdir import Commit, Subdir
 
+_CHECKED_TOGETHER: Final = 100  # names whose cards are in memory at once
 MAX_REJECTED_VERSIONS: Final = 20  # bad versions of one key that one run rejects
 
 
@@ -60,6 +61,7 @@ def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, result
             # A file's times may be older than the file: what is past by now is past.
             uploaded_ms = max(stored.info.last_modified_ms, time.time_ns() // 10**6)
             instructions = parse_patches(stored.body, uploaded_ms=uploaded_ms)
+            _check_protected(subdir, base, instructions)
         except RejectedError as error:
             # The earlier version becomes current again: the last good one stays in force.
             results.add_rejection(quarantine.reject(stored.info, error))
@@ -78,6 +80,22 @@ def _keep_in_force(subdir: Subdir, base: Commit) -> PatchesInForce:
         return PatchesInForce(instructions=subdir.fetch_patches(sha256), sha256=sha256)
     except (InvalidDocumentError, RejectedError):  # unknown
         return PatchesInForce(instructions=NO_PATCHES, sha256=None)
+
+
+def _check_protected(subdir: Subdir, base: Commit, instructions: PatchInstructions) -> None:
+    """Hold what the instructions say of protected fields against the records of the commit.
+
+    Raises:
+        RejectedError: they would change one.
+    """
+    names = sorted(_names_of(subdir, instructions.protected) & base.index.shards.keys())
+    for start in range(0, len(names), _CHECKED_TOGETHER):
+        for cards in subdir.fetch_cards(base.index, names[start : start + _CHECKED_TOGETHER]).values():
+            records = {
+                filename: {**card.record, "attestations_sha256": card.attestations_sha256}
+                for filename, card in (cards or {}).items()
+            }
+            check_protected(instructions, records)
 
 
 def _restore(subdir: Subdir, sha256: str, body: bytes) -> PatchesInForce:

@@ -3,6 +3,10 @@
 ``patch_instructions.json`` of a subdir corrects records without rebuilding artifacts: it replaces
 fields, deletes them (``null``), revokes and removes. The artifacts stay downloadable.
 
+Some fields are protected. A fix of one is never applied. Where it says what the record says anyway, as
+instructions made from whole records do, nothing is wrong; where it says something else, the file is
+rejected: at once if the filename contradicts it, else when it is held against the records.
+
 Source: CEP 21 (versions 1 and 2); conda-index's ``_apply_instructions`` is the reference.
 """
 
@@ -11,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lambdas.channel.artifact_kinds import CONDA, as_conda, extensions, kind_of
-from lambdas.channel.errors import RejectedError
+from lambdas.channel.artifact_kinds import CONDA, as_conda, extensions, kind_of, parse_filename
+from lambdas.channel.errors import InvalidNameError, RejectedError
 from lambdas.indexer.artifacts.info import check_run_exports
 from lambdas.indexer.artifacts.record import SERVER_KEYS, Record, check_fields, check_timestamp
 from lambdas.indexer.artifacts.strict_json import parse_document
@@ -32,7 +36,9 @@ class PatchInstructions:
     """What to change, by exact filename; what holds for a ``.conda`` because of its ``.tar.bz2`` is spelled out."""
 
     fixes: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
-    """``{filename: (fields, …)}``, applied in this order; ``None`` deletes a field."""
+    """``{filename: (fields, …)}``, applied in this order; ``None`` deletes a field. No protected fields."""
+    protected: Mapping[str, tuple[Mapping[str, Any], ...]] = field(default_factory=dict)
+    """``{filename: (fields, …)}``: what the instructions say of protected fields, to be checked, not applied."""
     revoked: frozenset[str] = frozenset()
     removed: frozenset[str] = frozenset()
 
@@ -60,8 +66,8 @@ def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstru
     force already.
 
     Raises:
-        RejectedError: it is not of version 1 or 2, patches a protected field, or would make records
-            that clients can't read.
+        RejectedError: it is not of version 1 or 2, contradicts a filename in a protected field, or would
+            make records that clients can't read.
     """
     if len(body) > MAX_PATCH_BYTES:
         raise RejectedError("patches-too-large", f"patch instructions are larger than {MAX_PATCH_BYTES} bytes")
@@ -76,21 +82,57 @@ def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstru
     if isinstance(version, bool) or version not in _VERSIONS:
         raise RejectedError("patches-version", f"unknown patch_instructions_version {version!r}", hint="use 1 or 2")
     fixes: dict[str, list[Mapping[str, Any]]] = {}
+    protected: dict[str, list[Mapping[str, Any]]] = {}
     for section in _SECTIONS:
         # A .conda in the section "packages": its own fixes come after those of the .tar.bz2 here too.
         for filename, fields in sorted(_mapping(document, section).items(), key=lambda item: kind_of(item[0]) is CONDA):
             _check_filename(filename, section)
             _check_fixes(filename, fields, version=version, uploaded_ms=uploaded_ms)
-            fixes.setdefault(filename, []).append(fields)
             # Fixes of a .tar.bz2 hold for the .conda of the same package too, before its own.
-            if section == "packages" and (conda := as_conda(filename)) is not None:
-                fixes.setdefault(conda, []).append(fields)
+            conda = as_conda(filename) if section == "packages" else None
+            applied = {key: value for key, value in fields.items() if key not in PROTECTED_FIELDS}
+            checked = {key: value for key, value in fields.items() if key in PROTECTED_FIELDS}
+            for each in filter(None, (filename, conda)):
+                if applied or not checked:
+                    fixes.setdefault(each, []).append(applied)
+                if checked:
+                    protected.setdefault(each, []).append(checked)
     lists = {name: _filenames(document, name) for name in _LISTS}
     return PatchInstructions(
         fixes={filename: tuple(several) for filename, several in fixes.items()},
+        protected={filename: tuple(several) for filename, several in protected.items()},
         revoked=_with_condas(lists["revoke"]),
         removed=_with_condas(lists["remove"]),
     )
+
+
+def check_protected(patches: PatchInstructions, records: Mapping[str, Record]) -> None:
+    """Check that fixes of protected fields say what the records say; ``records`` is ``{filename: record}``.
+
+    Records that are not given are not checked: whatever they will be, these fixes don't change them.
+
+    Raises:
+        RejectedError: a fix would change a protected field.
+    """
+    for filename, several in patches.protected.items():
+        record = records.get(filename)
+        if record is not None:
+            # null deletes a field: that changes nothing in a record without it.
+            _require_unchanged(filename, {key: value for fields in several for key, value in fields.items()}, record)
+
+
+def _require_unchanged(filename: str, fields: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    changed = [key for key, value in fields.items() if not _is_same(value, record.get(key))]
+    if changed:
+        raise RejectedError(
+            "patches-protected-field",
+            f"{filename!r}: {', '.join(map(repr, sorted(changed)))} can't be patched",
+            hint="leave these fields out, or give them the value that the record has",
+        )
+
+
+def _is_same(value: object, other: object) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def apply_patches(sections: Mapping[str, Mapping[str, Record]], patches: PatchInstructions) -> PatchedRecords:
@@ -167,23 +209,31 @@ def _check_filename(filename: str, where: str) -> None:
 def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: int | None) -> None:
     if not isinstance(fields, dict):
         raise RejectedError("patches-malformed", f"the fixes of {filename!r} are not an object")
-    protected = sorted(PROTECTED_FIELDS & fields.keys())
     if version == 1 and "run_exports" in fields:
-        protected.append("run_exports")
-    if protected:
         raise RejectedError(
             "patches-protected-field",
-            f"{filename!r}: {', '.join(map(repr, protected))} can't be patched",
-            hint="run_exports may be patched with patch_instructions_version 2" if "run_exports" in protected else None,
+            f"{filename!r}: 'run_exports' can't be patched",
+            hint="run_exports may be patched with patch_instructions_version 2",
         )
+    identity = _identity_in(filename)
+    _require_unchanged(filename, {key: fields[key] for key in identity.keys() & fields.keys()}, identity)
     try:
-        check_fields({key: value for key, value in fields.items() if value is not None})
+        check_fields({key: value for key, value in fields.items() if value is not None and key not in PROTECTED_FIELDS})
         if uploaded_ms is not None and fields.get("timestamp") is not None:
             check_timestamp(fields["timestamp"], uploaded_ms)
         if fields.get("run_exports") is not None:
             check_run_exports(fields["run_exports"], "'run_exports'")
     except RejectedError as error:
         raise RejectedError("patches-malformed", f"{filename!r}: {error}", hint=error.hint) from error
+
+
+def _identity_in(filename: str) -> Mapping[str, str]:
+    """Return the fields that a filename tells; none if no such file can be indexed."""
+    try:
+        found = parse_filename(filename)
+    except InvalidNameError:
+        return {}
+    return {"name": found.name, "version": found.version, "build": found.build}
 
 
 def _with_condas(filenames: frozenset[str]) -> frozenset[str]:

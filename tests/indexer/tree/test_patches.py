@@ -18,6 +18,7 @@ from lambdas.indexer.tree.patches import (
     PROTECTED_FIELDS,
     PatchInstructions,
     apply_patches,
+    check_protected,
     parse_patches,
 )
 from lambdas.indexer.tree.shards import encode_shard, make_shard
@@ -213,12 +214,60 @@ def test_parse_patches__run_exports_need_version_2() -> None:
 # Rejections
 
 
+OTHER_VALUES: dict[str, Any] = {"build_number": 7, "size": 7, "revoked": True, "schema_version": 2, "signatures": {}}
+
+
+def record_with_all_protected_fields() -> dict[str, Any]:
+    said = {"name": "foo", "version": "1.0", "build": "0", "build_number": 0, "revoked": False}
+    return {field: said.get(field, "x") for field in PROTECTED_FIELDS} | {"depends": ["a"]}
+
+
 @pytest.mark.parametrize("field", sorted(PROTECTED_FIELDS))
-@pytest.mark.parametrize("value", ["1", None])
+@pytest.mark.parametrize("is_deleted", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
-def test_parse_patches__protected_field(field: str, value: object, version: int) -> None:
+def test_check_protected__attack_fix_of_a_protected_field(field: str, version: int, *, is_deleted: bool) -> None:
+    value = None if is_deleted else OTHER_VALUES.get(field, "other")
     document = {"patch_instructions_version": version, "packages": {"foo-1.0-0.tar.bz2": {field: value}}}
-    assert code_of(json.dumps(document).encode()) == "patches-protected-field"
+    for filename in ("foo-1.0-0.tar.bz2", "foo-1.0-0.conda"):  # its twin, too
+        with pytest.raises(RejectedError) as caught:
+            check_protected(parse(**document), {filename: record_with_all_protected_fields()})
+        assert caught.value.code == "patches-protected-field"
+        assert repr(field) in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["name", "version", "build"])
+@pytest.mark.parametrize("value", ["1", None, 0, ["foo"]])
+def test_parse_patches__protected_field_that_contradicts_the_filename(field: str, value: object) -> None:
+    assert (
+        code_of(json.dumps({"packages": {"foo-1.0-0.tar.bz2": {field: value}}}).encode()) == "patches-protected-field"
+    )
+
+
+@pytest.mark.parametrize("field", sorted(PROTECTED_FIELDS))
+def test_check_protected__a_fix_that_changes_nothing(field: str) -> None:
+    record = record_with_all_protected_fields()
+    patches = parse(packages={"foo-1.0-0.tar.bz2": {field: record[field], "depends": ["b"]}})
+    check_protected(patches, {"foo-1.0-0.tar.bz2": record})
+    without = {key: value for key, value in record.items() if key != field}
+    # Whatever the record says later, the fix is never applied.
+    for one in (record, without, without | {field: "later"}):
+        patched = apply_patches({"packages": {"foo-1.0-0.tar.bz2": one}}, patches).sections["packages"]
+        assert patched["foo-1.0-0.tar.bz2"] == one | {"depends": ["b"]}
+
+
+def test_check_protected__deleting_what_is_not_there_and_what_is_unknown() -> None:
+    patches = parse(packages={"foo-1.0-0.tar.bz2": {"revoked": None, "md5": "x"}, "bar-1.0-0.conda": {"size": 1}})
+    check_protected(patches, {"foo-1.0-0.tar.bz2": {"md5": "x"}})
+    assert patches.fixes == {}
+    assert patches.filenames == frozenset()
+
+
+@pytest.mark.parametrize(("said", "recorded"), [(True, 1), (1, True), (0, False), (False, 0), ("1", 1)])
+def test_check_protected__another_type_is_another_value(said: object, recorded: object) -> None:
+    with pytest.raises(RejectedError):
+        check_protected(
+            parse(packages={"foo-1.0-0.conda": {"build_number": said}}), {"foo-1.0-0.conda": {"build_number": recorded}}
+        )
 
 
 @pytest.mark.parametrize(
