@@ -393,6 +393,24 @@ def test_index__same_attestations_again_are_unchanged(world: World) -> None:
     check(world, ONE)
 
 
+def test_index__empty_attestations_that_an_earlier_version_accepted(world: World) -> None:
+    """The record no longer names them, and publishers can append."""
+    empty = hashlib.sha256(b"[]").hexdigest()
+    for key in (SIGS, f"{SIGS}.{empty}"):
+        world.storage.upload(key, b"[]")
+    subdir = open_subdir(world.storage, NOARCH)
+    commit = subdir.fetch_commit()
+    for name, cards in subdir.fetch_cards(commit.index, commit.index.shards).items():
+        assert cards is not None
+        old = {filename: replace(card, attestations_sha256=empty) for filename, card in cards.items()}
+        subdir.put_cards(commit.index.shards[name], old)
+    world.index(SIGS)
+    assert "attestations_sha256" not in world.record(NOARCH, FOO)
+    assert codes(world) == {SIGS: "attestations-empty"}
+    attest(world, ONE)
+    check(world, ONE)
+
+
 def test_index__cards_of_earlier_versions_name_no_version(world: World) -> None:
     """Everything under the key counts, beside what the record names."""
     attest(world, ONE)

@@ -137,7 +137,10 @@ class AttestationsKeeper:
         if merge.base is None:
             merge.version, merge.has_base = None, False
             return
-        merge.union.accept(parse_attestations(merge.base))
+        try:
+            merge.union.accept(parse_attestations(merge.base))
+        except RejectedError:
+            merge.base = None  # an empty array, which Fairway 0.1.0 accepted: there is nothing to keep
         merge.base_count = len(merge.union.bundles)
 
     def _merge(self, merge: _Merge) -> str | None:
@@ -179,6 +182,7 @@ class AttestationsKeeper:
                 are_there = False
                 continue
             size = len(merge.union.bundles)
+            # Where the index is lost, a version with an immutable copy beside it counts as accepted before.
             has_limit = merge.has_base or self._storage.head(_copy_key(merge.key, hash_attestations(file.body))) is None
             excess = merge.union.add(file.bundles, has_limit=has_limit)
             if excess is not None and len(merge.union.bundles) == size:
