@@ -16,8 +16,9 @@ from infra.config import Configuration
 from infra.edge_functions import make_edge_functions
 from infra.nag_suppressions import suppress_rules
 from infra.storage import Storage
+from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.caching import IMMUTABLE_SECONDS, METADATA_SECONDS
-from lambdas.channel.layout import SHARD_INDEX, immutable_suffixes
+from lambdas.channel.layout import ATTESTATIONS_SUFFIX, SHARD_INDEX, immutable_suffixes
 
 ERROR_STATUSES = (400, 403, 404, 405, 414, 416, 500, 501, 502, 503, 504)  # CloudFront would cache each for 10 s
 ERROR_TTL = cdk.Duration.seconds(1)  # long enough against a stampede, too short to hide a new upload
@@ -45,6 +46,11 @@ def immutable_patterns() -> list[str]:
     that of the key, too.
     """
     return [f"*{suffix}" for suffix in immutable_suffixes()]
+
+
+def attestations_patterns() -> list[str]:
+    """Return the path patterns of attestations, which grow without changing their name."""
+    return [f"*{extension}{ATTESTATIONS_SUFFIX}" for extension in extensions()]
 
 
 class Delivery(Construct):
@@ -76,9 +82,9 @@ class Delivery(Construct):
             function_version=self.functions.origin_response.current_version,
         )
         headers = self._make_headers()
-        metadata = self._make_behaviour(
-            self._make_cache_policy("Metadata", METADATA_TTL, compress=True), headers, [authorizer], compress=True
-        )
+        metadata_caching = self._make_cache_policy("Metadata", METADATA_TTL, compress=True)
+        metadata = self._make_behaviour(metadata_caching, headers, [authorizer], compress=True)
+        attestations = self._make_behaviour(metadata_caching, headers, [authorizer, origin_response], compress=True)
         immutable = self._make_behaviour(
             self._make_cache_policy("Immutable", IMMUTABLE_TTL, compress=False),
             headers,
@@ -95,6 +101,7 @@ class Delivery(Construct):
             additional_behaviors={
                 **dict.fromkeys(metadata_patterns(), metadata),
                 **dict.fromkeys(immutable_patterns(), immutable),
+                **dict.fromkeys(attestations_patterns(), attestations),
             },
             error_responses=[cloudfront.ErrorResponse(http_status=status, ttl=ERROR_TTL) for status in ERROR_STATUSES],
             http_version=cloudfront.HttpVersion.HTTP2_AND_3,

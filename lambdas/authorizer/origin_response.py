@@ -1,9 +1,10 @@
-"""The origin-response function: sets the headers of artifacts and shards, whatever their upload said.
+"""The origin-response function: sets the headers of artifacts, shards and attestations, whatever their upload said.
 
 Runs when S3 has answered, before the response enters the cache. Artifacts and shards are cached for a
-year. 404s for them are never cached, because the upload may come a moment later (invariant 12). An
-artifact's content type follows from its extension, and what else an upload can set is removed: with
-Content-Encoding, for instance, clients would decode the archive, and fail. Decides nothing about access.
+year; attestations, which may be replaced at any time, are revalidated with each request. 404s are never
+cached, because the upload may come a moment later (invariant 12). The content type follows from the
+extension, and what else an upload can set is removed: with Content-Encoding, for instance, clients would
+decode the archive, and fail. Decides nothing about access.
 
 The function does not see the body, and passes on all other headers unchanged: CloudFront answers 502 if
 a read-only one, Transfer-Encoding or Via, is missing. None of those that it removes is read-only in
@@ -19,8 +20,8 @@ from typing import Any, Final
 
 from lambdas.authorizer.log import report
 from lambdas.channel.artifact_kinds import kind_of
-from lambdas.channel.caching import IMMUTABLE, METADATA, NO_STORE
-from lambdas.channel.layout import is_shard_path
+from lambdas.channel.caching import IMMUTABLE, METADATA, NO_CACHE, NO_STORE
+from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_shard_path
 
 _WITH_BODY: Final = frozenset({"200", "206"})
 _SERVED: Final = _WITH_BODY | {"304"}
@@ -70,16 +71,22 @@ def decide_headers(headers: Headers, *, status: str, uri: str) -> Headers:
     """
     if status not in _SERVED:
         return {**headers, **_header("Cache-Control", NO_STORE)}
+    if kind_of(uri.removesuffix(ATTESTATIONS_SUFFIX)) is not None and uri.endswith(ATTESTATIONS_SUFFIX):
+        return _replace(headers, status=status, cache_control=NO_CACHE, content_type="application/json")
     kind = kind_of(uri)
     if kind is None and not is_shard_path(uri):
         kept = {name: values for name, values in headers.items() if name != "expires"}
         return kept if "cache-control" in headers else {**kept, **_header("Cache-Control", METADATA)}
-    fixed = _header("Cache-Control", IMMUTABLE)
     if kind is None:
-        return {**headers, **fixed}
-    if status in _WITH_BODY:
-        fixed |= _header("Content-Type", kind.content_type)
-    return {**{name: values for name, values in headers.items() if not _is_removed(name)}, **fixed}
+        return {**headers, **_header("Cache-Control", IMMUTABLE)}
+    return _replace(headers, status=status, cache_control=IMMUTABLE, content_type=kind.content_type)
+
+
+def _replace(headers: Headers, *, status: str, cache_control: str, content_type: str) -> Headers:
+    """Return the headers without those that an upload can set, and with these."""
+    kept = {name: values for name, values in headers.items() if not _is_removed(name)}
+    fixed = _header("Cache-Control", cache_control)
+    return kept | fixed | (_header("Content-Type", content_type) if status in _WITH_BODY else {})
 
 
 def _is_removed(name: str) -> bool:

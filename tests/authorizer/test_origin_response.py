@@ -140,6 +140,17 @@ def test_handle_origin_response__attack_headers_of_an_upload(
     assert all(len(values) == 1 for values in answered.values())
 
 
+@pytest.mark.parametrize("extension", [".conda", ".tar.bz2"])
+@pytest.mark.parametrize("published", ["public, max-age=31536000, immutable", None])
+def test_handle_origin_response__attestations_are_never_used_without_asking(
+    extension: str, published: str | None
+) -> None:
+    response = make_response("200", published, **SET_BY_AN_UPLOAD, **SET_BY_S3)
+    answered = handle_origin_response(make_response_event(f"/team/noarch/a-1-0{extension}.sigs", response), None)
+    found = {values[0]["key"]: values[0]["value"] for values in answered["headers"].values()}
+    assert found == {**SET_BY_S3, "Cache-Control": "no-cache", "Content-Type": "application/json"}
+
+
 def test_handle_origin_response__attack_repeated_headers() -> None:
     response = make_response("200")
     for name in ("Content-Type", "Content-Encoding", "Cache-Control"):
