@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lambdas.channel.rejection_codes import RejectionCode
+
 
 class FairwayError(Exception):
     """Any error that Fairway raises on purpose."""
@@ -43,11 +45,10 @@ class InvalidNameError(PermanentError):
 class RejectedError(PermanentError):
     """An upload that may not be indexed.
 
-    ``code`` is stable and in kebab case (``name-mismatch``): programs and metrics use it. The
-    message is a sentence that the publisher understands.
+    The message is a sentence that the publisher understands.
     """
 
-    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, code: RejectionCode, message: str, *, hint: str | None = None) -> None:
         """Keep the code apart from the sentence."""
         super().__init__(message, hint=hint)
         self.code = code

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from lambdas.channel.errors import FairwayError, InvalidNameError, RejectedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX
 from lambdas.channel.names import SubdirId
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
 from lambdas.indexer.change.results import guard
 from lambdas.indexer.events import plan_work
@@ -56,4 +57,4 @@ def index_batch(indexer: Indexer, keys: Iterable[str], *, rules: ReadingRules = 
 
 def invalid_key_rejection(error: InvalidNameError) -> RejectedError:
     """Return why an upload under a key where nothing can be indexed is rejected."""
-    return RejectedError("invalid-key", str(error), hint=error.hint)
+    return RejectedError(RejectionCode.INVALID_KEY, str(error), hint=error.hint)

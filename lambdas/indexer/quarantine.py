@@ -91,7 +91,7 @@ def make_rejection(info: ObjectInfo, error: RejectedError) -> Rejection:
     return Rejection(
         key=info.key,
         id=hashlib.sha256(info.etag.encode()).hexdigest()[:_ID_CHARS],
-        code=error.code,
+        code=error.code.value,
         message=str(error),
         hint=error.hint,
         size=info.size,

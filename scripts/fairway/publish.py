@@ -18,6 +18,7 @@ from lambdas.channel.artifact_kinds import TAR_BZ2, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import make_record
@@ -171,7 +172,7 @@ def check_file(file: Path, channel: Channel) -> Candidate:
     subdir = info.index.get("subdir")
     if not isinstance(subdir, str):
         raise RejectedError(
-            "subdir-missing",
+            RejectionCode.FIELD_MISSING,
             "info/index.json has no 'subdir'",
             hint="upload it with 'aws s3 cp' to the subdir it was built for",
         )

@@ -12,6 +12,7 @@ from botocore.stub import ANY, Stubber
 from lambdas.channel.errors import RejectedError, UnavailableError
 from lambdas.channel.layout import rejected_object_key
 from lambdas.channel.names import parse_subdir_id
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.cdn import MAX_PATHS
 from lambdas.indexer.events import parse_message
 from lambdas.indexer.model import Rejection
@@ -21,7 +22,7 @@ from lambdas.storage.protocol import ObjectInfo
 
 KEYS = ["team/noarch/foo-1.0-0.conda"]
 INFO = ObjectInfo(key=KEYS[0], size=3, etag="e", last_modified_ms=1_700_000_000_000)
-REJECTION = make_rejection(INFO, RejectedError("archive-empty", "it is empty", hint="upload it again"))
+REJECTION = make_rejection(INFO, RejectedError(RejectionCode.ARCHIVE_EMPTY, "it is empty", hint="upload it again"))
 
 
 class Aws:

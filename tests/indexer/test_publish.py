@@ -19,6 +19,7 @@ from lambdas.channel.errors import (
 )
 from lambdas.channel.layout import parse_artifact_key, rejected_object_key, rejection_key
 from lambdas.channel.names import parse_subdir_id
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import LIMITS, Outputs, Policy, SubdirKeys
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.tree.cards import decode_cards
@@ -386,7 +387,7 @@ def test_index__bug_while_reading_one_artifact(world: World, monkeypatch: pytest
 
 def test_reject__invalid_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
-    error = RejectedError("invalid-key", "no", hint="upload elsewhere")
+    error = RejectedError(RejectionCode.INVALID_KEY, "no", hint="upload elsewhere")
     (outcome,) = world.indexer().reject({"team/foo-1.0-0.conda": error}).outcomes
     rejection = outcome.rejection
     assert rejection is not None
@@ -399,7 +400,7 @@ def test_reject__invalid_key(world: World) -> None:
 def test_reject__attack_key_too_long_for_the_quarantine(world: World) -> None:
     key = "x" * 1018 + ".conda"
     world.storage.upload(key, b"anything")
-    (outcome,) = world.indexer().reject({key: RejectedError("invalid-key", "no")}).outcomes
+    (outcome,) = world.indexer().reject({key: RejectedError(RejectionCode.INVALID_KEY, "no")}).outcomes
     rejection = outcome.rejection
     assert rejection is not None
     assert len(rejection_key(rejection.key, rejection.id).encode()) <= 1024
@@ -408,7 +409,9 @@ def test_reject__attack_key_too_long_for_the_quarantine(world: World) -> None:
 
 
 def test_reject__missing_object(world: World) -> None:
-    assert world.indexer().reject({"team/foo-1.0-0.conda": RejectedError("invalid-key", "no")}).outcomes == ()
+    assert (
+        world.indexer().reject({"team/foo-1.0-0.conda": RejectedError(RejectionCode.INVALID_KEY, "no")}).outcomes == ()
+    )
     assert world.storage.list_keys() == []
 
 

@@ -1,28 +1,14 @@
 """docs/rejections.md lists exactly the codes that exist."""
 
-from __future__ import annotations
-
-import ast
 import re
 from pathlib import Path
 
+from lambdas.channel.rejection_codes import RejectionCode
+
 REPOSITORY = Path(__file__).parents[2]
 KEBAB = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+\Z")
-FIELDS = {f"{field}-{what}" for field in ("name", "version", "build") for what in ("invalid", "mismatch")}
-
-
-def list_codes() -> set[str]:
-    """The first argument of each RejectedError in the functions' code."""
-    codes: set[str] = set()
-    for path in REPOSITORY.glob("lambdas/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "RejectedError":
-                code = node.args[0]
-                if isinstance(code, ast.Constant):
-                    codes.add(str(code.value))
-                else:
-                    assert ast.unparse(code) in {"f'{field}-invalid'", "f'{field}-mismatch'"} | {"code"}, path
-    return codes | FIELDS
+OF_FIELDS = {f"{field}-{what}" for field in ("name", "version", "build") for what in ("invalid", "mismatch")}
+"""Made from the name of a field."""
 
 
 def list_documented() -> set[str]:
@@ -31,9 +17,19 @@ def list_documented() -> set[str]:
     return {word for row in rows for word in re.findall(r"`([^`]+)`", row) if KEBAB.match(word)}
 
 
+def list_used() -> set[str]:
+    sources = (path.read_text() for path in REPOSITORY.glob("lambdas/**/*.py"))
+    names = {name for source in sources for name in re.findall(r"\bRejectionCode\.([A-Z0-9_]+)\b", source)}
+    return {RejectionCode[name].value for name in names}
+
+
 def test_codes__are_kebab_case() -> None:
-    assert [code for code in list_codes() if not KEBAB.match(code)] == []
+    assert [code for code in RejectionCode if not KEBAB.match(code)] == []
 
 
 def test_codes__are_documented() -> None:
-    assert list_documented() == list_codes()
+    assert list_documented() == set(RejectionCode)
+
+
+def test_codes__are_used() -> None:
+    assert list_used() | OF_FIELDS == set(RejectionCode)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.strict_json import parse_document
 
 MAX_ADDED_BYTES: Final = 256 * 1024
@@ -59,26 +60,30 @@ def parse_attestations(body: bytes) -> list[Bundle]:
     try:
         values = parse_document(body, "the file")
     except RejectedError as error:
-        raise RejectedError("attestations-not-json", f"attestations can't be read: {error}") from error
+        raise RejectedError(RejectionCode.ATTESTATIONS_NOT_JSON, f"attestations can't be read: {error}") from error
     if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
         raise RejectedError(
-            "attestations-malformed", "attestations are not a JSON array of Sigstore bundles", hint=_FORM_HINT
+            RejectionCode.ATTESTATIONS_MALFORMED,
+            "attestations are not a JSON array of Sigstore bundles",
+            hint=_FORM_HINT,
         )
     if not values:
-        raise RejectedError("attestations-empty", "there is no Sigstore bundle in the array", hint=_FORM_HINT)
+        raise RejectedError(
+            RejectionCode.ATTESTATIONS_EMPTY, "there is no Sigstore bundle in the array", hint=_FORM_HINT
+        )
     texts = _split_array(body.decode())
     return [Bundle(text=text.encode(), identity=_identify(value)) for text, value in zip(texts, values, strict=True)]
 
 
 def too_large() -> RejectedError:
     """Return why an upload is rejected unread."""
-    return RejectedError("attestations-too-large", f"attestations are larger than {MAX_BYTES} bytes")
+    return RejectedError(RejectionCode.ATTESTATIONS_TOO_LARGE, f"attestations are larger than {MAX_BYTES} bytes")
 
 
 def hash_mismatch() -> RejectedError:
     """Return why a copy is rejected."""
     return RejectedError(
-        "attestations-hash-mismatch",
+        RejectionCode.ATTESTATIONS_HASH_MISMATCH,
         "the file's SHA-256 is not the one in its name",
         hint="upload attestations as ARTIFACT.sigs: the channel makes the copy",
     )
@@ -145,7 +150,7 @@ class Union:
 
 def _adds_too_much() -> RejectedError:
     return RejectedError(
-        "attestations-too-many",
+        RejectionCode.ATTESTATIONS_TOO_MANY,
         f"one upload adds at most {MAX_ADDED_BUNDLES} bundles of {MAX_ADDED_BYTES} bytes together",
         hint="the first ones are kept: append the others by further uploads",
     )
@@ -153,7 +158,8 @@ def _adds_too_much() -> RejectedError:
 
 def _is_full() -> RejectedError:
     return RejectedError(
-        "attestations-full", f"all attestations of an artifact are {MAX_BYTES} bytes and {MAX_VALUES} values at most"
+        RejectionCode.ATTESTATIONS_FULL,
+        f"all attestations of an artifact are {MAX_BYTES} bytes and {MAX_VALUES} values at most",
     )
 
 

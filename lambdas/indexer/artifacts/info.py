@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.match_spec import CONDITIONAL_SCHEMA, check_match_specs
 from lambdas.indexer.artifacts.strict_json import MAX_DOCUMENT_VALUES, parse_document
 
@@ -52,10 +53,10 @@ def check_run_exports(document: object, name: str) -> None:
         RejectedError: ``run-exports-invalid`` or ``spec-invalid``.
     """
     if not isinstance(document, dict):
-        raise RejectedError("run-exports-invalid", f"{name} is neither an object nor a list")
+        raise RejectedError(RejectionCode.RUN_EXPORTS_INVALID, f"{name} is neither an object nor a list")
     for kind in sorted(RUN_EXPORTS_KINDS & document.keys()):
         specs = document[kind]
         if specs is not None and not (isinstance(specs, list) and all(isinstance(spec, str) for spec in specs)):
-            raise RejectedError("run-exports-invalid", f"{kind!r} in {name} is not a list of strings")
+            raise RejectedError(RejectionCode.RUN_EXPORTS_INVALID, f"{kind!r} in {name} is not a list of strings")
         # No client solves with run exports: they become dependencies of packages, whose specs are checked again.
         check_match_specs(specs or (), f"{kind!r} in {name}", schema_version=CONDITIONAL_SCHEMA)

@@ -22,6 +22,7 @@ from typing import Final
 from lambdas.channel.artifact_kinds import extensions
 from lambdas.channel.errors import InvalidNameError, RejectedError
 from lambdas.channel.names import parse_subdir
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.version_literal import is_version_literal
 
 MAX_SPEC_CHARS: Final = 2048
@@ -88,7 +89,7 @@ def check_match_specs(specs: Iterable[str], name: str, *, schema_version: int = 
         if problem is not None:
             shown = repr(spec if len(spec) <= _SHOWN_CHARS else f"{spec[:_SHOWN_CHARS]}…")
             raise RejectedError(
-                "spec-invalid",
+                RejectionCode.SPEC_INVALID,
                 f"{name} has the match spec {shown}: {problem}",
                 hint="write it as 'NAME', 'NAME >=1.2,<2.0a0' or 'NAME 1.2.* BUILD'",
             )

@@ -17,6 +17,7 @@ from typing import Any
 
 from lambdas.channel.artifact_kinds import CONDA, TAR_BZ2, Distribution
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.artifact_source import MIB, RECIPES, ArtifactLimits, ArtifactSource, Contents
 from lambdas.indexer.artifacts.archives.conda_format import fetch_conda
 from lambdas.indexer.artifacts.archives.decompression import AGAIN
@@ -111,7 +112,9 @@ def _read(source: ArtifactSource, distribution: Distribution, limits: ArtifactLi
     contents = _fetch_contents(source, distribution, limits, reading)
     members = contents.members
     if "info/index.json" not in members:
-        raise RejectedError("member-missing", "the archive has no 'info/index.json'", hint="is this a conda package?")
+        raise RejectedError(
+            RejectionCode.MEMBER_MISSING, "the archive has no 'info/index.json'", hint="is this a conda package?"
+        )
     reading.memory.use("parsing", max(map(parsing_bytes, members.values())))  # one document after the other
     index = parse_object(members["info/index.json"], "info/index.json", max_values=MAX_DOCUMENT_VALUES)
     about = read_leniently(members.get("info/about.json", b"{}"))
@@ -132,9 +135,11 @@ def _fetch_contents(
     source: ArtifactSource, distribution: Distribution, limits: ArtifactLimits, reading: Reading
 ) -> Contents:
     if source.size == 0:
-        raise RejectedError("archive-empty", "the file is empty", hint=AGAIN)
+        raise RejectedError(RejectionCode.ARCHIVE_EMPTY, "the file is empty", hint=AGAIN)
     if source.size > limits.max_artifact_bytes:
-        raise RejectedError("artifact-oversized", f"the file has {source.size} bytes, over {limits.max_artifact_bytes}")
+        raise RejectedError(
+            RejectionCode.ARTIFACT_OVERSIZED, f"the file has {source.size} bytes, over {limits.max_artifact_bytes}"
+        )
     return READERS[distribution.kind.extension](source, distribution, limits, reading)
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 from lambdas.channel.errors import InvalidNameError, RejectedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import parse_build, parse_package_name, parse_subdir, parse_version
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.info import ArtifactInfo, check_run_exports
 from lambdas.indexer.artifacts.match_spec import check_match_specs
 from lambdas.indexer.artifacts.purl import is_purl
@@ -119,7 +120,7 @@ def check_timestamp(timestamp: int, uploaded_ms: int, *, place: str = "") -> Non
     late_ms = _in_ms(timestamp) - uploaded_ms
     if late_ms > CLOCK_SKEW_MS:
         raise RejectedError(
-            "timestamp-in-future",
+            RejectionCode.TIMESTAMP_IN_FUTURE,
             f"'timestamp'{place} is {timestamp}, {late_ms // 1000} seconds after the upload",
             hint="it is when the build began, in milliseconds since 1970: check the build machine's clock",
         )
@@ -137,7 +138,7 @@ def _is_absent(name: str, value: object) -> bool:
 def _check_forged(index: dict[str, Any]) -> None:
     if forged := SERVER_KEYS & index.keys():
         raise RejectedError(
-            "server-key-forged",
+            RejectionCode.SERVER_KEY_FORGED,
             f"info/index.json sets {min(forged)!r}, which only the channel may set",
             hint="build the package again with a tool that leaves it out",
         )
@@ -154,22 +155,24 @@ def _check_identity(index: dict[str, Any], key: ArtifactKey) -> None:
     for field, parse, expected in fields:
         value = index.get(field)
         if value is None:
-            raise RejectedError("field-missing", f"info/index.json has no {field!r}")
+            raise RejectedError(RejectionCode.FIELD_MISSING, f"info/index.json has no {field!r}")
         if not isinstance(value, str):
             raise _wrong(field, value, "text")
         try:
             parse(value)
         except InvalidNameError as error:
-            raise RejectedError(f"{field}-invalid", f"info/index.json: {error}", hint=error.hint) from error
+            raise RejectedError(
+                RejectionCode(f"{field}-invalid"), f"info/index.json: {error}", hint=error.hint
+            ) from error
         if value != expected:
             raise RejectedError(
-                f"{field}-mismatch",
+                RejectionCode(f"{field}-mismatch"),
                 f"the filename has {field} {expected!r}, but info/index.json has {value!r}",
                 hint=f"upload it under its original name: {_filename_of(index, distribution.kind.extension)}",
             )
     if not is_version_literal(distribution.version):
         raise RejectedError(
-            "version-invalid",
+            RejectionCode.VERSION_INVALID,
             f"info/index.json has a version that clients cannot compare: {distribution.version!r}",
             hint="a version must not have empty parts, as in '1..0' or '1.0+', or numbers of more than 64 bits",
         )
@@ -187,12 +190,12 @@ def _check_subdir(index: dict[str, Any], key: ArtifactKey) -> None:
         try:
             parse_subdir(subdir)
         except InvalidNameError as error:
-            raise RejectedError("subdir-invalid", f"info/index.json: {error}", hint=error.hint) from error
+            raise RejectedError(RejectionCode.SUBDIR_INVALID, f"info/index.json: {error}", hint=error.hint) from error
     else:
         subdir = _legacy_subdir_of(index)
     if subdir is not None and subdir != key.subdir.name:
         raise RejectedError(
-            "subdir-mismatch",
+            RejectionCode.SUBDIR_MISMATCH,
             f"it was uploaded to {str(key.subdir.name)!r}, but info/index.json has subdir {subdir!r}",
             hint=f"upload it to {key.subdir.channel}/{subdir}/",
         )
@@ -213,11 +216,11 @@ def _check_fields(index: dict[str, Any]) -> None:
         required.append("depends")  # conda appends pip to it, and fails on the whole subdir without
     for field in required:
         if field not in index:
-            raise RejectedError("field-missing", f"info/index.json has no {field!r}")
+            raise RejectedError(RejectionCode.FIELD_MISSING, f"info/index.json has no {field!r}")
     check_fields(index, place=" in info/index.json")
     if (index.get("schema_version") or 1) > NEWEST_SCHEMA:
         raise RejectedError(
-            "schema-unsupported",
+            RejectionCode.SCHEMA_UNSUPPORTED,
             f"info/index.json has schema_version {index['schema_version']}, over {NEWEST_SCHEMA}",
             hint="this channel is older than the package's format: update it",
         )
@@ -243,7 +246,7 @@ def check_fields(fields: Mapping[str, Any], *, place: str = "") -> None:
 
 
 def _wrong(field: str, value: object, expected: str, place: str = " in info/index.json") -> RejectedError:
-    return RejectedError("field-invalid", f"{field!r}{place} is {_show(value)}, not {expected}")
+    return RejectedError(RejectionCode.FIELD_INVALID, f"{field!r}{place} is {_show(value)}, not {expected}")
 
 
 def _show(value: object) -> str:

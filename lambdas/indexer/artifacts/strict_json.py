@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 
 MAX_DEPTH = 64
 MIN_INTEGER = -(2**63)  # the range of msgpack
@@ -50,19 +51,21 @@ def parse_document(
             ``json-too-deep`` or ``json-oversized``.
     """
     if count_values(content) > max_values:
-        raise RejectedError("json-oversized", f"{name} has more than {max_values} values")
+        raise RejectedError(RejectionCode.JSON_OVERSIZED, f"{name} has more than {max_values} values")
     numbers = _Numbers(name)
 
     def build(pairs: Pairs) -> Any:  # noqa: ANN401 - as above
         if len({key for key, _ in pairs}) != len(pairs) and not may_repeat(pairs):
             twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-            raise RejectedError("json-duplicate-key", f"{name} has the key {twice[:100]!r} twice in one object")
+            raise RejectedError(
+                RejectionCode.JSON_DUPLICATE_KEY, f"{name} has the key {twice[:100]!r} twice in one object"
+            )
         return shape(pairs)
 
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RejectedError("json-not-utf8", f"{name} is not UTF-8, at byte {error.start}") from error
+        raise RejectedError(RejectionCode.JSON_NOT_UTF8, f"{name} is not UTF-8, at byte {error.start}") from error
     try:
         document = json.loads(
             text,
@@ -72,7 +75,9 @@ def parse_document(
             parse_float=numbers.parse_float,
         )
     except json.JSONDecodeError as error:
-        raise RejectedError("json-invalid", f"{name} is not JSON: {error.msg} at character {error.pos}") from error
+        raise RejectedError(
+            RejectionCode.JSON_INVALID, f"{name} is not JSON: {error.msg} at character {error.pos}"
+        ) from error
     except RecursionError as error:
         raise _too_deep(name) from error
     _check_values(document, name)
@@ -94,7 +99,7 @@ def parse_object(
     """
     document = parse_document(content, name, shape=shape, may_repeat=may_repeat, max_values=max_values)
     if not isinstance(document, dict):
-        raise RejectedError("json-not-an-object", f"{name} is not a JSON object")
+        raise RejectedError(RejectionCode.JSON_NOT_AN_OBJECT, f"{name} is not a JSON object")
     return document
 
 
@@ -135,22 +140,26 @@ class _Numbers:
         self._name = name
 
     def reject_constant(self, text: str) -> NoReturn:
-        raise RejectedError("json-number", f"{self._name} has the number {text}, which is not JSON")
+        raise RejectedError(RejectionCode.JSON_NUMBER, f"{self._name} has the number {text}, which is not JSON")
 
     def parse_integer(self, text: str) -> int:
         if len(text) > MAX_NUMBER_CHARS or not MIN_INTEGER <= int(text) <= MAX_INTEGER:
-            raise RejectedError("json-number", f"{self._name} has an integer of more than 64 bits: {text[:40]!r}")
+            raise RejectedError(
+                RejectionCode.JSON_NUMBER, f"{self._name} has an integer of more than 64 bits: {text[:40]!r}"
+            )
         return int(text)
 
     def parse_float(self, text: str) -> float:
         number = float(text)
         if not math.isfinite(number):
-            raise RejectedError("json-number", f"{self._name} has a number that is too large: {text[:40]!r}")
+            raise RejectedError(
+                RejectionCode.JSON_NUMBER, f"{self._name} has a number that is too large: {text[:40]!r}"
+            )
         return number
 
 
 def _too_deep(name: str) -> RejectedError:
-    return RejectedError("json-too-deep", f"{name} is nested deeper than {MAX_DEPTH} levels")
+    return RejectedError(RejectionCode.JSON_TOO_DEEP, f"{name} is nested deeper than {MAX_DEPTH} levels")
 
 
 def _check_values(document: object, name: str) -> None:
@@ -181,5 +190,5 @@ def _check_text(text: str, name: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise RejectedError(
-            "json-not-utf8", f"{name} has half a character (a lone surrogate): {text[:40]!r}"
+            RejectionCode.JSON_NOT_UTF8, f"{name} has half a character (a lone surrogate): {text[:40]!r}"
         ) from error

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from lambdas.channel.errors import RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import NOARCH, PackageName
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.change.find_changes import ChangeFinder, Changes
 from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
@@ -198,7 +199,7 @@ class Committer:
             if info is None or info.etag != card.etag:
                 continue  # another object by now: the next attempt inspects it
             error = RejectedError(
-                "shard-full",
+                RejectionCode.SHARD_FULL,
                 f"with it, the records of {card.record['name']!r} would take more than {max_bytes} bytes",
                 hint="remove old artifacts of that name, or shorten the record: clients reject a larger shard",
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from lambdas.channel.errors import RejectedError
 from lambdas.channel.layout import ArtifactKey
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.record import make_record
 from lambdas.indexer.tree.cards import Card
@@ -93,7 +94,7 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         record["indexed_timestamp"] = card.record["indexed_timestamp"]  # CEP 47: when it became available
     elif card is not None and not mutable:
         taken = RejectedError(
-            "filename-taken",
+            RejectionCode.FILENAME_TAKEN,
             f"{key.filename!r} is published already with other bytes (sha256 {card.sha256})",
             hint="raise the build number: an artifact's bytes never change under its name",
         )

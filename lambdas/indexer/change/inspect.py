@@ -15,6 +15,7 @@ from typing import Final
 from lambdas.channel.artifact_kinds import TAR_BZ2
 from lambdas.channel.errors import DeadlineError, LimitExceededError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.budgets import MemoryBudget, ProcessorBudget, ReadingBudgets
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
@@ -170,7 +171,7 @@ class Inspector:
             if self._rules.mode != "final":
                 raise
             return RejectedError(
-                "could-not-be-read",
+                RejectionCode.COULD_NOT_BE_READ,
                 f"reading it alone exceeded the limit of {error.limit} in two runs",
                 hint="compress it with another level, or split it into several packages",
             )

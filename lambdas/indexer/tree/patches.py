@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from lambdas.channel.artifact_kinds import CONDA, as_conda, extensions, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError, RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.info import check_run_exports
 from lambdas.indexer.artifacts.record import SERVER_KEYS, Record, check_fields, check_timestamp
 from lambdas.indexer.artifacts.strict_json import parse_document
@@ -70,17 +71,21 @@ def parse_patches(body: bytes, *, uploaded_ms: int | None = None) -> PatchInstru
             make records that clients can't read.
     """
     if len(body) > MAX_PATCH_BYTES:
-        raise RejectedError("patches-too-large", f"patch instructions are larger than {MAX_PATCH_BYTES} bytes")
+        raise RejectedError(
+            RejectionCode.PATCHES_TOO_LARGE, f"patch instructions are larger than {MAX_PATCH_BYTES} bytes"
+        )
     try:
         # As strict as for artifacts: what can't be encoded again would break every output of the commit.
         document = parse_document(body, "the file")
     except RejectedError as error:
-        raise RejectedError("patches-not-json", f"patch instructions can't be read: {error}") from error
+        raise RejectedError(RejectionCode.PATCHES_NOT_JSON, f"patch instructions can't be read: {error}") from error
     if not isinstance(document, dict):
-        raise RejectedError("patches-not-object", "patch instructions are not a JSON object")
+        raise RejectedError(RejectionCode.PATCHES_NOT_OBJECT, "patch instructions are not a JSON object")
     version = document.get("patch_instructions_version", 1)
     if isinstance(version, bool) or version not in _VERSIONS:
-        raise RejectedError("patches-version", f"unknown patch_instructions_version {version!r}", hint="use 1 or 2")
+        raise RejectedError(
+            RejectionCode.PATCHES_VERSION, f"unknown patch_instructions_version {version!r}", hint="use 1 or 2"
+        )
     fixes: dict[str, list[Mapping[str, Any]]] = {}
     protected: dict[str, list[Mapping[str, Any]]] = {}
     for section in _SECTIONS:
@@ -125,7 +130,7 @@ def _require_unchanged(filename: str, fields: Mapping[str, Any], record: Mapping
     changed = [key for key, value in fields.items() if not _is_same(value, record.get(key))]
     if changed:
         raise RejectedError(
-            "patches-protected-field",
+            RejectionCode.PATCHES_PROTECTED_FIELD,
             f"{filename!r}: {', '.join(map(repr, sorted(changed)))} can't be patched",
             hint="leave these fields out, or give them the value that the record has",
         )
@@ -183,14 +188,16 @@ def _merge(base: dict[str, Any], new: Mapping[str, Any]) -> None:
 def _mapping(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = document.get(name, {})
     if not isinstance(value, dict):
-        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is not an object")
+        raise RejectedError(RejectionCode.PATCHES_MALFORMED, f"{name!r} of the patch instructions is not an object")
     return value
 
 
 def _filenames(document: Mapping[str, Any], name: str) -> frozenset[str]:
     value = document.get(name, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise RejectedError("patches-malformed", f"{name!r} of the patch instructions is not a list of filenames")
+        raise RejectedError(
+            RejectionCode.PATCHES_MALFORMED, f"{name!r} of the patch instructions is not a list of filenames"
+        )
     for filename in value:
         _check_filename(filename, name)
     return frozenset(value)
@@ -200,7 +207,7 @@ def _check_filename(filename: str, where: str) -> None:
     # A wrong extension would never match, and a key that clients can't parse would break them.
     if kind_of(filename) is None:
         raise RejectedError(
-            "patches-malformed",
+            RejectionCode.PATCHES_MALFORMED,
             f"{filename!r} in {where!r} is not an artifact's filename",
             hint=f"filenames end in {' or '.join(extensions())}",
         )
@@ -208,10 +215,10 @@ def _check_filename(filename: str, where: str) -> None:
 
 def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: int | None) -> None:
     if not isinstance(fields, dict):
-        raise RejectedError("patches-malformed", f"the fixes of {filename!r} are not an object")
+        raise RejectedError(RejectionCode.PATCHES_MALFORMED, f"the fixes of {filename!r} are not an object")
     if version == 1 and "run_exports" in fields:
         raise RejectedError(
-            "patches-protected-field",
+            RejectionCode.PATCHES_PROTECTED_FIELD,
             f"{filename!r}: 'run_exports' can't be patched",
             hint="run_exports may be patched with patch_instructions_version 2",
         )
@@ -224,7 +231,7 @@ def _check_fixes(filename: str, fields: object, *, version: int, uploaded_ms: in
         if fields.get("run_exports") is not None:
             check_run_exports(fields["run_exports"], "'run_exports'")
     except RejectedError as error:
-        raise RejectedError("patches-malformed", f"{filename!r}: {error}", hint=error.hint) from error
+        raise RejectedError(RejectionCode.PATCHES_MALFORMED, f"{filename!r}: {error}", hint=error.hint) from error
 
 
 def _identity_in(filename: str) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ else:
 
 from lambdas.channel.artifact_kinds import parse_filename
 from lambdas.channel.errors import LimitExceededError, RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.conda_format import frame_window_bytes
 from lambdas.indexer.artifacts.budgets import (
     MemoryPermits,
@@ -66,7 +67,7 @@ def test_memory_permits__are_returned() -> None:
 def test_memory_permits__are_returned_after_an_error() -> None:
     permits = MemoryPermits(100)
     with pytest.raises(RejectedError), permits.reserve(100):
-        raise RejectedError("archive-broken", "damaged")
+        raise RejectedError(RejectionCode.ARCHIVE_BROKEN, "damaged")
     with permits.reserve(100):
         pass
 

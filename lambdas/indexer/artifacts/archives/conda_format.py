@@ -20,6 +20,7 @@ else:
 
 from lambdas.channel.artifact_kinds import Distribution
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.artifact_source import (
     MIB,
     PIECE_BYTES,
@@ -109,7 +110,9 @@ class _Conda:
             yield piece
         if crc != entry.crc:
             raise RejectedError(
-                "archive-broken", f"{entry.name!r} in the zip archive is damaged: its checksum is wrong", hint=AGAIN
+                RejectionCode.ARCHIVE_BROKEN,
+                f"{entry.name!r} in the zip archive is damaged: its checksum is wrong",
+                hint=AGAIN,
             )
 
 
@@ -118,9 +121,11 @@ def _open_conda(ranges: _Ranges, distribution: Distribution, limits: ArtifactLim
     if end is None:
         raise _describe(ranges.read(0, min(_HEAD_BYTES, ranges.size)))
     if end.entries > limits.max_zip_members:
-        raise RejectedError("too-many-members", f"the zip archive has more than {limits.max_zip_members} members")
+        raise RejectedError(
+            RejectionCode.TOO_MANY_MEMBERS, f"the zip archive has more than {limits.max_zip_members} members"
+        )
     if end.stop - end.start > limits.max_central_directory_bytes:
-        raise RejectedError("archive-broken", "the directory of the zip archive is too large")
+        raise RejectedError(RejectionCode.ARCHIVE_BROKEN, "the directory of the zip archive is too large")
     entries = parse_directory(ranges.read(end.start, end.stop), end)
     _check_entries(entries)
     info = _info_part_of(entries, distribution)
@@ -134,10 +139,12 @@ def _describe(head: bytes) -> RejectedError:
     """Return the error for a file without a zip's end record."""
     if is_local_header(head):
         return RejectedError(
-            "archive-truncated", "the zip archive has no end record: the file is truncated", hint=AGAIN
+            RejectionCode.ARCHIVE_TRUNCATED, "the zip archive has no end record: the file is truncated", hint=AGAIN
         )
     return RejectedError(
-        "archive-wrong-format", f"a .conda is a zip archive, and this is {describe_format(head)}", hint=_REPACK
+        RejectionCode.ARCHIVE_WRONG_FORMAT,
+        f"a .conda is a zip archive, and this is {describe_format(head)}",
+        hint=_REPACK,
     )
 
 
@@ -146,16 +153,24 @@ def _check_entries(entries: Sequence[ZipEntry]) -> None:
     for entry in entries:
         name = entry.name
         if "\0" in name or normalise_name(name) != name.rstrip("/"):
-            raise RejectedError("member-path-unsafe", f"the zip archive has an unsafe member name: {name[:200]!r}")
+            raise RejectedError(
+                RejectionCode.MEMBER_PATH_UNSAFE, f"the zip archive has an unsafe member name: {name[:200]!r}"
+            )
         if name in seen:
-            raise RejectedError("member-duplicated", f"the zip archive has {name[:200]!r} twice", hint=_REPACK)
+            raise RejectedError(
+                RejectionCode.MEMBER_DUPLICATED, f"the zip archive has {name[:200]!r} twice", hint=_REPACK
+            )
         seen.add(name)
         if not entry.is_regular:
             raise ambiguous(f"{name[:200]!r} in the zip archive is a link or device")
         if entry.encrypted:
-            raise RejectedError("archive-encrypted", f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK)
+            raise RejectedError(
+                RejectionCode.ARCHIVE_ENCRYPTED, f"{name[:200]!r} in the zip archive is encrypted", hint=_REPACK
+            )
         if entry.method != STORED:
-            raise RejectedError("archive-compressed", f"{name[:200]!r} in the zip archive is compressed", hint=_REPACK)
+            raise RejectedError(
+                RejectionCode.ARCHIVE_COMPRESSED, f"{name[:200]!r} in the zip archive is compressed", hint=_REPACK
+            )
 
 
 def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> ZipEntry:
@@ -165,12 +180,12 @@ def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> Zi
         expected = f"{prefix}{distribution.stem}.tar.zst"
         parts = [name for name in by_name if name.startswith(prefix)]
         if not parts:
-            raise RejectedError("member-missing", f"the zip archive has no {expected!r}", hint=_REPACK)
+            raise RejectedError(RejectionCode.MEMBER_MISSING, f"the zip archive has no {expected!r}", hint=_REPACK)
         if len(parts) > 1:
-            raise RejectedError("member-duplicated", f"the zip archive has more than one {prefix}*.tar.zst")
+            raise RejectedError(RejectionCode.MEMBER_DUPLICATED, f"the zip archive has more than one {prefix}*.tar.zst")
         if parts != [expected]:
             raise RejectedError(
-                "inner-name-mismatch",
+                RejectionCode.INNER_NAME_MISMATCH,
                 f"the zip archive has {parts[0]!r} instead of {expected!r}",
                 hint="upload it under the name that it was built with",
             )
@@ -179,11 +194,13 @@ def _info_part_of(entries: Sequence[ZipEntry], distribution: Distribution) -> Zi
     for entry in entries:
         if entry in (info, payload):
             if not entry.size:
-                raise RejectedError("archive-truncated", f"{entry.name!r} in the zip archive is empty", hint=AGAIN)
+                raise RejectedError(
+                    RejectionCode.ARCHIVE_TRUNCATED, f"{entry.name!r} in the zip archive is empty", hint=AGAIN
+                )
         elif entry.name.casefold().rstrip("/").endswith(_PART_SUFFIX):
             raise ambiguous(f"the zip archive has {entry.name[:200]!r}, which some tools extract too")
     if "metadata.json" not in by_name:
-        raise RejectedError("member-missing", "the zip archive has no 'metadata.json'", hint=_REPACK)
+        raise RejectedError(RejectionCode.MEMBER_MISSING, "the zip archive has no 'metadata.json'", hint=_REPACK)
     return info
 
 
@@ -210,7 +227,7 @@ def _decompress_zstd(
         window = frame_window_bytes(head)
         if window > limits.max_zstd_window_bytes:
             raise RejectedError(
-                "decompression-bomb",
+                RejectionCode.DECOMPRESSION_BOMB,
                 f"{name} needs a zstd window of {window} bytes, over {limits.max_zstd_window_bytes}",
             )
         reading.memory.use("decompressor", window + _DECOMPRESSOR_BYTES)
@@ -269,7 +286,7 @@ class _Ranges:
                 self._fetch(span, start, max(stop, start + ahead))
                 part = self._cached(start, stop)
             if not part:
-                raise RejectedError("archive-broken", "the zip archive refers to bytes beyond its end")
+                raise RejectedError(RejectionCode.ARCHIVE_BROKEN, "the zip archive refers to bytes beyond its end")
             parts.append(part)
             start += len(part)
         return b"".join(parts)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.artifact_source import PIECE_BYTES
 from lambdas.indexer.artifacts.budgets import ProcessorMeter
 
@@ -45,7 +46,9 @@ class Budget:
         """
         self._left -= count
         if self._left < 0:
-            raise RejectedError("decompression-bomb", f"{self._what} decompresses to more than {self._max_bytes} bytes")
+            raise RejectedError(
+                RejectionCode.DECOMPRESSION_BOMB, f"{self._what} decompresses to more than {self._max_bytes} bytes"
+            )
         self._meter.check()
 
 
@@ -91,13 +94,17 @@ def decompress(
                 decompressor = start(data)
                 streams += 1
                 if streams > MAX_STREAMS:
-                    raise RejectedError("decompression-bomb", f"{name} has more than {MAX_STREAMS} compressed streams")
+                    raise RejectedError(
+                        RejectionCode.DECOMPRESSION_BOMB, f"{name} has more than {MAX_STREAMS} compressed streams"
+                    )
             done = False
             while not done:
                 try:
                     piece = decompressor.decompress(data, PIECE_BYTES)
                 except failure as error:
-                    raise RejectedError("archive-broken", f"{name} is damaged: {error}", hint=AGAIN) from error
+                    raise RejectedError(
+                        RejectionCode.ARCHIVE_BROKEN, f"{name} is damaged: {error}", hint=AGAIN
+                    ) from error
                 data = b""
                 budget.take(len(piece))
                 if piece:
@@ -107,7 +114,7 @@ def decompress(
                 data = decompressor.unused_data
                 decompressor = None
     if decompressor is not None:
-        raise RejectedError("archive-truncated", f"{name} ends early: the file is truncated", hint=AGAIN)
+        raise RejectedError(RejectionCode.ARCHIVE_TRUNCATED, f"{name} ends early: the file is truncated", hint=AGAIN)
 
 
 def _fill_head(data: bytes, pieces: Iterator[bytes]) -> bytes:

@@ -10,6 +10,7 @@ import re
 from itertools import chain
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.artifact_source import (
     ArtifactLimits,
     ArtifactSource,
@@ -46,7 +47,7 @@ def fetch_tar_bz2(source: ArtifactSource, limits: ArtifactLimits, reading: Readi
         head += piece
     if not _START.match(head):
         raise RejectedError(
-            "archive-wrong-format",
+            RejectionCode.ARCHIVE_WRONG_FORMAT,
             f"a .tar.bz2 is a bzip2 file, and this is {describe_format(head)}",
             hint="make the file with conda-build or cph; don't rename another one",
         )
@@ -73,4 +74,4 @@ def _check_end(tail: bytes) -> None:
         magic = (bits >> (32 + padding)) & ((1 << 48) - 1)
         if magic == _END_MAGIC and not bits & ((1 << padding) - 1):
             return
-    raise RejectedError("archive-truncated", "the bzip2 data ends early: the file is truncated", hint=AGAIN)
+    raise RejectedError(RejectionCode.ARCHIVE_TRUNCATED, "the bzip2 data ends early: the file is truncated", hint=AGAIN)

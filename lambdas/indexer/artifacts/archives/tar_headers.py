@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 
 BLOCK_BYTES = 512
 MAX_EXTENDED_HEADER_BYTES = 64 * 1024
@@ -157,7 +158,9 @@ class TarWalk:
                 return None
             self._headers += 1
             if self._headers > self._max_headers:
-                raise RejectedError("too-many-members", f"the archive has more than {self._max_headers} members")
+                raise RejectedError(
+                    RejectionCode.TOO_MANY_MEMBERS, f"the archive has more than {self._max_headers} members"
+                )
             info = _parse_header(header)
             if info.type not in _EXTENDED:
                 return self._build(info, header, extended)
@@ -167,7 +170,7 @@ class TarWalk:
     def _read_extended(self, info: tarfile.TarInfo, extended: _Extended) -> None:
         if info.size > MAX_EXTENDED_HEADER_BYTES:
             raise RejectedError(
-                "member-oversized",
+                RejectionCode.MEMBER_OVERSIZED,
                 f"an extended header of the tar has {info.size} bytes, over {MAX_EXTENDED_HEADER_BYTES}",
             )
         content = self._data.read(info.size)
@@ -202,7 +205,8 @@ class TarWalk:
         )
         if member.size and (info.type in LINKS or info.type == tarfile.DIRTYPE):
             raise RejectedError(
-                "archive-broken", f"the link or directory {member.name!r} claims to have {member.size} bytes of content"
+                RejectionCode.ARCHIVE_BROKEN,
+                f"the link or directory {member.name!r} claims to have {member.size} bytes of content",
             )
         if not member.name and info.type != tarfile.DIRTYPE:
             raise ambiguous("the tar has a file without a name")
@@ -235,12 +239,16 @@ def normalise_name(name: str) -> str:
     """
     if name.startswith(("/", "\\")) or _DRIVE.match(name):
         raise RejectedError(
-            "member-path-unsafe", f"the archive has a member with an absolute path: {name[:200]!r}", hint=REBUILD
+            RejectionCode.MEMBER_PATH_UNSAFE,
+            f"the archive has a member with an absolute path: {name[:200]!r}",
+            hint=REBUILD,
         )
     parts = _SEPARATORS.split(name)
     if ".." in parts:
         raise RejectedError(
-            "member-path-unsafe", f"the archive has a member with '..' in its path: {name[:200]!r}", hint=REBUILD
+            RejectionCode.MEMBER_PATH_UNSAFE,
+            f"the archive has a member with '..' in its path: {name[:200]!r}",
+            hint=REBUILD,
         )
     if "\\" in name or "//" in name or "." in parts or name.endswith("/"):
         return "/".join(part for part in name.split("/") if part not in {"", "."})
@@ -258,14 +266,14 @@ def parse_pax_records(content: bytes) -> dict[str, bytes]:
     while at < len(content):
         if len(records) >= MAX_PAX_RECORDS:
             raise RejectedError(
-                "member-oversized", f"an extended header of the tar has more than {MAX_PAX_RECORDS} records"
+                RejectionCode.MEMBER_OVERSIZED, f"an extended header of the tar has more than {MAX_PAX_RECORDS} records"
             )
         space = content.find(b" ", at, at + 10)
         digits = content[at:space]
         stop = at + int(digits) if space > at and digits.isdigit() else 0
         name, equals, value = content[space + 1 : max(stop - 1, 0)].partition(b"=")
         if stop <= space or not equals or content[stop - 1 : stop] != b"\n":
-            raise RejectedError("archive-broken", "an extended header of the tar is damaged")
+            raise RejectedError(RejectionCode.ARCHIVE_BROKEN, "an extended header of the tar is damaged")
         key = name.decode("utf-8", "replace")
         if key in records:
             raise ambiguous(f"an extended header of the tar has the key {key[:100]!r} twice")
@@ -293,21 +301,25 @@ def _check_line_breaks(content: bytes, records: dict[str, bytes]) -> None:
 
 def ambiguous(message: str) -> RejectedError:
     """Return the error for an archive that tools read differently."""
-    return RejectedError("archive-ambiguous", message, hint=REBUILD)
+    return RejectedError(RejectionCode.ARCHIVE_AMBIGUOUS, message, hint=REBUILD)
 
 
 def truncated() -> RejectedError:
     """Return the error for a tar that ends early."""
-    return RejectedError("archive-truncated", "the tar ends in the middle of a member", hint="upload the file again")
+    return RejectedError(
+        RejectionCode.ARCHIVE_TRUNCATED, "the tar ends in the middle of a member", hint="upload the file again"
+    )
 
 
 def _parse_header(header: bytes) -> tarfile.TarInfo:
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise RejectedError("archive-broken", f"a header of the tar is damaged: {error}") from error
+        raise RejectedError(RejectionCode.ARCHIVE_BROKEN, f"a header of the tar is damaged: {error}") from error
     if info.size < 0:
-        raise RejectedError("archive-broken", f"the member {info.name[:200]!r} of the tar has a negative size")
+        raise RejectedError(
+            RejectionCode.ARCHIVE_BROKEN, f"the member {info.name[:200]!r} of the tar has a negative size"
+        )
     if header[124] != _BASE_256 and not _OCTAL.match(header[_SIZE]):
         raise ambiguous(f"the member {info.name[:200]!r} of the tar states its size in an unusual way")
     if not header.isascii() and sum(header) - sum(header[_CHECKSUM]) + 8 * ord(" ") != info.chksum:
@@ -337,7 +349,9 @@ def _parse_long_text(content: bytes) -> str:
 def _check_global(records: dict[str, bytes]) -> None:
     """Check a global header: comments are allowed, but nothing that changes the members that follow."""
     if changing := [key for key in records if _CHANGING_KEY.match(key)]:
-        raise RejectedError("archive-broken", f"a global header of the tar sets {changing[0]!r} for all members")
+        raise RejectedError(
+            RejectionCode.ARCHIVE_BROKEN, f"a global header of the tar sets {changing[0]!r} for all members"
+        )
 
 
 def _member_size(stated: int, pax: dict[str, bytes], name: str) -> int:
@@ -347,5 +361,7 @@ def _member_size(stated: int, pax: dict[str, bytes], name: str) -> int:
     text = pax["size"]
     size = int(text) if text.isdigit() and len(text) < 20 else -1  # noqa: PLR2004 - digits of 64 bits
     if size < 0 or (size != stated and (size < MAX_USTAR_BYTES or stated)):
-        raise RejectedError("archive-broken", f"two headers of the tar disagree about the size of {name[:200]!r}")
+        raise RejectedError(
+            RejectionCode.ARCHIVE_BROKEN, f"two headers of the tar disagree about the size of {name[:200]!r}"
+        )
     return size

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.archives.tar_headers import (
     LINKS,
     REBUILD,
@@ -89,9 +90,11 @@ def read_members(pieces: Iterator[bytes], rules: TarRules, memory: ReadingMemory
         else:
             walk.skip(member.size)
     if not data.taken:
-        raise RejectedError("archive-truncated", "a part of the archive is empty", hint="upload the file again")
+        raise RejectedError(
+            RejectionCode.ARCHIVE_TRUNCATED, "a part of the archive is empty", hint="upload the file again"
+        )
     if not data.is_zero():
-        raise RejectedError("archive-broken", "bytes follow the end of the tar inside the archive")
+        raise RejectedError(RejectionCode.ARCHIVE_BROKEN, "bytes follow the end of the tar inside the archive")
     return found
 
 
@@ -105,11 +108,13 @@ class _InfoNames:
 
     def add(self, name: str) -> None:
         if name in self._names:
-            raise RejectedError("member-duplicated", f"the archive has {name[:200]!r} twice", hint=REBUILD)
+            raise RejectedError(RejectionCode.MEMBER_DUPLICATED, f"the archive has {name[:200]!r} twice", hint=REBUILD)
         self._names.add(name)
         self._chars += len(name)
         if len(self._names) > self._max_members or self._chars > MAX_NAMES_CHARS:
-            raise RejectedError("too-many-members", f"the archive has more than {self._max_members} files in info/")
+            raise RejectedError(
+                RejectionCode.TOO_MANY_MEMBERS, f"the archive has more than {self._max_members} files in info/"
+            )
 
 
 class _Links:
@@ -148,7 +153,7 @@ class _Links:
         self._names.add(name)
         self._chars += len(name)
         if self._chars > MAX_NAMES_CHARS:
-            raise RejectedError("too-many-members", "the names of the links in the archive are too long")
+            raise RejectedError(RejectionCode.TOO_MANY_MEMBERS, "the names of the links in the archive are too long")
 
 
 def _is_inside_info(name: str) -> bool:
@@ -159,19 +164,24 @@ def _check_kind(member: Member) -> None:
     known = member.kind in REGULAR or member.kind in LINKS or member.kind in {tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE}
     if not known:
         raise RejectedError(
-            "member-not-a-file", f"the archive has a device, pipe or unknown kind of member: {member.name[:200]!r}"
+            RejectionCode.MEMBER_NOT_A_FILE,
+            f"the archive has a device, pipe or unknown kind of member: {member.name[:200]!r}",
         )
     if member.name == "info" and member.kind != tarfile.DIRTYPE:
-        raise RejectedError("member-not-a-file", "'info' is not a directory in the archive")
+        raise RejectedError(RejectionCode.MEMBER_NOT_A_FILE, "'info' is not a directory in the archive")
 
 
 def _check_place(member: Member, rules: TarRules, *, inside: bool) -> None:
     """Check that info/ has no sparse files, and that the parts of a ``.conda`` do not have each other's members."""
     is_file = member.kind != tarfile.DIRTYPE
     if inside and member.sparse:
-        raise RejectedError("member-not-a-file", f"{member.name[:200]!r} is a sparse file in the archive", hint=REBUILD)
+        raise RejectedError(
+            RejectionCode.MEMBER_NOT_A_FILE, f"{member.name[:200]!r} is a sparse file in the archive", hint=REBUILD
+        )
     if inside and is_file and not rules.has_info:
-        raise RejectedError("member-duplicated", f"the payload has {member.name[:200]!r} as well", hint=REBUILD)
+        raise RejectedError(
+            RejectionCode.MEMBER_DUPLICATED, f"the payload has {member.name[:200]!r} as well", hint=REBUILD
+        )
     if not inside and is_file and not rules.has_payload:
         raise ambiguous(f"the info part has {member.name[:200]!r}, which belongs to the payload")
 
@@ -182,12 +192,16 @@ def _check_wanted(member: Member, rules: TarRules) -> None:
     limit = rules.wanted.get(name)
     if limit is None:
         if _simplify(name) in rules.wanted:
-            raise RejectedError("member-duplicated", f"the archive has {name[:200]!r}, which some systems equate")
+            raise RejectedError(
+                RejectionCode.MEMBER_DUPLICATED, f"the archive has {name[:200]!r}, which some systems equate"
+            )
         return
     if member.kind not in REGULAR or member.sparse:
-        raise RejectedError("member-not-a-file", f"{name!r} is not a regular file in the archive", hint=REBUILD)
+        raise RejectedError(
+            RejectionCode.MEMBER_NOT_A_FILE, f"{name!r} is not a regular file in the archive", hint=REBUILD
+        )
     if member.size > limit and name not in rules.dispensable:
-        raise RejectedError("member-oversized", f"{name!r} has {member.size} bytes, over {limit}")
+        raise RejectedError(RejectionCode.MEMBER_OVERSIZED, f"{name!r} has {member.size} bytes, over {limit}")
 
 
 def _simplify(name: str) -> str:

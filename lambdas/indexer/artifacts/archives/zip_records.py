@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lambdas.channel.errors import RejectedError
+from lambdas.channel.rejection_codes import RejectionCode
 
 STORED = 0
 
@@ -282,4 +283,4 @@ def _decode_name(raw_name: bytes, flags: int) -> str:
 
 
 def _broken(message: str) -> RejectedError:
-    return RejectedError("archive-broken", message)
+    return RejectedError(RejectionCode.ARCHIVE_BROKEN, message)
