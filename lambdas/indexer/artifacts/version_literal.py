@@ -1,7 +1,7 @@
 """Version literals: whether every client can compare one. Pure.
 
 Owns the grammar of one literal, in records and in match specs. The order of versions is in
-``outputs/versions.py``.
+``artifacts/versions.py``.
 
 Source: CEP 33 (version literals), conda's ``VersionOrder`` and rattler's ``Version``.
 """

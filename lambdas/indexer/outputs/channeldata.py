@@ -14,7 +14,7 @@ from lambdas.channel.artifact_kinds import CONDA, kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.outputs.versions import VersionKey
+from lambdas.indexer.artifacts.versions import VersionKey
 from lambdas.indexer.spliced.segments import Summary
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import encode_json

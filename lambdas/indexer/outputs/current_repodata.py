@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from lambdas.channel.artifact_kinds import as_conda, as_tar_bz2, flat_sections, kind_of
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.outputs.versions import VersionKey
+from lambdas.indexer.artifacts.versions import VersionKey
 
 _CLAUSE: Final = re.compile(r"(==|=|!=|>=|<=|>|<|~=)?\s*(.+)\Z")
 _Artifacts = Mapping[str, Record]

@@ -15,10 +15,10 @@ from itertools import chain
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, VanishedError
-from lambdas.channel.names import PackageName, SubdirId
-from lambdas.indexer.artifacts.record import Record
+from lambdas.channel.names import PackageName
 from lambdas.indexer.model import Limits, Outputs
 from lambdas.indexer.outputs import registry
+from lambdas.indexer.outputs.contents import Document, RepodataContents, Spliced, Whole
 from lambdas.indexer.outputs.form import (
     ShardForm,
     WholeDocument,
@@ -27,7 +27,7 @@ from lambdas.indexer.outputs.form import (
     make_document,
     parse_whole,
 )
-from lambdas.indexer.outputs.newest import Row, apply_to_newest, iter_rows, newest_rows
+from lambdas.indexer.outputs.newest import Row, apply_to_newest
 from lambdas.indexer.outputs.registry import (
     BZIP2,
     PLAIN,
@@ -39,16 +39,13 @@ from lambdas.indexer.outputs.registry import (
     subdir_filenames,
     wanted_subdir_filenames,
 )
-from lambdas.indexer.outputs.repodata import filename_of, iter_repodata
 from lambdas.indexer.quarantine import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
-    SegmentedDocument,
     Table,
     apply_entries,
     format_table,
-    parse_entries,
     parse_table,
     segment_document,
     segment_entries,
@@ -77,27 +74,6 @@ class Updated:
     """Files that don't show the commit were left for a later run."""
     was_lost: bool = False
     """Another writer was quicker: read the commit again, and update again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Whole:
-    """A small document at the commit."""
-
-    document: WholeDocument
-    plain: bytes
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Spliced:
-    """A large document at the commit."""
-
-    segmented: SegmentedDocument
-    source: Source | None = None
-    """The file with the chunks that did not change."""
-    newest: Sequence[Row] | None = None
-
-
-Document = Whole | Spliced
 
 
 def list_unwanted(subdir: Subdir, outputs: Outputs) -> list[str]:
@@ -185,7 +161,7 @@ class SubdirUpdater:
             elif isinstance(document, Whole):
                 self._put_encodings(output, document.plain)
             elif output.render is not None and not self._due.isdisjoint(output.filenames()):
-                contents = _Contents(self._subdir.id, documents[REPODATA.name], self._files, self._limits)
+                contents = RepodataContents(self._subdir.id, documents[REPODATA.name], self._files, self._limits)
                 self._put_encodings(output, output.render(contents))
         if self._remove_unwanted:
             self._delete(set(subdir_filenames()) - self._found.keys())
@@ -325,7 +301,9 @@ class SubdirUpdater:
         return self._files.put_tables(self._subdir.layout.tables, Tables(tables=tables, newest=newest))
 
     def _fetch_newest(self, documents: Mapping[str, Document], repodata: Spliced) -> Sequence[Row]:
-        return _Contents(self._subdir.id, documents[REPODATA.name], self._files, self._limits).newest_rows(repodata)
+        return RepodataContents(self._subdir.id, documents[REPODATA.name], self._files, self._limits).newest_rows(
+            repodata
+        )
 
     def _put_spliced(self, output: SubdirOutput, document: Spliced, tables: str) -> None:
         """Write a large document: the compressed file first, then the plain one from it."""
@@ -434,50 +412,6 @@ class SubdirUpdater:
     def _metadata(self) -> dict[str, str]:
         version = {} if self._commit.version is None else {COMMIT_VERSION: self._commit.version}
         return {COMMIT: self._commit.sha256, **version}
-
-
-class _Contents:
-    """The records of repodata.json at the commit, for rendered outputs."""
-
-    def __init__(self, subdir: SubdirId, document: Document, files: LargeFiles, limits: Limits) -> None:
-        self.subdir = subdir
-        self._document = document
-        self._files = files
-        self.limits = limits
-
-    @property
-    def total(self) -> int:
-        if isinstance(self._document, Spliced):
-            return self._document.segmented.table.count
-        return sum(len(entries) for entries in self._document.document.sections.values())
-
-    def newest(self) -> Iterator[tuple[str, Record]]:
-        if isinstance(self._document, Spliced):
-            return iter_rows(self.newest_rows(self._document))
-        return iter_repodata(self._document.document)
-
-    def document(self) -> Mapping[str, Any]:
-        if isinstance(self._document, Whole):
-            plain = self._document.plain
-        else:
-            segmented = self._document.segmented
-            texts = self._files.read_texts(self._document.source, segmented.new_chunks, segmented.table.chunks())
-            plain = RESET_TEXT.join(texts)
-        document: dict[str, Any] = decode_json(plain, what=REPODATA.name)
-        return document
-
-    def newest_rows(self, document: Spliced) -> Sequence[Row]:
-        """Return the rows that are kept for pages; if too many were removed, all records are read."""
-        rows = document.newest
-        if rows is None or len(rows) < min(self.limits.max_rows, document.segmented.table.count):
-            rows = newest_rows(self._iter_records(document), self.limits)
-        return rows
-
-    def _iter_records(self, document: Spliced) -> Iterator[tuple[str, Record]]:
-        for section, chunks in document.segmented.table.sections.items():
-            for text in self._files.read_texts(document.source, document.segmented.new_chunks, chunks):
-                for key, record in parse_entries(form_of(REPODATA), section, text):
-                    yield filename_of(section, key), record
 
 
 def _shows(info: ObjectInfo | None, commit: Commit) -> bool:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.indexer.outputs.versions import VersionKey
+from lambdas.indexer.artifacts.versions import VersionKey
 
 ORDERED = [  # CEP 33's own list, each smaller than the next; those in one row are equal
     ["0.4", "0.4.0"],
