@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
+from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.budgets import MemoryPermits
 from lambdas.indexer.change.commit import Committer
@@ -69,16 +70,18 @@ class Indexer:
         """
         return self._run(subdir, keys, rules=rules, is_rebuild=False)
 
-    def rebuild(self, subdir: SubdirId, keys: SubdirKeys) -> Report:
+    def rebuild(
+        self, subdir: SubdirId, keys: SubdirKeys, *, replaceable: frozenset[ArtifactKey] = frozenset()
+    ) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.
 
-        ``keys`` names every artifact in the bucket. What the storage holds is the truth: an artifact
-        that differs from its record replaces it.
+        ``keys`` names every artifact in the bucket. Bytes that differ from an artifact's card are rejected,
+        except those of the ``replaceable`` ones, which replace it.
 
         Raises:
             TransientError: as ``index``.
         """
-        return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True)
+        return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True, replaceable=replaceable)
 
     def reject(self, keys: Mapping[str, RejectedError]) -> Report:
         """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3)."""
@@ -100,10 +103,18 @@ class Indexer:
         info = self._storage.head(key)
         return None if info is None else self._quarantine.reject(info, error)
 
-    def _run(self, subdir_id: SubdirId, keys: SubdirKeys, *, rules: ReadingRules, is_rebuild: bool) -> Report:
+    def _run(
+        self,
+        subdir_id: SubdirId,
+        keys: SubdirKeys,
+        *,
+        rules: ReadingRules,
+        is_rebuild: bool,
+        replaceable: frozenset[ArtifactKey] = frozenset(),
+    ) -> Report:
         subdir = self._open(subdir_id)
         results = Results()
-        make = functools.partial(self._make_committer, results=results, rules=rules)
+        make = functools.partial(self._make_committer, results=results, rules=rules, replaceable=replaceable)
         committer = make(subdir, is_rebuild=is_rebuild)
         try:
             commit, encoded = self._commit_all(committer, keys)
@@ -169,7 +180,13 @@ class Indexer:
         return commit, encoded
 
     def _make_committer(
-        self, subdir: Subdir, *, results: Results, rules: ReadingRules, is_rebuild: bool = False
+        self,
+        subdir: Subdir,
+        *,
+        results: Results,
+        rules: ReadingRules,
+        replaceable: frozenset[ArtifactKey] = frozenset(),
+        is_rebuild: bool = False,
     ) -> Committer:
         changes = ChangeFinder(
             self._storage,
@@ -178,6 +195,7 @@ class Indexer:
             self._notifier,
             results,
             mutable=self._policy.is_mutable(subdir.id.channel),
+            replaceable=replaceable,
             is_rebuild=is_rebuild,
         )
         return Committer(

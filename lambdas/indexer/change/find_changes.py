@@ -31,7 +31,10 @@ class Changes:
 
 
 class ChangeFinder:
-    """Finds the changes of one run."""
+    """Finds the changes of one run.
+
+    ``replaceable`` are artifacts whose bytes may be replaced in this run, though the channel is not mutable.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class ChangeFinder:
         results: Results,
         *,
         mutable: bool,
+        replaceable: frozenset[ArtifactKey] = frozenset(),
         is_rebuild: bool,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
     ) -> None:
@@ -50,7 +54,8 @@ class ChangeFinder:
         self._quarantine = quarantine
         self._notifier = notifier
         self._results = results
-        self._mutable = mutable or is_rebuild
+        self._mutable = mutable
+        self._replaceable = replaceable
         self._is_rebuild = is_rebuild
         self._now_ms = now_ms
         self._invalidated: set[tuple[str, str | None]] = set()
@@ -112,7 +117,8 @@ class ChangeFinder:
         for _ in range(MAX_REJECTED_VERSIONS):
             try:
                 observed = self._inspector.inspect_artifact(key, card)
-                change = decide(key, card, observed, mutable=self._mutable, now_ms=self._now_ms())
+                mutable = self._mutable or key in self._replaceable
+                change = decide(key, card, observed, mutable=mutable, now_ms=self._now_ms())
                 if isinstance(change, Reject):
                     self._reject(change.info, change.error)
                     continue

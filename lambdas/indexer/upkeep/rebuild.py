@@ -12,8 +12,10 @@ from lambdas.indexer.upkeep.listing import list_files
 from lambdas.indexer.upkeep.reconcile import check_key
 
 
-def rebuild(subdir: Subdir, indexer: Indexer) -> Report:
+def rebuild(subdir: Subdir, indexer: Indexer, *, replaceable: frozenset[ArtifactKey] = frozenset()) -> Report:
     """Make one subdir's index again from its artifacts.
+
+    Where the index tells an artifact's SHA-256, other bytes are rejected, unless it is ``replaceable``.
 
     The time at which each artifact was first indexed is kept (CEP 47), because no artifact contains it.
     """
@@ -28,7 +30,7 @@ def rebuild(subdir: Subdir, indexer: Indexer) -> Report:
             artifacts.add(key)
     rejected = indexer.reject(invalid_keys)
     keys = SubdirKeys(artifacts=frozenset(artifacts), attestations=frozenset(artifacts), patches=True)
-    report = indexer.rebuild(subdir.id, keys)
+    report = indexer.rebuild(subdir.id, keys, replaceable=replaceable)
     return replace(
         report, outcomes=(*rejected.outcomes, *report.outcomes), failures={**rejected.failures, **report.failures}
     )
