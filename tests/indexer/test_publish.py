@@ -22,7 +22,7 @@ from lambdas.channel.names import parse_subdir_id
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import LIMITS, Outputs, Policy, SubdirKeys
 from lambdas.indexer.quarantine import list_rejections
-from lambdas.indexer.tree.cards import decode_cards
+from lambdas.indexer.tree.cards import Card, decode_cards
 from lambdas.indexer.tree.shard_index import decode_index
 from lambdas.indexer.tree.shards import decode_shard
 from lambdas.storage.protocol import (
@@ -252,6 +252,41 @@ def test_index__other_bytes_are_rejected_and_the_first_stay(world: World) -> Non
     assert public_view(world.storage) == before
     assert set(world.notifier.dropped) == {FOO_KEY}
     assert [rejection.code for rejection in world.notifier.rejections] == ["filename-taken"]
+
+
+def upload_with_known_etag(world: World) -> None:
+    """Upload other bytes over an artifact, as if they had the MD5 of the first ones, and index them."""
+    first = world.storage.head(FOO_KEY)
+    assert first is not None
+    world.upload(NOARCH, package(depends=["evil"]))
+    versions = world.storage.versions[FOO_KEY]
+    versions[-1] = replace(versions[-1], info=replace(versions[-1].info, etag=first.etag, md5=first.md5))
+    world.index(FOO_KEY)
+
+
+def test_index__attack_other_bytes_with_the_same_md5(world: World) -> None:
+    world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    upload_with_known_etag(world)
+    assert rejected(world) == {FOO_KEY: "filename-taken"}
+    assert public_view(world.storage) == before
+    assert world.storage.body(FOO_KEY) == package()[1]
+
+
+def test_index__attack_same_md5_as_an_artifact_that_0_1_0_indexed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its card names no version: the oldest one with its ETag was read."""
+    with monkeypatch.context() as patched:
+        patched.setattr("lambdas.indexer.change.decide.Card", lambda **fields: Card(**{**fields, "version": None}))
+        world.publish(NOARCH, package())
+    before = public_view(world.storage)
+    world.storage.log.clear()
+    world.index(FOO_KEY)
+    assert ("get", FOO_KEY) not in world.storage.log
+    upload_with_known_etag(world)
+    assert rejected(world) == {FOO_KEY: "filename-taken"}
+    assert public_view(world.storage) == before
 
 
 def test_index__several_other_bytes_before_the_first_event(world: World) -> None:

@@ -57,11 +57,16 @@ Change = Index | Remove | Reject | Keep
 
 
 def is_described(card: Card | None, info: ObjectInfo) -> bool:
-    """Tell whether the card describes these bytes, so that they needn't be read."""
+    """Tell whether the card describes these bytes, so that they needn't be read.
+
+    Where the storage keeps versions, an ETag alone says nothing: it is an MD5, and two files may share one.
+    """
     if card is None or not card.etag:
         return False
     if info.sha256 is not None:
         return info.sha256 == card.sha256
+    if info.version is not None:
+        return info.version == card.version
     return card.etag == info.etag and card.record["size"] == info.size
 
 
@@ -83,7 +88,8 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         return Reject(info=info, error=artifact)
     is_same = artifact is None or (card is not None and artifact.sha256 == card.sha256)
     if card is not None and card.etag and is_same:
-        return _index(info, card, replace(card, etag=info.etag))
+        is_known = info.etag == card.etag
+        return _index(info, card, card if is_known else replace(card, etag=info.etag, version=info.version))
     if artifact is None:
         raise ValueError(f"{str(key)!r} was not read, and no card describes it")
     try:
@@ -104,6 +110,7 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         run_exports=artifact.run_exports,
         facts={**artifact.about, **artifact.channeldata},
         etag=info.etag,
+        version=info.version,
     )
     return _index(info, card, made)
 

@@ -105,7 +105,7 @@ class Inspector:
         info = self._storage.head(str(key))
         if info is None:
             return None
-        if is_described(card, info):
+        if is_described(self._with_version(card, info), info):
             return Observed(info=info)
         if _identify(info) in self._read:
             return Observed(info=info, artifact=self._read[_identify(info)])
@@ -146,6 +146,13 @@ class Inspector:
         if stored is None or stored.info.etag != info.etag:
             raise VanishedError(f"{info.key!r} changed")
         return stored
+
+    def _with_version(self, card: Card | None, info: ObjectInfo) -> Card | None:
+        """Return the card with a version: one of 0.1.0 was made of the oldest one with its ETag."""
+        if card is None or card.version is not None or info.version is None or card.etag != info.etag:
+            return card
+        versions = [one.version for one in self._storage.list_versions(info.key) if one.etag == card.etag]
+        return replace(card, version=versions[-1] if versions else None)
 
     @contextmanager
     def _reading(self, key: ArtifactKey) -> Iterator[None]:

@@ -29,6 +29,8 @@ class Card:
     facts: dict[str, Any]
     """What channeldata.json says of the artifact (CEP 38)."""
     etag: str
+    version: str | None = None
+    """The version of the object that was read, if the storage keeps versions. Cards of 0.1.0 have none."""
     attestations_sha256: str | None = None
     """Hex SHA-256 of the artifact's attestations (CEP 50)."""
     attestations_version: str | None = None
@@ -52,6 +54,7 @@ def encode_cards(cards: Cards) -> bytes:
             "run_exports": card.run_exports,
             "facts": card.facts,
             "etag": card.etag,
+            "version": card.version,
             "attestations_sha256": card.attestations_sha256,
             "attestations_version": card.attestations_version,
         }
