@@ -250,7 +250,7 @@ def _wrong(field: str, value: object, expected: str, place: str = " in info/inde
 
 
 def _show(value: object) -> str:
-    text = repr(value)
+    text = "null" if value is None else repr(value)
     return text if len(text) <= 100 else f"{text[:100]}…"  # noqa: PLR2004 - longer values are cut
 
 
