@@ -35,6 +35,7 @@ from lambdas.storage.s3 import S3Storage
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
 _MODES: Final[Sequence[Mode]] = get_args(Mode)
+_RECEIVES_TOGETHER: Final = 3  # a message that was received more often is indexed by itself
 _READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the commit and the outputs
 
 logger = Logger()
@@ -148,6 +149,8 @@ class _Batch:
         self._messages: dict[str, Message | FairwayError] = {}
         self._failures: dict[str, FairwayError] = {}
         self._modes: dict[str, Mode] = {}
+        self._persistent: set[str] = set()
+        """Keys that have failed repeatedly."""
         for record in event["Records"]:
             try:
                 message = parse_message(record["body"], bucket=settings().bucket)
@@ -155,17 +158,30 @@ class _Batch:
                 self._messages[record["messageId"]] = error
                 continue
             self._messages[record["messageId"]] = message
-            is_redelivered = int(record["attributes"]["ApproximateReceiveCount"]) > 1
-            mode: Mode = "alone" if is_redelivered and message.mode == "together" else message.mode
+            receives = int(record["attributes"]["ApproximateReceiveCount"])
+            mode: Mode = "alone" if receives > 1 and message.mode == "together" else message.mode
+            if receives > _RECEIVES_TOGETHER:
+                self._persistent.update(message.keys)
             for key in message.keys:
                 self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
 
     def index(self, *, deadline: float) -> None:
-        """Index the keys of all messages; those that failed before or take long come last, one by one."""
-        self._index(self._list_keys("together"), ReadingRules(deadline=deadline, mode="together"))
-        for mode in _MODES[1:]:
-            for key in self._list_keys(mode):
-                self._index([key], ReadingRules(deadline=deadline, mode=mode))
+        """Index the keys of all messages: those that failed before or take long come last, one at a time.
+
+        What has failed repeatedly is committed one by one as well, in random order: should one of these
+        keys crash the function, it does not hold up the same others each time.
+        """
+        for mode in _MODES:
+            keys = set(self._list_keys(mode))
+            self._index(sorted(keys - self._persistent), ReadingRules(deadline=deadline, mode=mode))
+        persistent = sorted(self._persistent)
+        random.shuffle(persistent)
+        for key in persistent:
+            rules = ReadingRules(deadline=deadline, mode=self._modes[key])
+            if rules.is_over():
+                self._failures[key] = DeadlineError(f"no time was left for {key!r}")
+            else:
+                self._index([key], rules)
 
     def requeue_unread(self) -> None:
         """Send keys that there was no time for as new messages: a large upload is no failure."""

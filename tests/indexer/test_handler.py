@@ -373,10 +373,38 @@ def test_handle_queue__redelivered_keys_come_last_and_alone(world: World, queue:
         ("get", new),
         ("put", index),
         ("get", old[0]),
-        ("put", index),
         ("get", old[1]),
         ("put", index),
     ]
+
+
+def test_handle_queue__keys_that_fail_repeatedly_are_committed_one_by_one(world: World, queue: Queue) -> None:
+    keys = [world.upload(NOARCH, package(name=name)) for name in ("a", "b", "c")]
+    stuck = {queue.send(key) for key in keys}
+    for _ in range(3):
+        world.storage.fault = fail_for("", error=UnavailableError("503"))
+        assert queue.deliver() == stuck
+    world.storage.fault = None
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    assert world.storage.log.count(("put", f"{NOARCH}/repodata_shards.msgpack.zst")) == 3
+    assert world.listed(NOARCH) == {f"{name}-1.0-0.conda" for name in "abc"}
+
+
+def test_handle_queue__keys_that_fail_repeatedly_without_time(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    keys = [world.upload(NOARCH, package(name=name)) for name in ("a", "b")]
+    for key in keys:
+        queue.send(key)
+    for _ in range(3):
+        world.storage.fault = fail_for("", error=UnavailableError("503"))
+        queue.deliver()
+    world.storage.fault = None
+    world.storage.log.clear()
+    assert queue.deliver(remaining_ms=0) == set()
+    assert world.storage.log == []
+    assert requeuer.requeued == [(keys, "alone")]
 
 
 def test_handle_queue__requeued_subdir(world: World, queue: Queue) -> None:

@@ -43,14 +43,18 @@ class ReadingRules:
     mode: Mode = "alone"
     clock: Callable[[], float] = time.monotonic
 
-    def check(self, key: ArtifactKey) -> None:
+    def check(self, key: str) -> None:
         """Check that there is time to begin reading.
 
         Raises:
             DeadlineError: the deadline has passed.
         """
-        if self.clock() >= self.deadline:
-            raise DeadlineError(f"no time was left to read {str(key)!r}")
+        if self.is_over():
+            raise DeadlineError(f"no time was left to read {key!r}")
+
+    def is_over(self) -> bool:
+        """Tell whether the deadline has passed."""
+        return self.clock() >= self.deadline
 
     def make_limits(self) -> ArtifactLimits:
         """Return the limits of one artifact."""
@@ -83,6 +87,7 @@ class Inspector:
         self._storage = storage
         self._rules = rules
         self._limits = rules.make_limits()
+        self._alone = nullcontext() if rules.mode == "together" else threading.Lock()
         self._budgets = ReadingBudgets(memory=memory, processor=rules.make_processor_budget())
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RejectedError] = {}
         self._fetched: set[ArtifactKey] = set()
@@ -141,7 +146,7 @@ class Inspector:
             VanishedError: it is gone.
             DeadlineError: the deadline has passed.
         """
-        self._rules.check(key)
+        self._rules.check(str(key))
         stored = self._storage.get(info.key, version=info.version)
         if stored is None or stored.info.etag != info.etag:
             raise VanishedError(f"{info.key!r} changed")
@@ -156,8 +161,8 @@ class Inspector:
 
     @contextmanager
     def _reading(self, key: ArtifactKey) -> Iterator[None]:
-        with _BZIP2_READERS if key.distribution.kind is TAR_BZ2 else nullcontext():
-            self._rules.check(key)
+        with self._alone, _BZIP2_READERS if key.distribution.kind is TAR_BZ2 else nullcontext():
+            self._rules.check(str(key))
             yield
 
     def _observe(self, key: ArtifactKey, fetched: FetchedObject) -> Observed:
