@@ -101,7 +101,11 @@ class ChannelStack(cdk.Stack):
             "AuthorizerVersionArn": (delivery.functions.authorizer.edge_arn, "the version of the authorizer in use"),
             "CreateTokenCommand": (f"fairway token create me --channel '*' --bucket {bucket}", "create a token"),
             "PublishCommand": (publish, "publish an artifact"),
-            "InstallCommand": (f"conda install -c {delivery.channel_url}/t/TOKEN/CHANNEL PACKAGE", "install a package"),
+            "NetrcCommand": (
+                f"echo 'machine {delivery.channel_host} login token password TOKEN' >>~/.netrc",
+                "give clients the token",
+            ),
+            "InstallCommand": (f"conda install -c {delivery.channel_url}/CHANNEL PACKAGE", "install a package"),
         }
         for name, role in self.publishing.roles.items():
             outputs[f"PublisherRole{name.title().replace('-', '')}"] = (role.role_arn, f"the role of publisher {name}")

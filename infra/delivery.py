@@ -115,7 +115,8 @@ class Delivery(Construct):
             ),
         )
         storage.deny_serving_private_keys()
-        self.channel_url = f"https://{domain or self.distribution.distribution_domain_name}"
+        self.channel_host = domain or self.distribution.distribution_domain_name
+        self.channel_url = f"https://{self.channel_host}"
         self._suppress_findings()
 
     def _make_cache_policy(self, name: str, max_ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:

@@ -43,6 +43,7 @@ def test_outputs__are_complete(plain: Synthesis) -> None:
         "EventBusName",
         "IndexerFunctionName",
         "InstallCommand",
+        "NetrcCommand",
         "PublishCommand",
         "QueueUrl",
     }
