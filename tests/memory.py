@@ -190,11 +190,6 @@ class MemoryStorage:
                 left = [one for one in self.versions[info.key] if one.info.version != info.version]
                 self.versions[info.key] = left
 
-    def list_versions(self, key: str) -> Iterator[ObjectInfo]:
-        with self._request("list", key):
-            found = [one.info for one in self.versions.get(key, ()) if one.body is not None]
-        yield from (replace(info, metadata={}, md5=None) for info in reversed(found))
-
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._request("list", prefix):
             found = []

@@ -219,11 +219,6 @@ class DirectoryStorage:
         except OSError as error:
             raise _translate_os_error(error, info.key) from error
 
-    def list_versions(self, key: str) -> Iterator[ObjectInfo]:
-        """List nothing: a directory keeps no versions."""
-        del key
-        yield from ()
-
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""
         folder = prefix.rpartition("/")[0]

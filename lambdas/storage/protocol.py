@@ -199,9 +199,6 @@ class ObjectStorage(Protocol):
         It is no error if it is gone already.
         """
 
-    def list_versions(self, key: str) -> Iterator[ObjectInfo]:
-        """List the versions of an object, the newest first, without delete markers; none if none are kept."""
-
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects under a prefix in the order of their keys, page by page."""
 

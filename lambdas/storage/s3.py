@@ -304,16 +304,6 @@ class S3Storage:
         with _translated(info.key):
             self._client.delete_object(Bucket=self.bucket, Key=info.key, **_version_argument(info.version))
 
-    def list_versions(self, key: str) -> Iterator[ObjectInfo]:
-        """List the versions of one key: one ListObjectVersions per 1,000."""
-        with _translated(key):
-            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=key)
-            for page in pages:
-                for entry in page.get("Versions", []):
-                    if entry["Key"] != key:  # keys that start with this one come later
-                        return
-                    yield replace(_listed_info(entry), version=entry["VersionId"])
-
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List: one ListObjectsV2 per 1,000 keys."""
         with _translated(prefix):

@@ -97,7 +97,7 @@ class Committer:
             return base
         pointer = self.subdir.layout.shard_index
         if base.etag is None:
-            if next(self.subdir.storage.list_versions(pointer), None) is not None:
+            if not all(one.is_deletion for one in self.subdir.storage.list_history(pointer)):
                 raise ForeignIndexError(f"{pointer!r} was deleted", etag=None)
         elif base.index.mark != self.subdir.mark:
             raise ForeignIndexError(f"{pointer!r} is a commit of another deployment", etag=base.etag)

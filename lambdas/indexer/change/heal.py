@@ -9,6 +9,7 @@ If time runs out, the draft stays, and the next run goes on from it.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from lambdas.channel.errors import FairwayError, InvalidDocumentError, UnavailableError
 from lambdas.channel.layout import ArtifactKey
@@ -18,7 +19,6 @@ from lambdas.indexer.model import SubdirKeys
 from lambdas.indexer.quarantine import keep_replaced
 from lambdas.indexer.tree.shard_index import ShardIndex, decode_index, empty_index, is_marked_for
 from lambdas.indexer.tree.subdir import Commit, ForeignIndexError, Subdir
-from lambdas.storage.protocol import ObjectInfo
 
 BATCH = 2000
 """Artifacts that are inspected for one commit of the draft: what a crash loses."""
@@ -46,14 +46,14 @@ class Healer:
             TransientError: another run was quicker, or an artifact can't be inspected.
         """
         current = self.subdir.storage.head(self.subdir.layout.shard_index)
-        draft = self._reconcile_draft(self._fetch_draft(current))
+        draft = self._reconcile_draft(self._fetch_draft())
         if current is not None:
             keep_replaced(self.subdir.storage, current)
         # The draft names every artifact in the listing. If we stop here, the next run swaps it in.
         self.subdir.swap(Commit(index=draft.index, etag=None if current is None else current.etag), draft.index)
         self._delete_draft()
 
-    def _fetch_draft(self, current: ObjectInfo | None) -> Commit:
+    def _fetch_draft(self) -> Commit:
         """Return the draft that an earlier run left, or a new one on the best base that is still known."""
         draft = self.committer.subdir
         try:
@@ -63,24 +63,24 @@ class Healer:
             found = Commit(index=empty_index(self.subdir.id.name))
         if found.etag is not None:
             return found
-        return draft.swap(found, self._choose_base(current))
+        return draft.swap(found, self._choose_base())
 
-    def _choose_base(self, current: ObjectInfo | None) -> ShardIndex:
+    def _choose_base(self) -> ShardIndex:
         """Return the newest commit of this subdir, without the names whose shards and cards are both gone."""
         shards = self._list_hashes(self.subdir.layout.shards_prefix)
         cards = self._list_hashes(self.subdir.layout.cards_prefix)
-        for index in self._iter_indexes(current):
+        for index in self._iter_indexes():
             if not is_marked_for(index, self.subdir.id) and not self._is_unmarked_commit(index, cards):
                 continue
             names = {name: sha256 for name, sha256 in index.shards.items() if sha256 in shards or sha256 in cards}
             return replace(index, shards=names)
         return empty_index(self.subdir.id.name)
 
-    def _iter_indexes(self, current: ObjectInfo | None) -> Iterator[ShardIndex]:
+    def _iter_indexes(self) -> Iterator[ShardIndex]:
         """Yield the shard indexes that can be decoded, the newest first."""
         storage, key = self.subdir.storage, self.subdir.layout.shard_index
-        versions = [info.version for info, _ in zip(storage.list_versions(key), range(MAX_VERSIONS), strict=False)]
-        for version in versions or ([] if current is None else [None]):
+        versions = (one.info.version for one in storage.list_history(key) if not one.is_deletion)
+        for version in islice(versions, MAX_VERSIONS):
             stored = storage.get(key, version=version)
             if stored is None:
                 continue

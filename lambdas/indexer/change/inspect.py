@@ -156,7 +156,8 @@ class Inspector:
         """Return the card with a version: one of 0.1.0 was made of the oldest one with its ETag."""
         if card is None or card.version is not None or info.version is None or card.etag != info.etag:
             return card
-        versions = [one.version for one in self._storage.list_versions(info.key) if one.etag == card.etag]
+        history = self._storage.list_history(info.key)
+        versions = [one.info.version for one in history if not one.is_deletion and one.info.etag == card.etag]
         return replace(card, version=versions[-1] if versions else None)
 
     @contextmanager
