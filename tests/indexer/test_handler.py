@@ -11,7 +11,7 @@ import pytest
 
 from lambdas.channel.errors import LimitExceededError, UnavailableError
 from lambdas.indexer import handler
-from lambdas.indexer.artifacts.read import read_artifact
+from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
 from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Mode
@@ -301,7 +301,7 @@ def test_handle_queue__artifact_that_takes_long_is_read_alone(
 ) -> None:
     world.upload(NOARCH, package(name="slow"))
     queue.send(SLOW, world.upload(LINUX, package(path=LINUX)))
-    monkeypatch.setattr(inspect, "TOGETHER_CPU_SECONDS", 0.0)
+    take_processor_time(monkeypatch, seconds=20)
     assert queue.deliver() == set()
     (requeued,) = [one for one in requeuer.requeued if SLOW in one[0]]
     assert requeued[1] == "alone"
@@ -310,13 +310,14 @@ def test_handle_queue__artifact_that_takes_long_is_read_alone(
     assert world.listed(NOARCH) == {"slow-1.0-0.conda"}
 
 
-def exceed_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every artifact named slow exceed its limit."""
+def take_processor_time(monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
+    """Let every artifact named slow take some time to read."""
 
-    def read(source: Any, distribution: Any, *others: Any) -> Any:  # noqa: ANN401 - as the real one
-        if str(distribution.name) == "slow":
-            raise LimitExceededError("150 s of processor time for one artifact", scope="artifact")
-        return real(source, distribution, *others)
+    def read(source: Any, distribution: Any, limits: ArtifactLimits, *others: Any) -> Any:  # noqa: ANN401 - as the real one
+        if str(distribution.name) == "slow" and limits.max_cpu_seconds < seconds:
+            limit = f"{limits.max_cpu_seconds:g} s of processor time for one artifact"
+            raise LimitExceededError(limit, scope="artifact")
+        return real(source, distribution, limits, *others)
 
     real = read_artifact
     monkeypatch.setattr(inspect, "read_artifact", read)
@@ -326,7 +327,7 @@ def test_handle_queue__artifact_that_exceeds_a_limit_alone_in_two_runs_is_reject
     world: World, queue: Queue, requeuer: RecordingRequeuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.upload(NOARCH, package(name="slow"))
-    exceed_limit(monkeypatch)
+    take_processor_time(monkeypatch, seconds=200)
     queue.send(SLOW)
     for mode in ("alone", "final"):
         assert queue.deliver() == set()
