@@ -160,11 +160,11 @@ def test_fetch__cut_short() -> None:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Make the deadline short, and require that no request takes much longer."""
-    monkeypatch.setattr(source_module, "DEADLINE_SECONDS", 0.5)
-    monkeypatch.setattr(source_module, "KEPT_SECONDS", 0.2)
+    monkeypatch.setattr(source_module, "DEADLINE_SECONDS", 2.0)
+    monkeypatch.setattr(source_module, "KEPT_SECONDS", 0.8)
     started = time.monotonic()
     yield
-    assert time.monotonic() - started < 2.5  # a loaded machine; the hanging sockets would take 10 s
+    assert time.monotonic() - started < 8  # even on a loaded machine; the hanging sockets take 10 s
 
 
 @contextmanager
