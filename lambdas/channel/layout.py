@@ -12,7 +12,15 @@ from typing import Final
 
 from lambdas.channel.artifact_kinds import Distribution, extensions, kind_of, parse_filename
 from lambdas.channel.errors import InvalidNameError
-from lambdas.channel.names import Channel, SubdirId, is_subdir_name, parse_channel, parse_subdir, parse_subdir_id
+from lambdas.channel.names import (
+    NOARCH,
+    Channel,
+    SubdirId,
+    is_subdir_name,
+    parse_channel,
+    parse_subdir,
+    parse_subdir_id,
+)
 
 PRIVATE_PREFIX: Final = ".fairway/"
 ACCESS_KEY: Final = ".fairway/access.json"
@@ -37,6 +45,7 @@ SHARDS_FOLDER: Final = "shards/"
 
 _SHARD_SUFFIX: Final = ".msgpack.zst"
 _CARDS_SUFFIX: Final = ".json.zst"
+_SYSTEMS: Final = frozenset({"emscripten", "freebsd", "linux", "osx", "wasi", "win", "zos"})
 _REJECTION: Final = "reason.json"
 _REJECTED_BYTES: Final = "object"
 _ID_CHARS: Final = 16
@@ -112,6 +121,11 @@ def parse_key(key: str) -> ParsedKey | None:
         return WholeSubdirKey(subdir=parse_subdir_id(folder))
     if filename == PATCH_INSTRUCTIONS:
         return PatchesKey(subdir=parse_subdir_id(folder))
+    if is_subdir_key(key):
+        raise InvalidNameError(
+            f"key is the name of a subdir, not of a file in it: {key!r}",
+            hint=f"end the target of 'aws s3 cp' with a slash: s3://BUCKET/{key}/",
+        )
     if not is_artifact_like(filename):
         return None
     artifact = parse_artifact_key(key.removesuffix(ATTESTATIONS_SUFFIX))
@@ -140,6 +154,15 @@ def parse_artifact_key(key: str) -> ArtifactKey:
 def is_artifact_like(filename: str) -> bool:
     """Tell whether a file is named like an artifact or its attestations, in upper or lower case."""
     return kind_of(filename.lower().removesuffix(ATTESTATIONS_SUFFIX)) is not None
+
+
+def is_subdir_key(key: str) -> bool:
+    """Tell whether an object has the name of a subdir: ``aws s3 cp`` to a folder without its final slash.
+
+    Only of platforms that exist: any other file of a channel, such as ``release-notes``, may be there.
+    """
+    channel, _, name = key.partition("/")
+    return bool(channel) and (name == NOARCH or (is_subdir_name(name) and name.partition("-")[0] in _SYSTEMS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

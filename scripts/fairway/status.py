@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_artifact_key
+from lambdas.channel.layout import ArtifactKey, is_artifact_like, is_subdir_key, parse_artifact_key
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
@@ -54,6 +54,7 @@ class UploadStatus:
     record: dict[str, Any] | None = None
     rejection: Rejection | None = None
     """If the state is not REJECTED: of a later upload under the same key."""
+    hint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the document that ``--json`` prints."""
@@ -62,6 +63,7 @@ class UploadStatus:
             "state": self.state.value,
             "record": self.record,
             "rejection": None if self.rejection is None else asdict(self.rejection),
+            "hint": self.hint,
         }
 
 
@@ -122,7 +124,7 @@ def fetch_status(storage: ObjectStorage, key: ArtifactKey, *, since_ms: int, sha
     if not is_large(flat):  # written last; in a large subdir it is deferred, and clients read the .zst
         flat = storage.head(subdir.layout.file(REPODATA.name))
     rejections = fetch_rejections(storage, str(key))
-    return decide_status(
+    status = decide_status(
         key,
         info,
         cards.get(key.filename),
@@ -132,6 +134,10 @@ def fetch_status(storage: ObjectStorage, key: ArtifactKey, *, since_ms: int, sha
         since_ms=since_ms,
         sha256=sha256,
     )
+    if status.state == State.UNKNOWN and storage.head(str(key.subdir)) is not None:
+        hint = f"there is an object {str(key.subdir)!r}: end the target of 'aws s3 cp' with a slash"
+        return replace(status, hint=hint)
+    return status
 
 
 def fetch_rejected(storage: ObjectStorage, key: str) -> UploadStatus:
@@ -140,7 +146,7 @@ def fetch_rejected(storage: ObjectStorage, key: str) -> UploadStatus:
     rejections = fetch_rejections(storage, key)
     if rejections and (info is None or _uploaded_ms(rejections[-1]) >= info.last_modified_ms):
         return UploadStatus(key=key, state=State.REJECTED, rejection=rejections[-1])
-    is_waiting = info is not None and is_artifact_like(key)
+    is_waiting = info is not None and (is_artifact_like(key) or is_subdir_key(key))
     return UploadStatus(key=key, state=State.WAITING if is_waiting else State.UNKNOWN)
 
 
@@ -186,6 +192,8 @@ def format_statuses(statuses: Sequence[UploadStatus]) -> list[str]:
             if status.rejection.hint:
                 lines.append(f"  hint: {status.rejection.hint}")
             lines.append(f"  details: fairway rejected show {status.key}")
+        if status.hint is not None:
+            lines += ["", f"{status.key}: {status.hint}"]
     return lines
 
 

@@ -55,8 +55,16 @@ def test_reconcile__invalid_keys_outside_of_subdirs_are_rejected(bucket: Bucket,
         "team/a/b/c-1-0.tar.bz2",
         "team/noarch/deeper/d-1-0.conda",
         "team/noarch/shards/e-1-0.conda",
+        "team/linux-64",
     ]
-    kept = ["top.txt", "team/x/notes.txt", "team/notices.json", "other/x/y-1.0-0.conda"]
+    kept = [
+        "top.txt",
+        "team/release-notes",
+        "linux-64",
+        "team/x/notes.txt",
+        "team/notices.json",
+        "other/x/y-1.0-0.conda",
+    ]
     for key in (*invalid_keys, *kept):
         bucket.storage.upload(key, b"anything")
     before = bucket.storage.snapshot()

@@ -160,3 +160,15 @@ def test_fetch_status__replaced_by_other_bytes(bucket: Bucket) -> None:
 def test_status__wait_times_out(bucket: Bucket, run_fairway: Run) -> None:
     (key,) = bucket.upload("team", conda_package())
     assert run_fairway("status", "--wait", "--timeout", "0", key).code == 1
+
+
+def test_status__upload_to_a_folder_without_its_slash(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.storage.upload("team/noarch", conda_package()[1])
+    result = run_fairway("status", "team/noarch/foo-1.0-0.conda")
+    assert result.code == 1
+    assert "end the target of 'aws s3 cp' with a slash" in result.out
+    assert run_fairway("status", "--json", "team/noarch").document["state"] == "waiting"
+    assert run_fairway("reconcile", "team").code == 0
+    result = run_fairway("status", "team/noarch")
+    assert "invalid-key" in result.out
+    assert "s3://BUCKET/team/noarch/" in result.out

@@ -13,6 +13,7 @@ from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     ChannelLayout,
     is_artifact_like,
+    is_subdir_key,
     parse_key,
 )
 from lambdas.channel.names import Channel
@@ -97,8 +98,8 @@ def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[t
 
 
 def check_key(key: str) -> Iterator[tuple[str, InvalidNameError]]:
-    """Yield the key and an error, if it is named like an artifact and can't be indexed there."""
-    if is_artifact_like(key):
+    """Yield the key and an error, if it was meant to be an artifact and can't be indexed there."""
+    if is_artifact_like(key) or is_subdir_key(key):
         try:
             parse_key(key)
         except InvalidNameError as error:
