@@ -1,9 +1,10 @@
 """Match specs: every accepted one parses in rattler, with the same name and build; real ones are accepted.
 
 conda is no dependency of these tests. The grammar was compared with conda 26.7's ``MatchSpec``: with the rows
-below, with 5,663 distinct specs of real packages and hotfixes, and with 330,000 generated specs. Every accepted
-spec parses and matches in conda without an exception, and with the same build as in rattler. Among the real
-specs, none was found that conda accepts and rattler rejects.
+below, with 5,663 distinct specs from packages, hotfixes and the tests of other projects, and with generated
+specs. Every accepted spec parses and matches in conda without an exception, and with the same build as in
+rattler. One of those specs parses in conda and not in rattler, and is rejected: ``ray[default,data]
+>=2.9.0,<3.0.0``, from the test data of rattler, not from a package.
 """
 
 from __future__ import annotations
