@@ -178,8 +178,8 @@ def test_upload__in_parts(channel: Channel, publisher: "S3Client") -> None:
     channel.wait_until_listed(where["Key"])
 
 
-def is_refused(request: Callable[[], object]) -> bool:
-    """Tell whether IAM refuses a request; "no such key" comes after IAM."""
+def is_denied(request: Callable[[], object]) -> bool:
+    """Tell whether IAM denies a request; "no such key" comes after IAM."""
     try:
         request()
     except ClientError as error:
@@ -222,16 +222,16 @@ def test_publisher__attack_generated_settings_reach_outside_its_channels(
     with closing(open_generated(channel, iam, sts, publisher)) as s3:
 
         def may_read(key: str) -> bool:
-            return not is_refused(lambda: s3.head_object(Bucket=channel.bucket, Key=key))
+            return not is_denied(lambda: s3.head_object(Bucket=channel.bucket, Key=key))
 
         def may_put(key: str) -> bool:
-            return not is_refused(lambda: s3.put_object(Bucket=channel.bucket, Key=key, Body=b"x"))
+            return not is_denied(lambda: s3.put_object(Bucket=channel.bucket, Key=key, Body=b"x"))
 
         def may_delete(key: str) -> bool:
-            return not is_refused(lambda: s3.delete_object(Bucket=channel.bucket, Key=key))
+            return not is_denied(lambda: s3.delete_object(Bucket=channel.bucket, Key=key))
 
         def may_list(prefix: str) -> bool:
-            return not is_refused(lambda: s3.list_objects_v2(Bucket=channel.bucket, Prefix=prefix))
+            return not is_denied(lambda: s3.list_objects_v2(Bucket=channel.bucket, Prefix=prefix))
 
         for name in names:
             key = f"{name}/noarch/tool-1.0-0.conda"

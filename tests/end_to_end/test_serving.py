@@ -272,7 +272,7 @@ def test_behaviours__attack_token_that_looks_like_a_folder_of_shards(channel: Ch
     for token in ("shards", "x.conda", "repodata_shards.msgpack.zst"):
         answer = channel.stranger.ask(f"/t/{token}/open/notices.json")
         assert answer.status == 200
-        # From the default behaviour, which keeps it for 30 s: no function has touched it.
+        # From the default behaviour, which keeps it for 30 s: no function has changed it.
         assert "cache-control" not in answer.headers
 
 

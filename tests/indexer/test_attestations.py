@@ -195,7 +195,7 @@ def test_index__attestations_beyond_the_limit_of_one_upload(world: World) -> Non
     assert len(world.notifier.rejections) == 1
 
 
-def test_index__attack_large_bundle_keeps_nobody_elses_out(world: World) -> None:
+def test_index__attack_large_bundle_keeps_no_other_out(world: World) -> None:
     attest(world, ONE)
     large = json.dumps({"padding": "x" * 300_000}).encode()
     world.storage.upload(SIGS, document(ONE, large))

@@ -269,21 +269,21 @@ def test_index__two_indexers_heal_at_once(world: World) -> None:
     counted.storage.fault = lambda kind, key, moment: requests.append(key)
     counted.index(key)
     for moment in range(0, len(requests), 7):
-        twin = World(storage=world.storage.fork())
+        copy = World(storage=world.storage.fork())
         count = 0
 
-        def fault(_kind: str, _key: str, _moment: str, twin: World = twin, moment: int = moment) -> None:
+        def fault(_kind: str, _key: str, _moment: str, copy: World = copy, moment: int = moment) -> None:
             nonlocal count
             count += 1
             if count == moment + 1:
-                twin.storage.fault = None
-                Indexer(twin.storage, twin.notifier, twin.policy, sleep=lambda _: None).index(
+                copy.storage.fault = None
+                Indexer(copy.storage, copy.notifier, copy.policy, sleep=lambda _: None).index(
                     NOARCH, SubdirKeys(whole=True)
                 )
 
-        twin.storage.fault = fault
-        twin.index(key)
-        assert_same_as_from_nothing(twin.storage)
+        copy.storage.fault = fault
+        copy.index(key)
+        assert_same_as_from_nothing(copy.storage)
 
 
 def test_encode_index__mark_is_in_the_bytes(world: World) -> None:

@@ -318,7 +318,7 @@ def test_parse_configuration__operators() -> None:
         "123456789012",
     ],
 )
-def test_parse_configuration__operators_that_would_match_nobody_or_everybody(arn: str) -> None:
+def test_parse_configuration__operators_that_would_match_no_principal_or_all(arn: str) -> None:
     with pytest.raises(UsageError, match=r"operators\[0\] is invalid"):
         parse({"operators": [arn]})
 

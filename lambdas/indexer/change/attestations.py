@@ -111,14 +111,14 @@ class AttestationsKeeper:
         sha256, version = (None, None) if known is None else (known.attestations_sha256, known.attestations_version)
         merge = _Merge(key=key, is_known=known is not None, version=version)
         history = self._inspector.inspect_attestations(key, since=version, is_known=merge.is_known)
-        if not self._is_settled(merge, sha256, history):
+        if not self._has_accepted_all(merge, sha256, history):
             is_large = any(info.size > _LARGE_BYTES for info in history.unseen)
             with _LARGE if is_large else nullcontext():
                 self._prepare(merge, sha256)
                 sha256 = self._merge(merge)
         return replace(card, attestations_sha256=sha256, attestations_version=merge.version)
 
-    def _is_settled(self, merge: _Merge, sha256: str | None, history: AttestationsHistory) -> bool:
+    def _has_accepted_all(self, merge: _Merge, sha256: str | None, history: AttestationsHistory) -> bool:
         """Tell whether nothing happened since the attestations were accepted."""
         latest = history.latest
         if history.unseen or (None if latest is None else latest.info.version) != merge.version:

@@ -101,7 +101,7 @@ def test_is_purl__attack_nothing_is_accepted_that_rattler_can_t_parse() -> None:
     parsed = parse_with_rattler(purls)
 
     assert [purl for purl, good in zip(purls, parsed, strict=True) if is_purl(purl) and not good] == []
-    # Nor is anything rejected that it parses, but for checksums of algorithms that nobody has.
+    # Nor is anything rejected that it parses, but for checksums of unknown algorithms.
     rejected = [purl for purl, good in zip(purls, parsed, strict=True) if good and not is_purl(purl)]
     assert [purl for purl in rejected if "checksum=" not in purl.lower()] == []
     assert sum(map(is_purl, made)) > 1000

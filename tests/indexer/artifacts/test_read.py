@@ -392,7 +392,7 @@ def test_read_artifact__stops_reading_a_large_tar_bz2_where_all_documents_are_fo
     assert source.streamed_bytes < len(source.content) / 2
 
 
-def test_read_artifact__stops_before_a_member_that_goes_beyond_how_far_it_looks() -> None:
+def test_read_artifact__stops_before_a_member_that_goes_beyond_the_walk() -> None:
     endless = tarfile.TarInfo("share/zeros")
     endless.size = 8 * 1024**3 - 1
     content = foo_bz2([*info_members(index_json()), (endless, b"")])

@@ -96,7 +96,7 @@ def test_make_record__drops_what_conda_index_drops(key: str) -> None:
     assert key not in record_of(**{key: {"any": "thing"}})
 
 
-def test_make_record__carries_keys_that_nobody_knows() -> None:
+def test_make_record__carries_unknown_keys() -> None:
     unknown = {"app": {"a": [1, None, {"b": 1.5}]}, "zzz": "é", "constrains": ["x"], "preferred_env": 1}
 
     record = record_of(**unknown)
@@ -306,7 +306,7 @@ def test_make_record__accepts_versions_that_clients_compare(version: str) -> Non
     assert record["version"] == version
 
 
-def test_make_record__says_where_a_misplaced_artifact_belongs() -> None:
+def test_make_record__says_which_subdir_an_artifact_belongs_to() -> None:
     error = rejection(index_json(subdir="osx-arm64"), key_of(subdir="linux-64"))
 
     assert error.code == "subdir-mismatch"

@@ -228,7 +228,7 @@ def record_with_all_protected_fields() -> dict[str, Any]:
 def test_check_protected__attack_fix_of_a_protected_field(field: str, version: int, *, is_deleted: bool) -> None:
     value = None if is_deleted else OTHER_VALUES.get(field, "other")
     document = {"patch_instructions_version": version, "packages": {"foo-1.0-0.tar.bz2": {field: value}}}
-    for filename in ("foo-1.0-0.tar.bz2", "foo-1.0-0.conda"):  # its twin, too
+    for filename in ("foo-1.0-0.tar.bz2", "foo-1.0-0.conda"):  # both kinds
         with pytest.raises(RejectedError) as caught:
             check_protected(parse(**document), {filename: record_with_all_protected_fields()})
         assert caught.value.code == "patches-protected-field"
