@@ -20,9 +20,10 @@ there is one, says what a person can do. No code decides by the text of an error
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lambdas.channel.rejection_codes import RejectionCode
+if TYPE_CHECKING:  # the authorizer rejects no upload, and starts sooner without the codes
+    from lambdas.channel.rejection_codes import RejectionCode
 
 
 class FairwayError(Exception):
