@@ -184,7 +184,7 @@ class _Batch:
                 self._index([key], rules)
 
     def requeue_unread(self) -> None:
-        """Send keys that there was no time for as new messages: a large upload is no failure."""
+        """Send keys that there was no time for, or that took too long, as new messages: neither is a failure."""
         for mode in _MODES:
             self._requeue(self._list_failures(mode, DeadlineError), mode)
         for mode, next_mode in itertools.pairwise(_MODES):

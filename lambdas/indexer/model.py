@@ -13,10 +13,10 @@ from lambdas.indexer.spliced.sizes import SIZES, Sizes
 Status = Literal["indexed", "removed", "unchanged", "rejected"]
 
 Mode = Literal["together", "alone", "final"]
-"""How artifacts are read.
+"""How artifacts of a message are read.
 
 together: beside those of other publishers. One that takes long is left to a run that reads it alone.
-alone: within the limits of one artifact.
+alone: one at a time, within the limits of one artifact.
 final: as alone, after an earlier run alone exceeded a limit. One that exceeds it again is rejected.
 """
 

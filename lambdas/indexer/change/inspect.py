@@ -40,7 +40,8 @@ class ReadingRules:
     """How long a run may read artifacts, by a monotonic clock in seconds, and what happens to one that takes longer."""
 
     deadline: float = math.inf
-    mode: Mode = "alone"
+    mode: Mode | None = None
+    """None: in parallel, each within the limits of one artifact, as commands and reconciliation read."""
     clock: Callable[[], float] = time.monotonic
 
     def check(self, key: str) -> None:
@@ -87,7 +88,7 @@ class Inspector:
         self._storage = storage
         self._rules = rules
         self._limits = rules.make_limits()
-        self._alone = nullcontext() if rules.mode == "together" else threading.Lock()
+        self._alone = threading.Lock() if rules.mode in ("alone", "final") else nullcontext()
         self._budgets = ReadingBudgets(memory=memory, processor=rules.make_processor_budget())
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RejectedError] = {}
         self._fetched: set[ArtifactKey] = set()
