@@ -199,6 +199,10 @@ class MemoryStorage:
                     found.append(replace(current.info, version=None, metadata={}, md5=None))
         yield from found
 
+    def has_history(self, key: str) -> bool:
+        with self._request("head", key):
+            return bool(self.versions.get(key))
+
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         with self._request("list", key):
             found = [

@@ -231,6 +231,10 @@ class DirectoryStorage:
             if key.startswith(prefix):
                 yield from _list_file(key, entry)
 
+    def has_history(self, key: str) -> bool:
+        """Tell whether there is a file."""
+        return self.head(key) is not None
+
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the file, if there is one: a directory keeps no versions."""
         info = self.head(key)

@@ -202,6 +202,9 @@ class ObjectStorage(Protocol):
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects under a prefix in the order of their keys, page by page."""
 
+    def has_history(self, key: str) -> bool:
+        """Tell whether ``list_history`` has anything to list, without listing it."""
+
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the versions of exactly this key and its deletions, the newest first, page by page.
 

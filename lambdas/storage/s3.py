@@ -310,6 +310,20 @@ class S3Storage:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 yield from (_listed_info(entry) for entry in page.get("Contents", []))
 
+    def has_history(self, key: str) -> bool:
+        """Tell whether there is an object, or was one that a delete marker hides: one HeadObject.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+        """
+        with _translated(key):
+            try:
+                self._client.head_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if _is_missing(error):
+                    return "x-amz-delete-marker" in error.response["ResponseMetadata"]["HTTPHeaders"]
+                raise
+        return True
+
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix.
 

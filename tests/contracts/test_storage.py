@@ -637,6 +637,20 @@ def test_list_history__of_nothing(storage: ObjectStorage) -> None:
     assert list(storage.list_history("k/a")) == []
 
 
+def test_has_history__iff_there_is_something_to_list(subject: Subject) -> None:
+    storage = subject.storage
+    put(storage, "k/a.sigs", b"of a longer key")
+    assert not storage.has_history("k/a")
+    put(storage, "k/a", b"1")
+    assert storage.has_history("k/a")
+    storage.delete(next(storage.list_objects("k/a")))
+    assert storage.has_history("k/a") == subject.keeps_versions == bool(list(storage.list_history("k/a")))
+    put(storage, "k/b", b"1")
+    for one in storage.list_history("k/b"):
+        storage.delete(one.info)
+    assert not storage.has_history("k/b")
+
+
 def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     storage = subject.storage
     for number in range(3):

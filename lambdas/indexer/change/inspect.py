@@ -128,6 +128,8 @@ class Inspector:
             is_known: the index has a record of the artifact. If not, what came before the attestations were
                 last deleted doesn't count: they were another artifact's.
         """
+        if since is None and not self._storage.has_history(key.attestations):
+            return AttestationsHistory(latest=None, unseen=())
         latest: ObjectVersion | None = None
         unseen: list[ObjectInfo] = []
         for version in self._storage.list_history(key.attestations):
