@@ -37,8 +37,8 @@ SMALL = Limits(
         whole=500,
         min_part=600,
         max_part=2000,
-        padding=64,
-        segment_scale=1200 / 1024**2,
+        deferred=2500,
+        segment_scale=4 * 1200 / 1024**2,
     )
 )
 """A handful of packages fills segments and parts."""

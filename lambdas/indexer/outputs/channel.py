@@ -273,6 +273,7 @@ class ChannelUpdater:
             _FORM,
             ((name, {"packages": {name: entry}}) for name, entry in chain(held.items(), entries)),
             lambda: {"subdirs": self._subdir_names()},
+            text_bytes=size * len(names) // len(held),
             sizes=self.limits.sizes,
         )
         return _Spliced(segmented=segmented, newest=newest)
@@ -300,7 +301,7 @@ class ChannelUpdater:
             whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": self._subdir_names()}
             body = encode_whole(_FORM, parse_whole(_FORM, whole))
             if len(body) > self.limits.sizes.large_uncompressed:
-                segmented = segment_document(_FORM, whole, sizes=self.limits.sizes)
+                segmented = segment_document(_FORM, whole, text_bytes=len(body), sizes=self.limits.sizes)
                 document = _Spliced(segmented=segmented, newest=document.newest)
         table = {CHANNELDATA.name: format_table(document.segmented.table)} if isinstance(document, _Spliced) else {}
         shown = {str(subdir.name): (commit.etag, commit.version) for subdir, commit in self.commits.items()}

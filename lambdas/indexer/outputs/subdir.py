@@ -131,7 +131,8 @@ class SubdirUpdater:
             name for name, info in self._found.items() if self._is_rebuild or not _shows(info, self._commit)
         )
         self._due = behind
-        if self._may_defer and is_large(self._found[REPODATA.name + ZSTD.suffix]):
+        plain = self._found[REPODATA.name]
+        if self._may_defer and plain is not None and plain.size > self._limits.sizes.deferred:
             self._due = behind & {
                 output.name + suffix for output in registry.SUBDIR_OUTPUTS for suffix in output.prompt_suffixes
             }
@@ -266,14 +267,17 @@ class SubdirUpdater:
             return self._finish(form, apply_shards_to_document(form, empty, held))
         entries = ((str(name), form.entries_of(shard)) for name, shard in chain(held.items(), shards))
         # The header depends on all shards: it is complete once the entries are exhausted.
-        return Spliced(segmented=segment_entries(form, entries, lambda: header, sizes=self._limits.sizes))
+        text_bytes = size * len(self._commit.index.shards) // len(held)
+        return Spliced(
+            segmented=segment_entries(form, entries, lambda: header, text_bytes=text_bytes, sizes=self._limits.sizes)
+        )
 
     def _finish(self, form: ShardForm, document: WholeDocument) -> Document:
         plain = encode_whole(form, document)
         if len(plain) <= self._limits.sizes.large:
             return Whole(document=document, plain=plain)
         whole = decode_json(plain, what="a document")
-        return Spliced(segmented=segment_document(form, whole, sizes=self._limits.sizes))
+        return Spliced(segmented=segment_document(form, whole, text_bytes=len(plain), sizes=self._limits.sizes))
 
     def _fetch(
         self, output: SubdirOutput, names: Iterable[PackageName], *, keep: bool = True

@@ -28,6 +28,9 @@ MAX_BEST_SEGMENTS: Final = 16
 
 _LARGEST: Final = 1.6  # times the target size: a larger segment is split
 _SMALLEST: Final = 0.4  # times the target size: a smaller segment is merged with its neighbour
+_PADDINGS: Final = 32  # segments are padded to a multiple of this fraction of the target size
+_MEDIUM: Final = ((16, 4), (64, 2))
+"""Below so many full segments, a segment has a fraction of the full size."""
 _DIGEST_CHARS: Final = 32
 _scan = json.JSONDecoder().raw_decode
 
@@ -145,10 +148,10 @@ class Editor:
     entries, then ``finish_section``.
     """
 
-    def __init__(self, form: Form, sizes: Sizes, *, level: int = BEST_LEVEL) -> None:
+    def __init__(self, form: Form, segment_bytes: float, *, level: int = BEST_LEVEL) -> None:
         self._form = form
-        self._segment_bytes = target_segment_bytes(form, sizes)
-        self._padding = sizes.padding if form.is_compressed else 1
+        self._segment_bytes = segment_bytes
+        self._padding = int(segment_bytes / _PADDINGS) if form.is_compressed else 1
         self._level = level
         self._segments: list[Chunk] = []
         self._waiting: list[_Row] | None = None
@@ -269,8 +272,9 @@ def apply_entries(
     """
     changed = {section: _group_by_segment(table.sections[section], changes) for section in form.sections}
     few = sum(len(names) for names in changed.values()) <= MAX_BEST_SEGMENTS
-    editor = Editor(form, sizes, level=BEST_LEVEL if few else FLAT_LEVEL)
-    least = _SMALLEST * target_segment_bytes(form, sizes)
+    segment_bytes = target_segment_bytes(form, sizes, table.text_bytes)
+    editor = Editor(form, segment_bytes, level=BEST_LEVEL if few else FLAT_LEVEL)
+    least = _SMALLEST * segment_bytes
 
     for section in form.sections:
 
@@ -325,16 +329,17 @@ def segment_entries(
     entries: Iterable[tuple[str, Entries]],
     header: Callable[[], Mapping[str, Any]],
     *,
+    text_bytes: int,
     level: int = FLAT_LEVEL,
     sizes: Sizes = SIZES,
 ) -> SegmentedDocument:
     """Build a document from the entries of all names, given in order of names.
 
     At most one segment of each section is in memory uncompressed. ``header`` is called after the last
-    entry was taken.
+    entry was taken. ``text_bytes`` is about how large the document will be.
     """
-    editors = {section: Editor(form, sizes, level=level) for section in form.sections}
-    segment_bytes = target_segment_bytes(form, sizes)
+    segment_bytes = target_segment_bytes(form, sizes, text_bytes)
+    editors = {section: Editor(form, segment_bytes, level=level) for section in form.sections}
     waiting: dict[str, list[_Row]] = {section: [] for section in form.sections}
     waiting_bytes = dict.fromkeys(form.sections, 0)
     for name, contribution in entries:
@@ -347,7 +352,7 @@ def segment_entries(
                 waiting[section], waiting_bytes[section] = [], 0
             waiting[section] += rows
             waiting_bytes[section] += _size(rows)
-    whole = Editor(form, sizes, level=level)
+    whole = Editor(form, segment_bytes, level=level)
     for section, editor in editors.items():
         editor.write(waiting[section])
         editor.finish_section(section)
@@ -355,13 +360,17 @@ def segment_entries(
     return whole.finish(header())
 
 
-def segment_document(form: Form, document: Mapping[str, Any], *, sizes: Sizes = SIZES) -> SegmentedDocument:
-    """Divide a whole document into chunks."""
+def segment_document(
+    form: Form, document: Mapping[str, Any], *, text_bytes: int, sizes: Sizes = SIZES
+) -> SegmentedDocument:
+    """Divide a whole document of this size into chunks."""
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     for section in form.sections:
         for key, value in form.section_of(document, section).items():
             entries.setdefault(form.name_of(section, key), {}).setdefault(section, {})[key] = value
-    return segment_entries(form, sorted(entries.items()), lambda: form.header_of(document), sizes=sizes)
+    return segment_entries(
+        form, sorted(entries.items()), lambda: form.header_of(document), text_bytes=text_bytes, sizes=sizes
+    )
 
 
 def scan_table(form: Form, texts: Iterable[tuple[bytes, int]]) -> Table:
@@ -412,9 +421,14 @@ def parse_entries(form: Form, section: str, text: bytes) -> Iterator[tuple[str, 
         yield row.key, json.loads("{" + row.text + "}")[row.key]
 
 
-def target_segment_bytes(form: Form, sizes: Sizes) -> float:
-    """Return how large the segments of a document should be."""
-    return form.segment_bytes * sizes.segment_scale
+def target_segment_bytes(form: Form, sizes: Sizes, text_bytes: int) -> float:
+    """Return how large the segments of a document of this size should be.
+
+    A small segment is compressed quickly, a large one well. The size has few steps, so that a segment
+    that is written again is padded to a multiple of the same size.
+    """
+    full = form.segment_bytes * sizes.segment_scale
+    return next((full / divisor for segments, divisor in _MEDIUM if text_bytes < segments * full), full)
 
 
 def summarise(segments: Iterable[Chunk]) -> Summary:

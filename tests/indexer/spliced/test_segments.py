@@ -1,7 +1,7 @@
 """Segmented documents have the same contents as whole ones, whatever their history."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from lambdas.indexer.spliced.segments import (
     parse_table,
     scan_table,
     segment_entries,
+    target_segment_bytes,
 )
 from lambdas.indexer.spliced.sizes import SIZES
 from lambdas.indexer.tree.encoding import BEST_LEVEL, FLAT_LEVEL, compress, encode_json
@@ -37,11 +38,11 @@ NAMES = [PackageName(name) for name in ("a", "a-b", "a.b", "a_b", "b", "c", "lib
 
 
 class SmallRepodataForm(RepodataForm):
-    segment_bytes = 1500
+    segment_bytes = 4 * 1500
 
 
 class SmallRunExportsForm(RunExportsForm):
-    segment_bytes = 300
+    segment_bytes = 4 * 300
 
 
 class PlainForm(SmallRunExportsForm):
@@ -75,6 +76,15 @@ def shard_of(name: str, seed: int) -> Shard | None:
         v3={"conda": {stem: rows[stem] for stem in stems[:2]}} if seed % 7 == 1 else {},
         removed=(f"{name}-0.1-0.conda",) if seed % 4 == 0 else (),
     )
+
+
+def segment(
+    form: Form, entries: Iterable[tuple[str, Any]], header: Mapping[str, Any], *, level: int = FLAT_LEVEL
+) -> SegmentedDocument:
+    """The document of these entries: ``[(name, entries of the name)]``."""
+    listed = list(entries)
+    text_bytes = len(encode_json(dict(listed)))
+    return segment_entries(form, listed, lambda: header, text_bytes=text_bytes, level=level)
 
 
 class Document:
@@ -114,7 +124,7 @@ def repodata_of(shards: Mapping[PackageName, Shard | None] | Mapping[PackageName
 def make_document(shards: Mapping[PackageName, Shard | None]) -> Document:
     entries = [(name, RepodataForm().entries_of(shard)) for name, shard in sorted(shards.items()) if shard is not None]
     header = {"info": {"subdir": SUBDIR}, "removed": apply_to_removed([], shards)}
-    return Document(SmallRepodataForm(), segment_entries(SmallRepodataForm(), entries, lambda: header))
+    return Document(SmallRepodataForm(), segment(SmallRepodataForm(), entries, header))
 
 
 SHARDS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, 60), max_size=9).map(
@@ -155,7 +165,7 @@ def scan(document: Document) -> Table:
 @given(SHARDS)
 def test_apply_entries__run_exports(shards: dict[PackageName, Shard | None]) -> None:
     form = SmallRunExportsForm()
-    empty = segment_entries(form, [], lambda: {"info": {"subdir": SUBDIR, "version": 1}})
+    empty = segment(form, [], {"info": {"subdir": SUBDIR, "version": 1}})
     document = Document(form, empty).apply(
         {name: None if shard is None else RunExportsForm().entries_of(shard) for name, shard in shards.items()}
     )
@@ -184,7 +194,7 @@ def numbered(count: int, *, prefix: str = "pkg") -> list[tuple[str, dict[str, di
 
 
 def make_numbered(form: Form, count: int) -> Document:
-    return Document(form, segment_entries(form, numbered(count), lambda: {"info": {"subdir": SUBDIR, "version": 1}}))
+    return Document(form, segment(form, numbered(count), {"info": {"subdir": SUBDIR, "version": 1}}))
 
 
 @pytest.mark.parametrize("form", [SmallRunExportsForm(), PlainForm()])
@@ -207,21 +217,21 @@ def test_apply_entries__segments_split_as_they_grow() -> None:
     document = make_numbered(SmallRunExportsForm(), 20)
     for name, entries in numbered(400, prefix="pkg00005x"):
         document = document.apply({name: entries})
-    assert max(sizes(document)) <= 1.7 * 300
+    assert max(sizes(document)) <= 1.7 * target_segment_bytes(document.form, SIZES, document.table.text_bytes)
     assert min(sizes(document)) >= 0.3 * 300
     assert document.table.count == 420
 
 
 def test_apply_entries__segments_merge_as_they_shrink() -> None:
-    document = make_numbered(SmallRunExportsForm(), 400)
+    document = make_numbered(SmallRunExportsForm(), 200)
     before = len(document.table.sections["packages.conda"])
-    for number in range(400):
+    for number in range(200):
         if number % 10:
             document = document.apply({f"pkg{number:05}": None})
     after = sizes(document)
     assert len(after) < before / 3
     assert min(after[:-1]) >= 0.3 * 300
-    assert len(json.loads(document.text)["packages.conda"]) == 40
+    assert len(json.loads(document.text)["packages.conda"]) == 20
 
 
 @pytest.mark.parametrize("kept", [0, 20, 39])
@@ -239,8 +249,9 @@ def test_apply_entries__down_to_one_entry_and_to_none(kept: int) -> None:
 def test_apply_entries__the_size_seldom_changes() -> None:
     """The frame header states it: if it changes, the beginning of the file has to be uploaded, too."""
     document = make_numbered(RunExportsForm(), 2000)
+    padding = target_segment_bytes(RunExportsForm(), SIZES, document.table.text_bytes) / 32
     assert all(
-        (chunk.text_bytes + len(RESET_TEXT)) % SIZES.padding == 0 for chunk in document.table.sections["packages.conda"]
+        (chunk.text_bytes + len(RESET_TEXT)) % padding == 0 for chunk in document.table.sections["packages.conda"]
     )
     after = document.apply({"pkg00100a": {"packages.conda": {"pkg00100a-1-0.conda": {"run_exports": {}}}}})
     assert after.table.text_bytes == document.table.text_bytes
@@ -258,6 +269,13 @@ def test_apply_entries__many_segments_are_compressed_less_thoroughly() -> None:
             encode_chunk(decode_chunk(body, what="chunk"), level=level) == body
             for body in segmented.new_chunks.values()
         )
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "expected"), [(0, 256), (16 * 1024**2 - 1, 256), (16 * 1024**2, 512), (64 * 1024**2, 1024)]
+)
+def test_target_segment_bytes__grows_with_the_document(text_bytes: int, expected: int) -> None:
+    assert target_segment_bytes(RepodataForm(), SIZES, text_bytes) == expected * 1024
 
 
 def test_parse_entries__keys_and_values() -> None:
@@ -311,7 +329,7 @@ def test_segment_entries__compressed_size_is_near_that_of_one_frame() -> None:
     channel = Channel(records=8000)
     shards = {name: make_shard(channel.make_cards(name)) for name in channel.list_names()}
     entries = [(str(name), RepodataForm().entries_of(shard)) for name, shard in shards.items()]
-    segmented = segment_entries(form, entries, lambda: {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
+    segmented = segment(form, entries, {"info": {"subdir": SUBDIR}, "removed": []}, level=BEST_LEVEL)
     assert len(segmented.table.sections["packages.conda"]) >= 4
     spliced = sum(chunk.block_bytes + len(RESET_BLOCK) for chunk in segmented.table.chunks())
     whole = len(compress(encode_json(repodata_of(shards)), level=BEST_LEVEL))

@@ -19,9 +19,7 @@ from lambdas.indexer.spliced.sizes import Sizes
 from tests.indexer.world import NOARCH, World, package
 
 CHANGES = 1000
-LIMITS = Limits(
-    sizes=Sizes(large=10_000, whole=2_000, min_part=3_000, max_part=20_000, padding=512, segment_scale=4_000 / 1024**2)
-)
+LIMITS = Limits(sizes=Sizes(large=10_000, whole=2_000, min_part=3_000, max_part=20_000, segment_scale=16_000 / 1024**2))
 READER = Path(__file__).with_name("read_with_rattler.py")
 
 
