@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
+from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError, UnreadableError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.budgets import MemoryPermits
@@ -24,6 +24,7 @@ from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Re
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, ForeignIndexError, Subdir, open_subdir
+from lambdas.indexer.unreadable import find_unreadable
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
 from lambdas.storage.retry import MAX_ATTEMPTS, retry_conflicts
@@ -100,7 +101,10 @@ class Indexer:
         )
 
     def _reject(self, key: str, error: RejectedError) -> Rejection | None:
-        info = self._storage.head(key)
+        try:
+            info = self._storage.head(key)
+        except UnreadableError:
+            info, error = find_unreadable(self._storage, key)
         return None if info is None else self._quarantine.reject(info, error)
 
     def _run(

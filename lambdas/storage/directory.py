@@ -103,6 +103,11 @@ class DirectoryStorage:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
+    def check_readable(self, info: ObjectInfo) -> None:
+        """Open the file, if it is still the same."""
+        with self._open_same(info):
+            pass
+
     def put(
         self,
         key: str,
@@ -218,6 +223,10 @@ class DirectoryStorage:
                     self._metadata_path(info.key).unlink(missing_ok=True)
         except OSError as error:
             raise _translate_os_error(error, info.key) from error
+
+    def hide(self, info: ObjectInfo) -> None:
+        """Fail: a directory has nothing that could keep what is hidden."""
+        raise AccessDeniedError(f"{info.key!r} can't be hidden: a directory keeps no versions")
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""

@@ -7,6 +7,7 @@ Source: the S3 API reference; https://docs.aws.amazon.com/AmazonS3/latest/usergu
 
 import base64
 import contextlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnavailableError, VanishedError
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    ConflictError,
+    FairwayError,
+    UnavailableError,
+    UnreadableError,
+    VanishedError,
+)
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
     Condition,
@@ -42,6 +50,14 @@ COPIED_PART_BYTES: Final = 512 * 1024**2  # of a copy in parts: several at once,
 PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
 _CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _MD5_HEX_CHARS: Final = 32
+_STANDARD: Final = "STANDARD"
+_CUSTOMER_KEY_MESSAGE: Final = re.compile(r"server[ -]side encryption", re.IGNORECASE)
+_KMS_MESSAGE: Final = re.compile(r"((?!resource).)*\bkms:Decrypt\b|The ciphertext refers to a customer master key\b")
+"""Before the resource, because a key may have any characters; ``kms:Decrypt`` is no part of a principal."""
+_KMS_CODES: Final = frozenset(
+    {"KMS.DisabledException", "KMS.InvalidStateException", "KMS.KMSInvalidStateException", "KMS.NotFoundException"}
+)
+"""Of a key that is gone or disabled; errors of KMS itself are not among them."""
 _MOST_REMEMBERED: Final = 6
 _WORTH_REMEMBERING_BYTES: Final = 64 * 1024
 _MOST_REMEMBERED_BYTES: Final = 4 * 1024 * 1024
@@ -57,8 +73,8 @@ class S3Storage:
         self._lock = threading.Lock()
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Inspect an object: one HeadObject."""
-        with _translated(key):
+        """Inspect an object: one HeadObject, or two requests if it is denied: only the answer to GET says why."""
+        with _translated(key, reading=True):
             try:
                 answer = self._client.head_object(
                     Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
@@ -66,6 +82,8 @@ class S3Storage:
             except ClientError as error:
                 if _is_missing(error):
                     return None
+                if _status(error) in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN}:
+                    self._raise_if_unreadable(key, version)
                 raise
         return _object_info(key, answer, size=answer["ContentLength"])
 
@@ -77,7 +95,7 @@ class S3Storage:
         """
         if version is not None and (remembered := self._recall(key, version)) is not None:
             return remembered
-        with _translated(key):
+        with _translated(key, reading=True):
             try:
                 answer = self._client.get_object(
                     Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
@@ -93,7 +111,7 @@ class S3Storage:
 
     def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
         """Inspect and read an object: one GetObject, closed unread if the body is longer."""
-        with _translated(key):
+        with _translated(key, reading=True):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             except ClientError as error:
@@ -143,6 +161,33 @@ class S3Storage:
         with _translated(info.key, reading=True):
             answer = self._client.get_object(Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"')
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+
+    def check_readable(self, info: ObjectInfo) -> None:
+        """Read a byte: one GetObject with Range."""
+        with _translated(info.key, reading=True):
+            try:
+                self._read_first_byte(info.key, info.version)
+            except ClientError as error:
+                if _status(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it is empty
+                    raise
+
+    def _raise_if_unreadable(self, key: str, version: str | None) -> None:
+        """Raise if S3 says what keeps everybody from reading an object; any other failure says nothing.
+
+        Raises:
+            UnreadableError: S3 says so.
+        """
+        try:
+            self._read_first_byte(key, version)
+        except ClientError as error:
+            if (reason := _unreadable_reason(error)) is not None:
+                raise UnreadableError(f"{key!r} can't be read: {reason}") from error
+        except BotoCoreError:
+            return
+
+    def _read_first_byte(self, key: str, version: str | None) -> None:
+        answer = self._client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0", **_version_argument(version))
+        answer["Body"].close()
 
     def put(
         self,
@@ -304,6 +349,14 @@ class S3Storage:
         with _translated(info.key):
             self._client.delete_object(Bucket=self.bucket, Key=info.key, **_version_argument(info.version))
 
+    def hide(self, info: ObjectInfo) -> None:
+        """Put a delete marker: one DeleteObject with If-Match.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html
+        """
+        with _translated(info.key, reading=True):
+            self._client.delete_object(Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"')
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List: one ListObjectsV2 per 1,000 keys."""
         with _translated(prefix):
@@ -378,6 +431,7 @@ def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: AN
         metadata=answer.get("Metadata", {}),
         md5=etag if plain and "-" not in etag and len(etag) == _MD5_HEX_CHARS else None,
         sha256=base64.b64decode(checksum).hex() if whole else None,
+        storage_class=_storage_class(answer),
     )
 
 
@@ -413,7 +467,13 @@ def _listed_info(entry: Any) -> ObjectInfo:  # noqa: ANN401 - one of boto3's dic
         size=entry["Size"],
         etag=entry["ETag"].strip('"'),
         last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
+        storage_class=_storage_class(entry),
     )
+
+
+def _storage_class(answer: Any) -> str | None:  # noqa: ANN401 - one of boto3's dictionaries
+    found = answer.get("StorageClass", _STANDARD)  # HEAD and GET leave the standard class out
+    return None if found == _STANDARD else str(found)
 
 
 def _is_missing(error: ClientError) -> bool:
@@ -429,9 +489,29 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _unreadable_reason(error: ClientError) -> str | None:
+    """Return what keeps everybody from reading an object, if S3 names it; a plain 400 or 403 names nothing.
+
+    An archived object and a KMS key that can't be used have codes of their own. An object with SSE-C has the
+    code of any invalid request, and a KMS key that may not be used that of any denial: only the message tells
+    them apart from a missing permission on the object.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    """
+    code = _code(error)
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if code == "InvalidObjectState":
+        return "it is archived, and has to be restored before it can be read"
+    if code == "InvalidRequest" and _CUSTOMER_KEY_MESSAGE.search(message):
+        return "it is encrypted with a key that only its publisher has (SSE-C)"
+    if code in _KMS_CODES or (code == "AccessDenied" and _KMS_MESSAGE.match(message)):
+        return "it is encrypted with a KMS key that can't be used"
+    return None
+
+
 @contextlib.contextmanager
 def _translated(key: str, *, reading: bool = False) -> Iterator[None]:
-    """Turn botocore's errors into ours, by status and type alone (invariant 6)."""
+    """Turn botocore's errors into ours, by status and code (invariant 6)."""
     try:
         yield
     except ClientError as error:
@@ -446,6 +526,8 @@ def _translate_client_error(error: ClientError, key: str, *, reading: bool) -> F
     message = f"S3 answered {status if code in {'', str(status)} else f'{status} {code}'} for {key!r}"
     if code == "NoSuchBucket":
         return AccessDeniedError("the bucket does not exist", hint="check --bucket or FAIRWAY_BUCKET")
+    if reading and (reason := _unreadable_reason(error)) is not None:
+        return UnreadableError(f"{key!r} can't be read: {reason}")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS or code == "RequestTimeout":
         return UnavailableError(message)
     if status in {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.errors import InvalidNameError, UnreadableError
 from lambdas.channel.layout import (
     ArtifactKey,
     AttestationsKey,
@@ -17,6 +17,7 @@ from lambdas.channel.layout import (
 )
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.indexer.unreadable import is_archived
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -74,7 +75,8 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
         elif isinstance(key, ArtifactKey):
             unseen.discard(filename)
             is_lost = key.distribution.name in recorded.lost_names
-            if is_lost or recorded.objects.get(filename) != (info.etag, info.size):
+            is_recorded = recorded.objects.get(filename) == (info.etag, info.size) and not is_archived(info)
+            if is_lost or not is_recorded:
                 artifacts.add(key)
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()
@@ -106,7 +108,10 @@ def list_changed_attestations(
             return True
         if copy is not None and copy.etag == info.etag:
             return False
-        stored = storage.get(info.key)
+        try:
+            stored = storage.get(info.key)
+        except UnreadableError:
+            return True
         return stored is None or hashlib.sha256(stored.body).hexdigest() != recorded[filename]
 
     both = sorted(attestations.keys() & recorded.keys())

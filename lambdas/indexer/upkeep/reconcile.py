@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError, RejectedError
+from lambdas.channel.errors import InvalidNameError, RejectedError, UnreadableError
 from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     ChannelLayout,
@@ -23,6 +23,7 @@ from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.tree.subdir import ForeignIndexError, Subdir
+from lambdas.indexer.unreadable import not_readable
 from lambdas.indexer.upkeep.listing import is_channel, is_subdir
 from lambdas.storage.protocol import ObjectStorage
 
@@ -92,7 +93,11 @@ def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterato
 def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[tuple[str, RejectedError]]:
     """Yield the immutable copies of attestations whose hash is not the one in their name: ``(key, error)``."""
     for key in keys:
-        found = storage.fetch(key, max_bytes=MAX_READ_BYTES)
+        try:
+            found = storage.fetch(key, max_bytes=MAX_READ_BYTES)
+        except UnreadableError as error:
+            yield key, not_readable(error)
+            continue
         if found is not None and (found.body is None or hash_attestations(found.body) != key.rpartition(".")[2]):
             yield key, hash_mismatch()
 

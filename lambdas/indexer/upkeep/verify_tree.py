@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, VanishedError
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, UnreadableError, VanishedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.differences import list_changed_attestations
-from lambdas.indexer.tree.cards import Cards
+from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.indexer.unreadable import is_archived
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.indexer.upkeep.listing import list_files
 from lambdas.storage.parallel import in_parallel
@@ -71,7 +72,7 @@ class TreeVerifier:
                 message=f"the shard of {name!r} is not what its cards and the patches make",
             )
         self._recorded |= _recorded_attestations(shard, cards)
-        yield from self._check_records(shard)
+        yield from self._check_records(shard, cards or {})
         self._unlisted -= {filename for filename, _ in iter_records(shard)} | set(shard.removed)
 
     def finish(self) -> Iterator[Finding]:
@@ -100,19 +101,33 @@ class TreeVerifier:
         except InvalidDocumentError as error:
             return Finding(problem=Problem.SHARD_BROKEN, key=key, message=str(error))
 
-    def _check_records(self, shard: Shard) -> Iterator[Finding]:
+    def _check_records(self, shard: Shard, cards: Cards) -> Iterator[Finding]:
         for filename, record in iter_records(shard):
             info, key = self._artifacts.get(filename), self._subdir.layout.file(filename)
             if info is None:
                 yield Finding(problem=Problem.RECORD_WITHOUT_ARTIFACT, key=key, message="the artifact is missing")
-            elif info.size != record["size"]:
-                yield Finding(
-                    problem=Problem.HASH_MISMATCH,
-                    key=key,
-                    message=f"{info.size} bytes, and the record says {record['size']}",
-                )
-            elif self._depth.read_artifacts and (message := _compare_hashes(self._storage, key, record)):
+                continue
+            try:
+                message = self._describe_difference(info, record, cards.get(filename))
+            except UnreadableError as error:
+                yield Finding(problem=Problem.ARTIFACT_UNREADABLE, key=key, message=str(error))
+                continue
+            if message is not None:
                 yield Finding(problem=Problem.HASH_MISMATCH, key=key, message=message)
+
+    def _describe_difference(self, info: ObjectInfo, record: Mapping[str, Any], card: Card | None) -> str | None:
+        """Say how an artifact differs from its record; it is read if it may have changed since it was indexed.
+
+        Raises:
+            UnreadableError: it can't be read.
+        """
+        has_changed = card is not None and card.etag != info.etag
+        if info.size != record["size"]:
+            self._storage.check_readable(info)
+            return f"{info.size} bytes, and the record says {record['size']}"
+        if self._depth.read_artifacts or has_changed or is_archived(info):
+            return _compare_hashes(self._storage, info.key, record)
+        return None
 
     def _check_attestations(self) -> Iterator[Finding]:
         """Check that the records name the attestations in the bucket."""
