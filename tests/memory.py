@@ -238,13 +238,18 @@ class MemoryStorage:
         with self._request("head", key):
             return bool(self.versions.get(key))
 
-    def list_history(self, key: str) -> Iterator[ObjectVersion]:
-        with self._request("list", key):
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        with self._request("list", prefix):
             found = [
                 ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
-                for one in reversed(self.versions.get(key, []))
+                for key in sorted(self.versions)
+                if key.startswith(prefix)
+                for one in reversed(self.versions[key])
             ]
         yield from found
+
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        yield from (one for one in self.list_versions(key) if one.info.key == key)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         with self._request("list", prefix):

@@ -224,6 +224,13 @@ class ObjectStorage(Protocol):
     def has_history(self, key: str) -> bool:
         """Tell whether ``list_history`` has anything to list, without listing it."""
 
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """List the versions of all keys under a prefix and their deletions, page by page.
+
+        In the order of the keys, and the newest of each key first, which is what readers get now. Where the
+        storage keeps no versions, it is the only one.
+        """
+
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the versions of exactly this key and its deletions, the newest first, page by page.
 

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -377,19 +379,18 @@ class S3Storage:
                 raise
         return True
 
-    def list_history(self, key: str) -> Iterator[ObjectVersion]:
-        """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix.
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """List versions and delete markers: one ListObjectVersions per 1,000."""
+        with _translated(prefix):
+            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+                versions, deletions = _by_key(page.get("Versions", [])), _by_key(page.get("DeleteMarkers", []))
+                for key in sorted(versions.keys() | deletions.keys(), key=str.encode):
+                    yield from _merge_versions(versions.get(key, []), deletions.get(key, []))
 
-        A key comes before every longer one that begins with it.
-        """
-        with _translated(key):
-            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=key)
-            for page in pages:
-                versions = [entry for entry in page.get("Versions", []) if entry["Key"] == key]
-                deletions = [entry for entry in page.get("DeleteMarkers", []) if entry["Key"] == key]
-                yield from _merge_versions(versions, deletions)
-                if len(versions) + len(deletions) < len(page.get("Versions", [])) + len(page.get("DeleteMarkers", [])):
-                    return  # longer keys come after all of this one's
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix."""
+        # A key comes before every longer one that begins with it.
+        return takewhile(lambda one: one.info.key == key, self.list_versions(key))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List common prefixes: one ListObjectsV2 per 1,000."""
@@ -435,8 +436,12 @@ def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: AN
     )
 
 
+def _by_key(entries: Iterable[Any]) -> dict[str, list[Any]]:
+    return {key: list(some) for key, some in groupby(entries, key=itemgetter("Key"))}
+
+
 def _merge_versions(versions: list[Any], deletions: list[Any]) -> Iterator[ObjectVersion]:
-    """Merge the two lists of one answer, each of which has the newest first.
+    """Merge the two lists of one answer about one key, each of which has the newest first.
 
     The answer says of the newest entry of all that it is; the order of others is known to the second.
     In the same second, a version counts as newer than a deletion.

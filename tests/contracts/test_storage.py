@@ -663,6 +663,20 @@ def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     assert [None if one is None else one.body for one in stored] == expected
 
 
+def test_list_versions__of_several_keys(subject: Subject) -> None:
+    storage = subject.storage
+    for key in ("k/b", "k/a.sigs", "k/a", "k/a", "k/shards/x", "l/a"):
+        put(storage, key, key.encode())
+    storage.delete(next(storage.list_objects("k/b")))
+    found = [(one.info.key, one.is_deletion) for one in storage.list_versions("k/")]
+    kept = [("k/a", False), ("k/a.sigs", False), ("k/shards/x", False)]
+    if subject.keeps_versions:
+        kept = [("k/a", False), *kept[:2], ("k/b", True), ("k/b", False), kept[2]]
+    assert found == kept
+    for key in ("k/a", "k/a.sigs", "k/b"):
+        assert [one for one in storage.list_versions("k/") if one.info.key == key] == list(storage.list_history(key))
+
+
 # What can't be read
 
 

@@ -88,7 +88,7 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         return Reject(info=info, error=artifact)
     is_same = artifact is None or (card is not None and artifact.sha256 == card.sha256)
     if card is not None and card.etag and is_same:
-        is_known = info.etag == card.etag
+        is_known = (info.etag, info.version) == (card.etag, card.version)
         return _index(info, card, card if is_known else replace(card, etag=info.etag, version=info.version))
     if artifact is None:
         raise ValueError(f"{str(key)!r} was not read, and no card describes it")

@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
 from lambdas.channel.errors import InvalidNameError, UnreadableError
@@ -56,7 +57,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     nested_keys: dict[str, InvalidNameError] = {}
     unseen = set(recorded.objects)
     prefix = subdir.layout.prefix
-    for info in subdir.storage.list_objects(prefix):
+    for info, oldest_version in _list_current(subdir.storage, prefix):
         filename = info.key[len(prefix) :]
         if (copied := parse_attestations_copy(filename)) is not None:
             if recorded.attestations.get(copied[0]) == copied[1]:
@@ -75,8 +76,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
         elif isinstance(key, ArtifactKey):
             unseen.discard(filename)
             is_lost = key.distribution.name in recorded.lost_names
-            is_recorded = recorded.objects.get(filename) == (info.etag, info.size) and not is_archived(info)
-            if is_lost or not is_recorded:
+            if is_lost or is_archived(info) or not recorded.has(filename, info, oldest_version):
                 artifacts.add(key)
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()
@@ -122,12 +122,29 @@ def list_changed_attestations(
 class _Recorded:
     """What the cards of a subdir say, as little of it as possible."""
 
-    objects: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """``{filename: (ETag, size)}``"""
+    objects: dict[str, tuple[str, int, str | None]] = field(default_factory=dict)
+    """``{filename: (ETag, size, version)}``; cards of 0.1.0 have no version."""
     attestations: dict[str, str] = field(default_factory=dict)
     """``{filename: hex SHA-256 of its attestations}``"""
     lost_names: set[str] = field(default_factory=set)
     """Names whose cards are lost."""
+
+    def has(self, filename: str, info: ObjectInfo, oldest_version: str | None) -> bool:
+        """Tell whether a card describes the object; one of 0.1.0 was made of the oldest version with its ETag."""
+        known = self.objects.get(filename)
+        if known is None:
+            return False
+        etag, size, version = known
+        return (etag, size, version or oldest_version) == (info.etag, info.size, info.version)
+
+
+def _list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectInfo, str | None]]:
+    """Yield the objects under a prefix, each with the oldest version that has the same ETag."""
+    for _, versions in groupby(storage.list_versions(prefix), key=lambda one: one.info.key):
+        found = list(versions)
+        info = found[0].info
+        if not found[0].is_deletion:
+            yield info, [one.info.version for one in found if not one.is_deletion and one.info.etag == info.etag][-1]
 
 
 def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
@@ -139,7 +156,7 @@ def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
                 recorded.lost_names.add(name)
                 continue
             for filename, card in cards.items():
-                recorded.objects[filename] = (card.etag, card.record["size"])
+                recorded.objects[filename] = (card.etag, card.record["size"], card.version)
                 if card.attestations_sha256 is not None:
                     recorded.attestations[filename] = card.attestations_sha256
     return recorded

@@ -95,14 +95,10 @@ class ChangeFinder:
                 self._results.add(key, "removed")
             elif isinstance(change, Index) and change.card != (old := cards.get(filename)):
                 cards[filename] = change.card
-                if (
-                    old is not None
-                    and replace(old, attestations_version=change.card.attestations_version) == change.card
-                ):
-                    self._results.add(key, "unchanged")  # an upload of the attestations that brings nothing new
-                    continue
-                etags[filename] = change.info.etag
-                self._results.add(key, "indexed")
+                is_same = old is not None and _forget_versions(old) == _forget_versions(change.card)
+                self._results.add(key, "unchanged" if is_same else "indexed")
+                if not is_same:
+                    etags[filename] = change.info.etag
             else:
                 self._results.add(key, "unchanged")
         return Changes(cards=after, etags=etags)
@@ -169,3 +165,8 @@ class ChangeFinder:
             return {stale[identity]: error for identity in fresh}
         self._invalidated |= fresh
         return {}
+
+
+def _forget_versions(card: Card) -> Card:
+    """Return the card without what another upload of the same bytes and bundles changes."""
+    return replace(card, etag="", version=None, attestations_version=None)
