@@ -84,11 +84,14 @@ class Indexer:
         """
         return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True, replaceable=replaceable)
 
-    def reject(self, keys: Mapping[str, RejectedError]) -> Report:
-        """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3)."""
+    def reject(self, keys: Mapping[str, RejectedError], *, etags: Mapping[str, str] | None = None) -> Report:
+        """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3).
+
+        Keys that are in ``etags`` are left alone if they have another object by now.
+        """
 
         def reject(key: str) -> Rejection | FairwayError | None:
-            return guard(lambda: self._reject(key, keys[key]), f"reject {key!r}")
+            return guard(lambda: self._reject(key, keys[key], (etags or {}).get(key)), f"reject {key!r}")
 
         found = dict(zip(keys, in_parallel(reject, keys), strict=True))
         return Report(
@@ -100,12 +103,14 @@ class Indexer:
             failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
         )
 
-    def _reject(self, key: str, error: RejectedError) -> Rejection | None:
+    def _reject(self, key: str, error: RejectedError, etag: str | None) -> Rejection | None:
         try:
             info = self._storage.head(key)
         except UnreadableError:
             info, error = find_unreadable(self._storage, key)
-        return None if info is None else self._quarantine.reject(info, error)
+        if info is None or (etag is not None and info.etag != etag):
+            return None
+        return self._quarantine.reject(info, error)
 
     def _run(
         self,
@@ -201,6 +206,7 @@ class Indexer:
             mutable=self._policy.is_mutable(subdir.id.channel),
             replaceable=replaceable,
             is_rebuild=is_rebuild,
+            holds_to_first=is_rebuild or subdir.layout.is_draft,
         )
         return Committer(
             subdir=subdir,

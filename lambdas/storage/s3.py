@@ -143,7 +143,7 @@ class S3Storage:
                 self._remembered.popitem(last=False)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
-        """Read a range: one GetObject with Range and If-Match: the ETag says which bytes, whatever the version."""
+        """Read a range: one GetObject with Range and If-Match."""
         if start >= stop:
             return b""
         with _translated(info.key, reading=True):
@@ -152,6 +152,7 @@ class S3Storage:
                 Key=info.key,
                 Range=f"bytes={start}-{stop - 1}",
                 IfMatch=f'"{info.etag}"',
+                **_version_argument(info.version),
             )
             # A server may ignore Range (RFC 9110, 14.2) and answer with everything.
             body = answer["Body"].read()
@@ -161,7 +162,9 @@ class S3Storage:
     def stream(self, info: ObjectInfo) -> Iterator[bytes]:
         """Read the object in chunks: one GetObject with If-Match."""
         with _translated(info.key, reading=True):
-            answer = self._client.get_object(Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"')
+            answer = self._client.get_object(
+                Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"', **_version_argument(info.version)
+            )
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
 
     def check_readable(self, info: ObjectInfo) -> None:

@@ -463,6 +463,7 @@ def test_read_range__sends_one_range(storage: S3Storage, wire: Wire) -> None:
     assert storage.read_range(INFO, 3, 6) == b"345"
     assert wire.header("Range") == "bytes=3-5"
     assert wire.header("If-Match") == f'"{"e" * 32}"'
+    assert wire.requests[-1].url.endswith("?versionId=v1")
 
 
 def test_read_range__server_that_ignores_range(storage: S3Storage, wire: Wire) -> None:

@@ -663,6 +663,17 @@ def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     assert [None if one is None else one.body for one in stored] == expected
 
 
+def test_read_range__older_version(subject: Subject) -> None:
+    storage = subject.storage
+    if not subject.keeps_versions:
+        pytest.skip("keeps no versions")
+    put(storage, "k/a", b"first")
+    put(storage, "k/a", b"second")
+    first = list(storage.list_history("k/a"))[-1].info
+    assert storage.read_range(first, 1, 3) == b"ir"
+    assert b"".join(storage.stream(first)) == b"first"
+
+
 def test_list_versions__of_several_keys(subject: Subject) -> None:
     storage = subject.storage
     for key in ("k/b", "k/a.sigs", "k/a", "k/a", "k/shards/x", "l/a"):

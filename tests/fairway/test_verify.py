@@ -149,6 +149,17 @@ def test_verify__changed_without_notice_is_read(bucket: Bucket, run_fairway: Run
     assert _problems(run_fairway("verify", "--json", "team")) == [(key, "hash-mismatch")]
 
 
+def test_verify__attack_same_md5(bucket: Bucket, run_fairway: Run) -> None:
+    """Neither size nor ETag tells."""
+    (key,) = bucket.publish("team", conda_package())
+    first = bucket.storage.head(key)
+    assert first is not None
+    twin = bucket.storage.upload(key, bytes([FOO[0] ^ 1]) + FOO[1:])
+    versions = bucket.storage.versions[key]
+    versions[-1] = replace(versions[-1], info=replace(twin, etag=first.etag, md5=first.md5))
+    assert _problems(run_fairway("verify", "--json", "team")) == [(key, "hash-mismatch")]
+
+
 def test_verify__deep_goes_on_after_an_unreadable_artifact(bucket: Bucket, run_fairway: Run) -> None:
     foo, bar = bucket.publish("team", conda_package(), conda_package(name="bar"))
     for storage_class, unreadable in (("STANDARD_IA", []), ("DEEP_ARCHIVE", [foo])):

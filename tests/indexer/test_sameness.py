@@ -1,14 +1,19 @@
 """Whether an object under a published artifact's key has the same bytes: by version or SHA-256, never by ETag."""
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
 
-from lambdas.channel.errors import DeadlineError
+from lambdas.channel.errors import DeadlineError, RejectedError
+from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.change.inspect import ReadingRules
+from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.subdir import Subdir, open_subdir
@@ -83,3 +88,104 @@ def test_index__unknown_version_with_a_known_etag_waits_to_be_hashed(world: Worl
     world.index(FOO)
     assert list_codes(world) == ["filename-taken"]
     assert world.storage.snapshot() == before
+
+
+def lose_everything_but_artifacts(world: World) -> None:
+    for key in list(world.storage.versions):
+        if not key.endswith(".conda"):
+            del world.storage.versions[key]
+
+
+def upload_others(world: World) -> None:
+    for number in range(2):
+        world.upload(NOARCH, package(depends=[f"evil{number}"]))
+
+
+def rebuild_all(world: World, *keys: ArtifactKey) -> Report:
+    artifacts = frozenset({parse_artifact_key(FOO)})
+    return world.indexer().rebuild(NOARCH, SubdirKeys(artifacts=artifacts), replaceable=frozenset(keys))
+
+
+def test_rebuild__attack_other_bytes_after_the_index_was_lost(world: World) -> None:
+    """Only the versions of the artifact tell its first bytes."""
+    world.publish(NOARCH, package())
+    record = world.record(NOARCH, "foo-1.0-0.conda")
+    lose_everything_but_artifacts(world)
+    upload_others(world)
+    assert rebuild_all(world).failures == {}
+    assert list_codes(world) == ["filename-taken", "filename-taken"]
+    assert world.storage.body(FOO) == package()[1]
+    assert world.record(NOARCH, "foo-1.0-0.conda") == record
+
+
+def test_heal__attack_other_bytes_after_the_index_was_lost(world: World, subdir: Subdir) -> None:
+    world.publish(NOARCH, package())
+    lose_everything_but_artifacts(world)
+    upload_others(world)
+    world.storage.upload(subdir.layout.shard_index, b"of another tool")
+    world.index(FOO)
+    assert list_codes(world) == ["filename-taken", "filename-taken"]
+    assert world.storage.body(FOO) == package()[1]
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_rebuild__accepts_other_bytes_after_the_index_was_lost(world: World) -> None:
+    world.publish(NOARCH, package())
+    lose_everything_but_artifacts(world)
+    upload_others(world)
+    assert rebuild_all(world, parse_artifact_key(FOO)).failures == {}
+    assert list_codes(world) == []
+    assert world.record(NOARCH, "foo-1.0-0.conda")["depends"] == ["evil1"]
+
+
+@pytest.mark.parametrize("first", [b"no archive", None, b"archived"])
+def test_rebuild__first_version_that_was_no_artifact(world: World, first: bytes | None) -> None:
+    """Bytes that can't be an artifact, or were deleted, hold no name."""
+    if first == b"archived":
+        world.storage.upload(FOO, package()[1], storage_class="GLACIER")
+    else:
+        world.storage.upload(FOO, first or package()[1])
+        if first is None:
+            world.storage.remove(FOO)
+    second = package(depends=["bar"])
+    world.upload(NOARCH, second)
+    assert rebuild_all(world).failures == {}
+    assert list_codes(world) == []
+    assert world.storage.body(FOO) == second[1]
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_reconcile__attestations_hidden_by_a_version_that_brings_nothing(world: World, subdir: Subdir) -> None:
+    """All events were lost, and the newest version equals what was accepted."""
+    world.publish(NOARCH, package())
+    sigs = f"{FOO}.sigs"
+    world.storage.upload(sigs, b'[{"a": 1}]')
+    world.index(sigs)
+    world.storage.upload(sigs, b'[{"b": 2}]')
+    world.storage.upload(sigs, b'[{"a": 1}]')
+    (report,) = reconcile(subdir, world.indexer())
+    assert report.failures == {}
+    assert json.loads(world.storage.body(sigs)) == [{"a": 1}, {"b": 2}]
+    assert not list_differences(subdir, subdir.fetch_commit()).attestations
+
+
+def test_reconcile__copy_of_attestations_that_was_corrected_meanwhile(world: World, subdir: Subdir) -> None:
+    """It was read while it was wrong: by now it is what its name says."""
+    world.publish(NOARCH, package())
+    body = b'[{"a": 1}]'
+    copy = f"{FOO}.sigs.{hashlib.sha256(body).hexdigest()}"
+    wrong = world.storage.upload(copy, b"[]")
+    indexer = world.indexer()
+    real = indexer.reject
+
+    def reject(keys: Mapping[str, RejectedError], **etags: Mapping[str, str]) -> Report:
+        if copy in keys:
+            world.storage.delete(wrong)
+            world.storage.upload(copy, body)
+        return real(keys, **etags)
+
+    indexer.reject = reject  # type: ignore[method-assign, assignment]
+    for report in reconcile(subdir, indexer):
+        assert not report.failures
+    assert list_codes(world) == []
+    assert world.storage.body(copy) == body

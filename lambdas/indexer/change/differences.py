@@ -57,7 +57,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     nested_keys: dict[str, InvalidNameError] = {}
     unseen = set(recorded.objects)
     prefix = subdir.layout.prefix
-    for info, oldest_version in _list_current(subdir.storage, prefix):
+    for info, oldest_version in list_current(subdir.storage, prefix):
         filename = info.key[len(prefix) :]
         if (copied := parse_attestations_copy(filename)) is not None:
             if recorded.attestations.get(copied[0]) == copied[1]:
@@ -81,6 +81,8 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()
     changed |= recorded.attestations.keys() - copies.keys()
+    # Other versions may be hidden by one that brings nothing new.
+    changed |= {name for name, info in attestations.items() if recorded.attestations_versions.get(name) != info.version}
     return Differences(
         artifacts=frozenset(artifacts | {_artifact_key(subdir, filename) for filename in unseen}),
         attestations=frozenset(_artifact_key(subdir, filename) for filename in changed - unseen),
@@ -126,19 +128,26 @@ class _Recorded:
     """``{filename: (ETag, size, version)}``; cards of 0.1.0 have no version."""
     attestations: dict[str, str] = field(default_factory=dict)
     """``{filename: hex SHA-256 of its attestations}``"""
+    attestations_versions: dict[str, str | None] = field(default_factory=dict)
+    """``{filename: version of its attestations up to which they were accepted}``"""
     lost_names: set[str] = field(default_factory=set)
     """Names whose cards are lost."""
 
     def has(self, filename: str, info: ObjectInfo, oldest_version: str | None) -> bool:
         """Tell whether a card describes the object; one of 0.1.0 was made of the oldest version with its ETag."""
         known = self.objects.get(filename)
-        if known is None:
-            return False
-        etag, size, version = known
-        return (etag, size, version or oldest_version) == (info.etag, info.size, info.version)
+        return known is not None and known[1] == info.size and is_same(known[0], known[2], info, oldest_version)
 
 
-def _list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectInfo, str | None]]:
+def is_same(etag: str, version: str | None, info: ObjectInfo, oldest_version: str | None) -> bool:
+    """Tell whether an object is the version with this ETag that a card names.
+
+    A card of 0.1.0 names no version: it was made of the oldest one with its ETag.
+    """
+    return (etag, version or oldest_version) == (info.etag, info.version)
+
+
+def list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectInfo, str | None]]:
     """Yield the objects under a prefix, each with the oldest version that has the same ETag."""
     for _, versions in groupby(storage.list_versions(prefix), key=lambda one: one.info.key):
         found = list(versions)
@@ -159,6 +168,7 @@ def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
                 recorded.objects[filename] = (card.etag, card.record["size"], card.version)
                 if card.attestations_sha256 is not None:
                     recorded.attestations[filename] = card.attestations_sha256
+                    recorded.attestations_versions[filename] = card.attestations_version
     return recorded
 
 

@@ -135,6 +135,29 @@ class Inspector:
         with self._reading(key):
             return self._observe(key, FetchedObject(info=info, body=None))
 
+    def inspect_first(self, key: ArtifactKey) -> Observed | None:
+        """Read the oldest version of an artifact since its key was last deleted; None if it can't be read.
+
+        Raises:
+            VanishedError: it is gone.
+            DeadlineError: there is no time left.
+            LimitExceededError: it takes more processor time than one artifact may.
+        """
+        first: ObjectInfo | None = None
+        for version in self._storage.list_history(str(key)):
+            if version.is_deletion:
+                break
+            first = version.info
+        if first is None:
+            return None
+        try:
+            if _identify(first) in self._read:
+                return Observed(info=first, artifact=self._read[_identify(first)])
+            with self._reading(key):
+                return self._observe(key, FetchedObject(info=first, body=None))
+        except UnreadableError:
+            return None
+
     def inspect_attestations(self, key: ArtifactKey, *, since: str | None, is_known: bool) -> AttestationsHistory:
         """Return what happened under the key of an artifact's attestations since a version of it.
 

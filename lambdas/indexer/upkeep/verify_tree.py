@@ -7,14 +7,13 @@ from typing import Any
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, UnreadableError, VanishedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
-from lambdas.indexer.change.differences import list_changed_attestations
+from lambdas.indexer.change.differences import is_same, list_changed_attestations, list_current
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.indexer.unreadable import is_archived
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
-from lambdas.indexer.upkeep.listing import list_files
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -32,7 +31,15 @@ class TreeVerifier:
         """By the artifact's filename."""
         self._copies: dict[str, ObjectInfo] = {}
         """The immutable copies of attestations, by filename."""
-        for filename, info in list_files(subdir):
+        self._oldest_versions: dict[str, str | None] = {}
+        """Of artifacts, with the same ETag, by filename; where it is another than the current version."""
+        prefix = subdir.layout.prefix
+        for info, oldest_version in list_current(subdir.storage, prefix):
+            filename = info.key[len(prefix) :]
+            if "/" in filename:
+                continue  # shards, or what can't be indexed
+            if oldest_version != info.version:
+                self._oldest_versions[filename] = oldest_version
             artifact = filename.removesuffix(ATTESTATIONS_SUFFIX)
             if is_artifact_like(filename):
                 (self._artifacts if artifact == filename else self._attestations)[artifact] = info
@@ -121,7 +128,8 @@ class TreeVerifier:
         Raises:
             UnreadableError: it can't be read.
         """
-        has_changed = card is not None and card.etag != info.etag
+        oldest_version = self._oldest_versions.get(info.key.rpartition("/")[2], info.version)
+        has_changed = card is not None and not is_same(card.etag, card.version, info, oldest_version)
         if info.size != record["size"]:
             self._storage.check_readable(info)
             return f"{info.size} bytes, and the record says {record['size']}"
