@@ -84,8 +84,7 @@ class S3Storage:
             except ClientError as error:
                 if _is_missing(error):
                     return None
-                if _status(error) in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN}:
-                    self._raise_if_unreadable(key, version)
+                self._raise_if_unreadable(error, key, version)
                 raise
         return _object_info(key, answer, size=answer["ContentLength"])
 
@@ -176,12 +175,14 @@ class S3Storage:
                 if _status(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it is empty
                     raise
 
-    def _raise_if_unreadable(self, key: str, version: str | None) -> None:
-        """Raise if S3 says what keeps everybody from reading an object; any other failure says nothing.
+    def _raise_if_unreadable(self, denial: ClientError, key: str, version: str | None) -> None:
+        """Raise if S3 says, when asked by GET, what keeps everybody from reading an object that it denied to HEAD.
 
         Raises:
             UnreadableError: S3 says so.
         """
+        if _status(denial) not in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN}:
+            return
         try:
             self._read_first_byte(key, version)
         except ClientError as error:
@@ -379,6 +380,10 @@ class S3Storage:
             except ClientError as error:
                 if _is_missing(error):
                     return "x-amz-delete-marker" in error.response["ResponseMetadata"]["HTTPHeaders"]
+                try:
+                    self._raise_if_unreadable(error, key, None)
+                except UnreadableError:
+                    return True
                 raise
         return True
 

@@ -120,6 +120,16 @@ def test_verify__attestations(bucket: Bucket, run_fairway: Run) -> None:
     assert _problems(run_fairway("verify", "--json", "--deep", "team")) == []
 
 
+def test_verify__unreadable_patches(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.publish("team", conda_package())
+    bucket.storage.upload("team/noarch/patch_instructions.json", b"{}", is_encrypted=True)
+    assert _problems(run_fairway("verify", "--json", "team")) == [
+        ("team/noarch/patch_instructions.json", "patches-not-in-force")
+    ]
+    assert run_fairway("reconcile", "team").code == 0
+    assert run_fairway("verify", "team").code == 0
+
+
 def test_verify__deleted_patches(bucket: Bucket, run_fairway: Run) -> None:
     bucket.publish("team", conda_package())
     bucket.storage.upload("team/noarch/patch_instructions.json", b"{}")

@@ -1,6 +1,8 @@
 """Uploads that can't be read: archived, or encrypted with a key that readers lack."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -26,7 +28,15 @@ def encrypted(storage: MemoryStorage, key: str, body: bytes) -> None:
     storage.upload(key, body, is_encrypted=True)
 
 
-UPLOADS = [archived, encrypted]
+def archived_with_checksum(storage: MemoryStorage, key: str, body: bytes) -> None:
+    """As an upload with ``--checksum-algorithm SHA256``: HEAD says that these are the published bytes."""
+    archived(storage, key, body)
+    versions = storage.versions[key]
+    sha256 = hashlib.sha256(body).hexdigest()
+    versions[-1] = replace(versions[-1], info=replace(versions[-1].info, sha256=sha256))
+
+
+UPLOADS = [archived, archived_with_checksum, encrypted]
 
 
 @pytest.fixture

@@ -231,5 +231,9 @@ def _compare_hashes(storage: ObjectStorage, key: str, record: Mapping[str, Any])
 
 
 def _hash(storage: ObjectStorage, key: str) -> str | None:
-    stored = storage.get(key)
+    """Return the hex SHA-256 of an object; None if it is missing, and no hash if it can't be read."""
+    try:
+        stored = storage.get(key)
+    except UnreadableError:
+        return ""
     return None if stored is None else hashlib.sha256(stored.body).hexdigest()
