@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lambdas.channel.errors import ConflictError, VanishedError
+from lambdas.channel.errors import ConflictError, UnreadableError, VanishedError
 from lambdas.indexer.model import Rejection
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
@@ -29,6 +29,8 @@ from lambdas.storage.protocol import (
     check_parts,
 )
 
+_ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+
 Fault = Callable[[str, str, str], None]
 """Called with the request ("put"), the key, and "before" or "after"."""
 
@@ -39,6 +41,8 @@ class _Version:
     body: bytes | None
     """None for a delete marker."""
     headers: ContentHeaders | None = None
+    is_encrypted: bool = False
+    """With a key that readers lack, so that HEAD is denied as well."""
 
 
 @dataclass(kw_only=True)
@@ -58,9 +62,23 @@ class MemoryStorage:
 
     # What publishers do: not counted, never failing.
 
-    def upload(self, key: str, body: bytes, *, last_modified_ms: int | None = None) -> ObjectInfo:
+    def upload(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        last_modified_ms: int | None = None,
+        storage_class: str | None = None,
+        is_encrypted: bool = False,
+    ) -> ObjectInfo:
         with self._lock:
-            return self._add(key, body, None, {}, last_modified_ms=last_modified_ms)
+            self._add(key, body, None, {}, last_modified_ms=last_modified_ms)
+            return self._change(key, storage_class=storage_class, is_encrypted=is_encrypted)
+
+    def archive(self, key: str, storage_class: str | None) -> None:
+        """Move an object to a storage class, as a lifecycle rule does."""
+        with self._lock:
+            self._change(key, storage_class=storage_class, is_encrypted=False)
 
     def remove(self, key: str) -> None:
         """Put a delete marker, as ``aws s3 rm`` does."""
@@ -104,13 +122,18 @@ class MemoryStorage:
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
         with self._request("head", key):
             found = self._find(key, version)
-            return None if found is None else found.info
+            if found is None:
+                return None
+            if found.is_encrypted:
+                _require_readable(found)
+            return found.info
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
         with self._request("get", key):
             found = self._find(key, version)
             if found is None or found.body is None:
                 return None
+            _require_readable(found)
             return StoredObject(info=found.info, body=found.body)
 
     def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
@@ -118,6 +141,7 @@ class MemoryStorage:
             found = self._find(key, None)
             if found is None or found.body is None:
                 return None
+            _require_readable(found)
             return FetchedObject(info=found.info, body=found.body if found.info.size <= max_bytes else None)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
@@ -129,6 +153,10 @@ class MemoryStorage:
             body = self._exactly(info)
         for start in range(0, len(body), CHUNK_BYTES):
             yield body[start : start + CHUNK_BYTES]
+
+    def check_readable(self, info: ObjectInfo) -> None:
+        with self._request("get", info.key):
+            self._exactly(info)
 
     def put(
         self,
@@ -190,6 +218,13 @@ class MemoryStorage:
                 left = [one for one in self.versions[info.key] if one.info.version != info.version]
                 self.versions[info.key] = left
 
+    def hide(self, info: ObjectInfo) -> None:
+        with self._request("delete", info.key):
+            current = self._current(info.key)
+            if current is None or current.info.etag != info.etag:
+                raise VanishedError(f"{info.key!r} was replaced")
+            self.remove(info.key)
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._request("list", prefix):
             found = []
@@ -203,13 +238,18 @@ class MemoryStorage:
         with self._request("head", key):
             return bool(self.versions.get(key))
 
-    def list_history(self, key: str) -> Iterator[ObjectVersion]:
-        with self._request("list", key):
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        with self._request("list", prefix):
             found = [
                 ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
-                for one in reversed(self.versions.get(key, []))
+                for key in sorted(self.versions)
+                if key.startswith(prefix)
+                for one in reversed(self.versions[key])
             ]
         yield from found
+
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        yield from (one for one in self.list_versions(key) if one.info.key == key)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         with self._request("list", prefix):
@@ -247,6 +287,14 @@ class MemoryStorage:
         self.versions.setdefault(key, []).append(_Version(info=info, body=body, headers=headers))
         return info
 
+    def _change(self, key: str, *, storage_class: str | None, is_encrypted: bool) -> ObjectInfo:
+        found = self.versions[key][-1]
+        info = replace(found.info, storage_class=storage_class)
+        if is_encrypted:
+            info = replace(info, etag=hashlib.md5(info.etag.encode(), usedforsecurity=False).hexdigest(), md5=None)
+        self.versions[key][-1] = replace(found, info=info, is_encrypted=is_encrypted)
+        return info
+
     def _current(self, key: str) -> _Version | None:
         versions = self.versions.get(key)
         if not versions or versions[-1].body is None:
@@ -262,10 +310,18 @@ class MemoryStorage:
         found = self._find(info.key, info.version)
         if found is None or found.body is None or found.info.etag != info.etag:
             raise VanishedError(f"{info.key!r} is gone")
+        _require_readable(found)
         return found.body
 
     def _request(self, kind: str, key: str) -> "_Request":
         return _Request(self, kind, key)
+
+
+def _require_readable(version: _Version) -> None:
+    if version.is_encrypted:
+        raise UnreadableError(f"{version.info.key!r} is encrypted with a key that only its publisher has")
+    if version.info.storage_class in _ARCHIVES:
+        raise UnreadableError(f"{version.info.key!r} is archived")
 
 
 @dataclass(frozen=True, slots=True)

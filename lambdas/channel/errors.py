@@ -6,6 +6,7 @@
     │   ├── RejectedError            an upload that may not be indexed, with a code for programs
     │   ├── InvalidDocumentError     a document of Fairway's own is malformed
     │   ├── AccessDeniedError        the cloud denies access: a permission is missing
+    │   │   └── UnreadableError      the cloud says what keeps everybody from reading an object
     │   └── UsageError               an invalid option or argument of the command
     └── TransientError               a retry may help
         ├── ConflictError            a conditional write lost against another writer
@@ -61,6 +62,14 @@ class InvalidDocumentError(PermanentError):
 
 class AccessDeniedError(PermanentError):
     """The cloud denies access: a permission is missing. Never read as "not found" (invariant 7)."""
+
+
+class UnreadableError(AccessDeniedError):
+    """The cloud names a property of an object that keeps everybody from reading it.
+
+    It is archived, or encrypted with a key that readers lack. The message is a sentence that the publisher
+    understands.
+    """
 
 
 class UsageError(PermanentError):

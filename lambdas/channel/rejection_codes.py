@@ -12,6 +12,9 @@ class RejectionCode(StrEnum):
     SHARD_FULL = "shard-full"
     INNER_NAME_MISMATCH = "inner-name-mismatch"
 
+    # The object
+    NOT_READABLE = "not-readable"
+
     # The archive
     ARCHIVE_AMBIGUOUS = "archive-ambiguous"
     ARCHIVE_BROKEN = "archive-broken"

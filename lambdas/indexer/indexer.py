@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError
+from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError, UnreadableError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
 from lambdas.indexer.artifacts.budgets import MemoryPermits
@@ -24,6 +24,7 @@ from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Re
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, ForeignIndexError, Subdir, open_subdir
+from lambdas.indexer.unreadable import find_unreadable
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
 from lambdas.storage.retry import MAX_ATTEMPTS, retry_conflicts
@@ -83,11 +84,14 @@ class Indexer:
         """
         return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True, replaceable=replaceable)
 
-    def reject(self, keys: Mapping[str, RejectedError]) -> Report:
-        """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3)."""
+    def reject(self, keys: Mapping[str, RejectedError], *, etags: Mapping[str, str] | None = None) -> Report:
+        """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3).
+
+        Keys that are in ``etags`` are left alone if they have another object by now.
+        """
 
         def reject(key: str) -> Rejection | FairwayError | None:
-            return guard(lambda: self._reject(key, keys[key]), f"reject {key!r}")
+            return guard(lambda: self._reject(key, keys[key], (etags or {}).get(key)), f"reject {key!r}")
 
         found = dict(zip(keys, in_parallel(reject, keys), strict=True))
         return Report(
@@ -99,9 +103,14 @@ class Indexer:
             failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
         )
 
-    def _reject(self, key: str, error: RejectedError) -> Rejection | None:
-        info = self._storage.head(key)
-        return None if info is None else self._quarantine.reject(info, error)
+    def _reject(self, key: str, error: RejectedError, etag: str | None) -> Rejection | None:
+        try:
+            info = self._storage.head(key)
+        except UnreadableError:
+            info, error = find_unreadable(self._storage, key)
+        if info is None or (etag is not None and info.etag != etag):
+            return None
+        return self._quarantine.reject(info, error)
 
     def _run(
         self,
@@ -197,6 +206,7 @@ class Indexer:
             mutable=self._policy.is_mutable(subdir.id.channel),
             replaceable=replaceable,
             is_rebuild=is_rebuild,
+            holds_to_first=is_rebuild or subdir.layout.is_draft,
         )
         return Committer(
             subdir=subdir,

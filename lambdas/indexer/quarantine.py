@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
 from lambdas.channel import caching
-from lambdas.channel.errors import ConflictError, InvalidDocumentError, RejectedError
+from lambdas.channel.errors import ConflictError, InvalidDocumentError, RejectedError, UnreadableError
 from lambdas.channel.layout import (
     REJECTED_PREFIX,
     is_rejection_key,
@@ -22,8 +22,10 @@ from lambdas.channel.layout import (
     rejection_key,
     replaced_key,
 )
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.unreadable import not_readable, withdraw
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
 
 _ID_CHARS: Final = 16
@@ -49,28 +51,39 @@ class Quarantine:
         self._notifier = notifier
 
     def reject(self, info: ObjectInfo, error: RejectedError) -> Rejection:
-        """Move a rejected object to the quarantine.
+        """Move a rejected object to the quarantine; one that can't be read is withdrawn.
 
         Raises:
             VanishedError: the object is gone: inspect its key again.
         """
         # Bytes, reason, event, and only then the public key: after a stop anywhere, the next run repeats the rest.
-        rejection = self.keep(info, error)
+        is_readable = error.code is not RejectionCode.NOT_READABLE
+        try:
+            rejection = self.keep(info, error)
+        except UnreadableError as unreadable:
+            return self.reject(info, not_readable(unreadable))
         # Invalidated twice: the second call removes what caches fetched after the first one. The first
         # one counts if we stop after the deletion, because no later run would know of it.
         self._notifier.invalidate([info.key])
-        self._storage.delete(info)
+        if is_readable:
+            self._storage.delete(info)
+        else:
+            withdraw(self._storage, info)
         self._notifier.invalidate([info.key])
         return rejection
 
     def keep(self, info: ObjectInfo, error: RejectedError) -> Rejection:
-        """Keep a rejected object's bytes with the reason, and publish an event; the object stays where it is.
+        """Keep a rejected object's bytes, if they can be read, with the reason; publish an event.
+
+        The object stays where it is.
 
         Raises:
             VanishedError: the object is gone: inspect its key again.
+            UnreadableError: its bytes can't be read, and the error doesn't say so.
         """
         rejection = make_rejection(info, error)
-        self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
+        if error.code is not RejectionCode.NOT_READABLE:
+            self._storage.copy(info, rejected_object_key(info.key, rejection.id), metadata={})
         self._storage.put(
             rejection_key(info.key, rejection.id), encode_json(asdict(rejection)), headers=_REASON_HEADERS
         )

@@ -103,6 +103,11 @@ class DirectoryStorage:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
 
+    def check_readable(self, info: ObjectInfo) -> None:
+        """Open the file, if it is still the same."""
+        with self._open_same(info):
+            pass
+
     def put(
         self,
         key: str,
@@ -219,6 +224,10 @@ class DirectoryStorage:
         except OSError as error:
             raise _translate_os_error(error, info.key) from error
 
+    def hide(self, info: ObjectInfo) -> None:
+        """Fail: a directory has nothing that could keep what is hidden."""
+        raise AccessDeniedError(f"{info.key!r} can't be hidden: a directory keeps no versions")
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""
         folder = prefix.rpartition("/")[0]
@@ -234,6 +243,11 @@ class DirectoryStorage:
     def has_history(self, key: str) -> bool:
         """Tell whether there is a file."""
         return self.head(key) is not None
+
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """List the files: a directory keeps no versions."""
+        for info in self.list_objects(prefix):
+            yield ObjectVersion(info=info, is_deletion=False)
 
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the file, if there is one: a directory keeps no versions."""

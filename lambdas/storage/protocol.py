@@ -30,6 +30,8 @@ class ObjectInfo:
     """Hex, where the storage vouches for the whole object."""
     sha256: str | None = None
     """Hex, where the storage vouches for the whole object."""
+    storage_class: str | None = None
+    """As S3 names it; None for the standard class. Objects of some classes can't be read at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +117,8 @@ def check_parts(parts: Iterable[Part], *, min_bytes: int = MIN_PART_BYTES) -> It
 class ObjectStorage(Protocol):
     """Keys to bytes, with conditional writes: what the indexer needs of S3.
 
-    Every method may raise ``UnavailableError`` (try again) and ``AccessDeniedError`` (do not).
+    Every method may raise ``UnavailableError`` (try again) and ``AccessDeniedError`` (do not). Methods that
+    read an object may raise ``UnreadableError``: the storage says what keeps everybody from reading it.
     A write that raised ``UnavailableError`` may or may not have happened.
     """
 
@@ -140,6 +143,14 @@ class ObjectStorage(Protocol):
 
         Raises:
             VanishedError: the object is gone or another one by now.
+        """
+
+    def check_readable(self, info: ObjectInfo) -> None:
+        """Check that the bytes of exactly this version can be read at once, by reading one of them.
+
+        Raises:
+            UnreadableError: they can't.
+            VanishedError: the version is gone.
         """
 
     def put(
@@ -199,11 +210,26 @@ class ObjectStorage(Protocol):
         It is no error if it is gone already.
         """
 
+    def hide(self, info: ObjectInfo) -> None:
+        """Delete an object as readers see it; the storage keeps its versions.
+
+        Raises:
+            VanishedError: this version is no longer the current one.
+            AccessDeniedError: the storage keeps no versions.
+        """
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the objects under a prefix in the order of their keys, page by page."""
 
     def has_history(self, key: str) -> bool:
         """Tell whether ``list_history`` has anything to list, without listing it."""
+
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """List the versions of all keys under a prefix and their deletions, page by page.
+
+        In the order of the keys, and the newest of each key first, which is what readers get now. Where the
+        storage keeps no versions, it is the only one.
+        """
 
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the versions of exactly this key and its deletions, the newest first, page by page.

@@ -7,17 +7,27 @@ Source: the S3 API reference; https://docs.aws.amazon.com/AmazonS3/latest/usergu
 
 import base64
 import contextlib
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from http import HTTPStatus
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnavailableError, VanishedError
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    ConflictError,
+    FairwayError,
+    UnavailableError,
+    UnreadableError,
+    VanishedError,
+)
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
     Condition,
@@ -42,6 +52,14 @@ COPIED_PART_BYTES: Final = 512 * 1024**2  # of a copy in parts: several at once,
 PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
 _CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
 _MD5_HEX_CHARS: Final = 32
+_STANDARD: Final = "STANDARD"
+_CUSTOMER_KEY_MESSAGE: Final = re.compile(r"server[ -]side encryption", re.IGNORECASE)
+_KMS_MESSAGE: Final = re.compile(r"((?!resource).)*\bkms:Decrypt\b|The ciphertext refers to a customer master key\b")
+"""Before the resource, because a key may have any characters; ``kms:Decrypt`` is no part of a principal."""
+_KMS_CODES: Final = frozenset(
+    {"KMS.DisabledException", "KMS.InvalidStateException", "KMS.KMSInvalidStateException", "KMS.NotFoundException"}
+)
+"""Of a key that is gone or disabled; errors of KMS itself are not among them."""
 _MOST_REMEMBERED: Final = 6
 _WORTH_REMEMBERING_BYTES: Final = 64 * 1024
 _MOST_REMEMBERED_BYTES: Final = 4 * 1024 * 1024
@@ -57,8 +75,8 @@ class S3Storage:
         self._lock = threading.Lock()
 
     def head(self, key: str, *, version: str | None = None) -> ObjectInfo | None:
-        """Inspect an object: one HeadObject."""
-        with _translated(key):
+        """Inspect an object: one HeadObject, or two requests if it is denied: only the answer to GET says why."""
+        with _translated(key, reading=True):
             try:
                 answer = self._client.head_object(
                     Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
@@ -66,6 +84,7 @@ class S3Storage:
             except ClientError as error:
                 if _is_missing(error):
                     return None
+                self._raise_if_unreadable(error, key, version)
                 raise
         return _object_info(key, answer, size=answer["ContentLength"])
 
@@ -77,7 +96,7 @@ class S3Storage:
         """
         if version is not None and (remembered := self._recall(key, version)) is not None:
             return remembered
-        with _translated(key):
+        with _translated(key, reading=True):
             try:
                 answer = self._client.get_object(
                     Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version_argument(version)
@@ -93,7 +112,7 @@ class S3Storage:
 
     def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
         """Inspect and read an object: one GetObject, closed unread if the body is longer."""
-        with _translated(key):
+        with _translated(key, reading=True):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=key, ChecksumMode="ENABLED")
             except ClientError as error:
@@ -123,7 +142,7 @@ class S3Storage:
                 self._remembered.popitem(last=False)
 
     def read_range(self, info: ObjectInfo, start: int, stop: int) -> bytes:
-        """Read a range: one GetObject with Range and If-Match: the ETag says which bytes, whatever the version."""
+        """Read a range: one GetObject with Range and If-Match."""
         if start >= stop:
             return b""
         with _translated(info.key, reading=True):
@@ -132,6 +151,7 @@ class S3Storage:
                 Key=info.key,
                 Range=f"bytes={start}-{stop - 1}",
                 IfMatch=f'"{info.etag}"',
+                **_version_argument(info.version),
             )
             # A server may ignore Range (RFC 9110, 14.2) and answer with everything.
             body = answer["Body"].read()
@@ -141,8 +161,39 @@ class S3Storage:
     def stream(self, info: ObjectInfo) -> Iterator[bytes]:
         """Read the object in chunks: one GetObject with If-Match."""
         with _translated(info.key, reading=True):
-            answer = self._client.get_object(Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"')
+            answer = self._client.get_object(
+                Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"', **_version_argument(info.version)
+            )
             yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+
+    def check_readable(self, info: ObjectInfo) -> None:
+        """Read a byte: one GetObject with Range."""
+        with _translated(info.key, reading=True):
+            try:
+                self._read_first_byte(info.key, info.version)
+            except ClientError as error:
+                if _status(error) != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it is empty
+                    raise
+
+    def _raise_if_unreadable(self, denial: ClientError, key: str, version: str | None) -> None:
+        """Raise if S3 says, when asked by GET, what keeps everybody from reading an object that it denied to HEAD.
+
+        Raises:
+            UnreadableError: S3 says so.
+        """
+        if _status(denial) not in {HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN}:
+            return
+        try:
+            self._read_first_byte(key, version)
+        except ClientError as error:
+            if (reason := _unreadable_reason(error)) is not None:
+                raise UnreadableError(f"{key!r} can't be read: {reason}") from error
+        except BotoCoreError:
+            return
+
+    def _read_first_byte(self, key: str, version: str | None) -> None:
+        answer = self._client.get_object(Bucket=self.bucket, Key=key, Range="bytes=0-0", **_version_argument(version))
+        answer["Body"].close()
 
     def put(
         self,
@@ -304,6 +355,14 @@ class S3Storage:
         with _translated(info.key):
             self._client.delete_object(Bucket=self.bucket, Key=info.key, **_version_argument(info.version))
 
+    def hide(self, info: ObjectInfo) -> None:
+        """Put a delete marker: one DeleteObject with If-Match.
+
+        Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-deletes.html
+        """
+        with _translated(info.key, reading=True):
+            self._client.delete_object(Bucket=self.bucket, Key=info.key, IfMatch=f'"{info.etag}"')
+
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """List: one ListObjectsV2 per 1,000 keys."""
         with _translated(prefix):
@@ -321,22 +380,25 @@ class S3Storage:
             except ClientError as error:
                 if _is_missing(error):
                     return "x-amz-delete-marker" in error.response["ResponseMetadata"]["HTTPHeaders"]
+                try:
+                    self._raise_if_unreadable(error, key, None)
+                except UnreadableError:
+                    return True
                 raise
         return True
 
-    def list_history(self, key: str) -> Iterator[ObjectVersion]:
-        """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix.
+    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """List versions and delete markers: one ListObjectVersions per 1,000."""
+        with _translated(prefix):
+            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+                versions, deletions = _by_key(page.get("Versions", [])), _by_key(page.get("DeleteMarkers", []))
+                for key in sorted(versions.keys() | deletions.keys(), key=str.encode):
+                    yield from _merge_versions(versions.get(key, []), deletions.get(key, []))
 
-        A key comes before every longer one that begins with it.
-        """
-        with _translated(key):
-            pages = self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=key)
-            for page in pages:
-                versions = [entry for entry in page.get("Versions", []) if entry["Key"] == key]
-                deletions = [entry for entry in page.get("DeleteMarkers", []) if entry["Key"] == key]
-                yield from _merge_versions(versions, deletions)
-                if len(versions) + len(deletions) < len(page.get("Versions", [])) + len(page.get("DeleteMarkers", [])):
-                    return  # longer keys come after all of this one's
+    def list_history(self, key: str) -> Iterator[ObjectVersion]:
+        """List versions and delete markers: one ListObjectVersions per 1,000, of keys with this prefix."""
+        # A key comes before every longer one that begins with it.
+        return takewhile(lambda one: one.info.key == key, self.list_versions(key))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """List common prefixes: one ListObjectsV2 per 1,000."""
@@ -378,11 +440,16 @@ def _object_info(key: str, answer: Any, *, size: int) -> ObjectInfo:  # noqa: AN
         metadata=answer.get("Metadata", {}),
         md5=etag if plain and "-" not in etag and len(etag) == _MD5_HEX_CHARS else None,
         sha256=base64.b64decode(checksum).hex() if whole else None,
+        storage_class=_storage_class(answer),
     )
 
 
+def _by_key(entries: Iterable[Any]) -> dict[str, list[Any]]:
+    return {key: list(some) for key, some in groupby(entries, key=itemgetter("Key"))}
+
+
 def _merge_versions(versions: list[Any], deletions: list[Any]) -> Iterator[ObjectVersion]:
-    """Merge the two lists of one answer, each of which has the newest first.
+    """Merge the two lists of one answer about one key, each of which has the newest first.
 
     The answer says of the newest entry of all that it is; the order of others is known to the second.
     In the same second, a version counts as newer than a deletion.
@@ -413,7 +480,13 @@ def _listed_info(entry: Any) -> ObjectInfo:  # noqa: ANN401 - one of boto3's dic
         size=entry["Size"],
         etag=entry["ETag"].strip('"'),
         last_modified_ms=int(entry["LastModified"].timestamp() * 1000),
+        storage_class=_storage_class(entry),
     )
+
+
+def _storage_class(answer: Any) -> str | None:  # noqa: ANN401 - one of boto3's dictionaries
+    found = answer.get("StorageClass", _STANDARD)  # HEAD and GET leave the standard class out
+    return None if found == _STANDARD else str(found)
 
 
 def _is_missing(error: ClientError) -> bool:
@@ -429,9 +502,29 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def _unreadable_reason(error: ClientError) -> str | None:
+    """Return what keeps everybody from reading an object, if S3 names it; a plain 400 or 403 names nothing.
+
+    An archived object and a KMS key that can't be used have codes of their own. An object with SSE-C has the
+    code of any invalid request, and a KMS key that may not be used that of any denial: only the message tells
+    them apart from a missing permission on the object.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    """
+    code = _code(error)
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if code == "InvalidObjectState":
+        return "it is archived, and has to be restored before it can be read"
+    if code == "InvalidRequest" and _CUSTOMER_KEY_MESSAGE.search(message):
+        return "it is encrypted with a key that only its publisher has (SSE-C)"
+    if code in _KMS_CODES or (code == "AccessDenied" and _KMS_MESSAGE.match(message)):
+        return "it is encrypted with a KMS key that can't be used"
+    return None
+
+
 @contextlib.contextmanager
 def _translated(key: str, *, reading: bool = False) -> Iterator[None]:
-    """Turn botocore's errors into ours, by status and type alone (invariant 6)."""
+    """Turn botocore's errors into ours, by status and code (invariant 6)."""
     try:
         yield
     except ClientError as error:
@@ -446,6 +539,8 @@ def _translate_client_error(error: ClientError, key: str, *, reading: bool) -> F
     message = f"S3 answered {status if code in {'', str(status)} else f'{status} {code}'} for {key!r}"
     if code == "NoSuchBucket":
         return AccessDeniedError("the bucket does not exist", hint="check --bucket or FAIRWAY_BUCKET")
+    if reading and (reason := _unreadable_reason(error)) is not None:
+        return UnreadableError(f"{key!r} can't be read: {reason}")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS or code == "RequestTimeout":
         return UnavailableError(message)
     if status in {

@@ -1,6 +1,7 @@
 """The indexer over an emulated S3: concurrent publishers produce the same index as a build from nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -128,3 +129,21 @@ def test_reconcile__lost_events_over_s3(storage: S3Storage) -> None:
     assert {rejection.key for rejection in list_rejections(storage)} == set(invalid_keys)
     assert [storage.head(key) for key in invalid_keys] == [None] * len(invalid_keys)
     assert not list_differences(subdir, subdir.fetch_commit()).attestations
+
+
+@pytest.mark.parametrize(
+    "how", [{"StorageClass": "GLACIER"}, {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": bytes(32)}]
+)
+def test_index__attack_unreadable_upload_over_a_published_artifact(storage: S3Storage, how: dict[str, Any]) -> None:
+    foo, bar = package(), package(name="bar")
+    keys = [f"{NOARCH}/{filename}" for filename, _ in (foo, bar)]
+    publish(storage, {keys[0]: foo[1]})
+    for key, (_, body) in zip(keys, (foo, bar), strict=True):
+        storage._client.put_object(Bucket=storage.bucket, Key=key, Body=body, **how)
+    notifier = RecordingNotifier()
+    (report,) = index_keys(Indexer(storage, notifier, POLICY), keys)
+    assert not report.failures
+    assert [rejection.code for rejection in notifier.rejections] == ["not-readable", "not-readable"]
+    assert [one.is_deletion for one in storage.list_history(keys[0])] == [False]
+    assert [one.is_deletion for one in storage.list_history(keys[1])] == [True, False]
+    check(storage)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 import boto3
 import pytest
@@ -16,7 +17,13 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from lambdas.channel.errors import AccessDeniedError, ConflictError, UnavailableError, VanishedError
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    ConflictError,
+    UnavailableError,
+    UnreadableError,
+    VanishedError,
+)
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo
 from lambdas.storage.s3 import MAX_SINGLE_COPY_BYTES, S3Storage
 
@@ -43,9 +50,17 @@ class Wire:
         self.requests: list[AWSPreparedRequest] = []
         self.raw = Raw
 
-    def answer(self, status: int, code: str = "", *, body: bytes = b"", headers: Mapping[str, str] = MODIFIED) -> None:
+    def answer(
+        self,
+        status: int,
+        code: str = "",
+        *,
+        body: bytes = b"",
+        headers: Mapping[str, str] = MODIFIED,
+        message: str = "as S3 says",
+    ) -> None:
         if code:
-            body = f"<Error><Code>{code}</Code><Message>as S3 says</Message></Error>".encode()
+            body = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>".encode()
         self.answers.append((status, body, {"Content-Length": str(len(body)), **headers}))
 
     def fail(self, error: Exception) -> None:
@@ -170,6 +185,138 @@ def test_get__object_in_a_cold_storage_class(storage: S3Storage, wire: Wire) -> 
     wire.answer(403, "InvalidObjectState")
     with pytest.raises(AccessDeniedError):
         storage.get("k/a")
+
+
+# Unreadable
+
+ROLE = "arn:aws:sts::000000000000:assumed-role/indexer/indexer"
+CUSTOMER_KEY = (
+    "The object was stored using a form of Server Side Encryption. "
+    "The correct parameters must be provided to retrieve the object."
+)
+Denial = tuple[int, str, str]
+"""Status, code, message."""
+
+EVIDENCE: list[Denial] = [
+    (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
+    (400, "InvalidRequest", CUSTOMER_KEY),
+    (
+        403,
+        "AccessDenied",
+        f"User: {ROLE} is not authorized to perform: kms:Decrypt on resource: arn:aws:kms:us-east-1:0:key/k",
+    ),
+    (
+        403,
+        "AccessDenied",
+        "The ciphertext refers to a customer master key that does not exist, or you are not allowed to access.",
+    ),
+    (400, "KMS.DisabledException", "arn:aws:kms:us-east-1:0:key/k is disabled."),
+    (400, "KMS.NotFoundException", "Key 'arn:aws:kms:us-east-1:0:key/k' does not exist"),
+    (400, "KMS.KMSInvalidStateException", "arn:aws:kms:us-east-1:0:key/k is pending deletion."),
+]
+"""What S3 answers to GET for an object that nobody can read."""
+
+NO_EVIDENCE: list[Denial] = [
+    (403, "AccessDenied", "Access Denied"),
+    (
+        403,
+        "AccessDenied",
+        f'User: {ROLE} is not authorized to perform: s3:GetObject on resource: "arn:aws:s3:::b/k/kms:Decrypt"',
+    ),
+    (400, "InvalidRequest", "The authorization mechanism you have provided is not supported."),
+    (400, "KMS.InternalException", "try again"),
+    (400, "ThrottlingException", "Rate exceeded"),
+    (400, "BadRequest", "Bad Request"),
+    (403, "", ""),
+    (400, "", ""),
+]
+READS_OF_OBJECTS: list[Callable[[S3Storage], object]] = [
+    *INSPECTIONS,
+    *READS,
+    OTHERS[0],
+    lambda storage: storage.fetch("k/a", max_bytes=10),
+    lambda storage: storage.check_readable(INFO),
+]
+
+
+@pytest.mark.parametrize("denial", EVIDENCE)
+@pytest.mark.parametrize("read", READS_OF_OBJECTS)
+def test_read__s3_says_why_nobody_can(
+    storage: S3Storage, wire: Wire, read: Callable[[S3Storage], object], denial: Denial
+) -> None:
+    status, code, message = denial
+    wire.answer(status, code, message=message)
+    with pytest.raises(UnreadableError):
+        read(storage)
+
+
+@pytest.mark.parametrize("denial", NO_EVIDENCE)
+@pytest.mark.parametrize("call", [*READS_OF_OBJECTS, *EVERYTHING])
+def test_any__attack_plain_denial_is_no_evidence(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], denial: Denial
+) -> None:
+    status, code, message = denial
+    wire.answer(status, code, message=message)
+    with pytest.raises(AccessDeniedError) as caught:
+        call(storage)
+    assert not isinstance(caught.value, UnreadableError)
+
+
+@pytest.mark.parametrize("denial", EVIDENCE)
+@pytest.mark.parametrize("call", [*WRITES, *OTHERS[1:]])
+def test_write__unreadable_is_said_of_reads_alone(
+    storage: S3Storage, wire: Wire, call: Callable[[S3Storage], object], denial: Denial
+) -> None:
+    status, code, message = denial
+    wire.answer(status, code, message=message)
+    with pytest.raises(AccessDeniedError) as caught:
+        call(storage)
+    assert not isinstance(caught.value, UnreadableError)
+
+
+def test_head__denied_and_then_readable(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(403)
+    wire.answer(206, body=b"x")
+    with pytest.raises(AccessDeniedError, match="S3 answered 403"):
+        storage.head("k/a")
+
+
+def test_head__denied_and_then_no_answer(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(403)
+    wire.fail(ReadTimeoutError(endpoint_url="https://s3"))
+    with pytest.raises(AccessDeniedError, match="S3 answered 403"):
+        storage.head("k/a")
+
+
+def test_check_readable__exactly_this_version(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(206, body=b"x")
+    storage.check_readable(INFO)
+    assert wire.requests[-1].url.endswith("/k/a?versionId=v1")
+    assert wire.header("Range") == "bytes=0-0"
+
+
+def test_check_readable__empty_object(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(416, "InvalidRange")
+    storage.check_readable(INFO)
+
+
+def test_hide__only_the_current_object(storage: S3Storage, wire: Wire) -> None:
+    wire.answer(204)
+    storage.hide(INFO)
+    assert wire.requests[-1].url.endswith("/k/a")
+    assert wire.header("If-Match") == f'"{INFO.etag}"'
+    wire.answers[:] = []
+    wire.answer(412, "PreconditionFailed")
+    with pytest.raises(VanishedError):
+        storage.hide(INFO)
+
+
+@pytest.mark.parametrize(("storage_class", "expected"), [(None, None), ("STANDARD", None), ("GLACIER", "GLACIER")])
+def test_head__storage_class(storage: S3Storage, wire: Wire, storage_class: str | None, expected: str | None) -> None:
+    wire.answer(200, headers=MODIFIED if storage_class is None else {**MODIFIED, "x-amz-storage-class": storage_class})
+    info = storage.head("k/a")
+    assert info is not None
+    assert info.storage_class == expected
 
 
 # Conflicts
@@ -316,6 +463,7 @@ def test_read_range__sends_one_range(storage: S3Storage, wire: Wire) -> None:
     assert storage.read_range(INFO, 3, 6) == b"345"
     assert wire.header("Range") == "bytes=3-5"
     assert wire.header("If-Match") == f'"{"e" * 32}"'
+    assert wire.requests[-1].url.endswith("?versionId=v1")
 
 
 def test_read_range__server_that_ignores_range(storage: S3Storage, wire: Wire) -> None:

@@ -4,11 +4,12 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from lambdas.channel import caching
-from lambdas.channel.errors import ConflictError, FairwayError, VanishedError
+from lambdas.channel.errors import AccessDeniedError, ConflictError, FairwayError, UnreadableError, VanishedError
 from lambdas.storage.protocol import (
     CHUNK_BYTES,
     MIN_PART_BYTES,
@@ -20,7 +21,9 @@ from lambdas.storage.protocol import (
     ObjectStorage,
     Part,
 )
+from lambdas.storage.s3 import S3Storage
 from tests.contracts.conftest import Subject
+from tests.memory import MemoryStorage
 
 HEADERS = ContentHeaders(content_type="application/octet-stream", cache_control=caching.METADATA)
 WRITERS = 12
@@ -658,6 +661,115 @@ def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     stored = [storage.get("k/a", version=one.info.version) for one in storage.list_history("k/a")]
     expected = [b"2", b"1", b"0"] if subject.keeps_versions else [b"2"]
     assert [None if one is None else one.body for one in stored] == expected
+
+
+def test_read_range__older_version(subject: Subject) -> None:
+    storage = subject.storage
+    put(storage, "k/a", b"first")
+    put(storage, "k/a", b"second")
+    oldest = list(storage.list_history("k/a"))[-1].info
+    expected = b"first" if subject.keeps_versions else b"second"
+    assert storage.read_range(oldest, 1, 3) == expected[1:3]
+    assert b"".join(storage.stream(oldest)) == expected
+
+
+def test_list_versions__of_several_keys(subject: Subject) -> None:
+    storage = subject.storage
+    for key in ("k/b", "k/a.sigs", "k/a", "k/a", "k/shards/x", "l/a"):
+        put(storage, key, key.encode())
+    storage.delete(next(storage.list_objects("k/b")))
+    found = [(one.info.key, one.is_deletion) for one in storage.list_versions("k/")]
+    kept = [("k/a", False), ("k/a.sigs", False), ("k/shards/x", False)]
+    if subject.keeps_versions:
+        kept = [("k/a", False), *kept[:2], ("k/b", True), ("k/b", False), kept[2]]
+    assert found == kept
+    for key in ("k/a", "k/a.sigs", "k/b"):
+        assert [one for one in storage.list_versions("k/") if one.info.key == key] == list(storage.list_history(key))
+
+
+# What can't be read
+
+
+@pytest.mark.parametrize("upload", ["archived", "encrypted"])
+def test_any__unreadable(subject: Subject, upload: str) -> None:
+    storage = subject.storage
+    first = put(storage, "k/a", b"bytes")
+    if not subject.keeps_versions:  # a directory has no such objects
+        storage.check_readable(first)
+        assert first.storage_class is None
+        return
+    upload_unreadable(storage, "k/a", b"bytes", is_encrypted=upload == "encrypted")
+    (latest, earlier) = (one.info for one in storage.list_history("k/a"))
+    assert earlier.version == first.version
+    storage.check_readable(earlier)
+    assert storage.has_history("k/a")
+    (listed,) = storage.list_objects("k/a")
+    assert listed.storage_class == latest.storage_class == ("GLACIER" if upload == "archived" else None)
+    reads: list[Callable[[], object]] = [
+        lambda: storage.check_readable(latest),
+        lambda: storage.get("k/a"),
+        lambda: storage.get("k/a", version=latest.version),
+        lambda: storage.fetch("k/a", max_bytes=10),
+        lambda: storage.read_range(latest, 0, 1),
+        lambda: list(storage.stream(latest)),
+    ]
+    if upload == "encrypted" or isinstance(storage, MemoryStorage):  # the emulator copies archived objects
+        reads.append(lambda: storage.copy(latest, "k/b", metadata={}))
+    for read in reads:
+        with pytest.raises(UnreadableError):
+            read()
+    if upload == "archived":
+        head = storage.head("k/a")
+        assert head is not None
+        assert head.storage_class == "GLACIER"
+    else:
+        with pytest.raises(UnreadableError):
+            storage.head("k/a")
+
+
+def upload_unreadable(storage: ObjectStorage, key: str, body: bytes, *, is_encrypted: bool) -> None:
+    if isinstance(storage, S3Storage):
+        how: dict[str, Any] = (
+            {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": bytes(32)}
+            if is_encrypted
+            else {"StorageClass": "GLACIER"}
+        )
+        storage._client.put_object(Bucket=storage.bucket, Key=key, Body=body, **how)
+    else:
+        assert isinstance(storage, MemoryStorage)
+        storage.upload(key, body, storage_class=None if is_encrypted else "GLACIER", is_encrypted=is_encrypted)
+
+
+def test_check_readable__replaced_and_gone(subject: Subject) -> None:
+    storage = subject.storage
+    first = put(storage, "k/a", b"first")
+    second = put(storage, "k/a", b"the second")
+    storage.check_readable(second)
+    storage.check_readable(put(storage, "k/empty", b""))
+    if subject.keeps_versions:
+        storage.check_readable(first)
+    storage.delete(second)
+    with pytest.raises(VanishedError):
+        storage.check_readable(second)
+
+
+def test_hide__keeps_the_version(subject: Subject) -> None:
+    storage = subject.storage
+    first = put(storage, "k/a", b"first")
+    if not subject.keeps_versions:
+        with pytest.raises(AccessDeniedError, match="keeps no versions"):
+            storage.hide(first)
+        assert body_of(storage, "k/a") == b"first"
+        return
+    second = put(storage, "k/a", b"second")
+    with pytest.raises(VanishedError):
+        storage.hide(first)
+    storage.hide(second)
+    assert storage.head("k/a") is None
+    found = list(storage.list_history("k/a"))
+    assert [one.is_deletion for one in found] == [True, False, False]
+    with pytest.raises(VanishedError):
+        storage.hide(second)
 
 
 # Splicing

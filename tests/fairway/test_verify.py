@@ -11,6 +11,8 @@ from tests.fairway.buckets import DAY_MS, Bucket
 from tests.fairway.conftest import Result, Run
 from tests.memory import MemoryStorage
 
+FOO = conda_package()[1]
+
 
 def test_verify__clean(bucket: Bucket, run_fairway: Run) -> None:
     bucket.publish("team", conda_package(), tar_bz2_package())
@@ -28,6 +30,9 @@ def test_verify__clean(bucket: Bucket, run_fairway: Run) -> None:
         (lambda one: one.upload("team/noarch/new-1.0-0.conda", b"x"), "artifact-without-record"),
         (lambda one: one.remove("team/noarch/foo-1.0-0.conda"), "record-without-artifact"),
         (lambda one: one.upload("team/noarch/foo-1.0-0.conda", b"x"), "hash-mismatch"),
+        (lambda one: one.archive("team/noarch/foo-1.0-0.conda", "GLACIER"), "artifact-unreadable"),
+        (lambda one: one.upload("team/noarch/foo-1.0-0.conda", FOO, is_encrypted=True), "artifact-unreadable"),
+        (lambda one: one.upload("team/noarch/foo-1.0-0.conda", b"x", is_encrypted=True), "artifact-unreadable"),
         (lambda one: one.remove("team/noarch/repodata.json.zst"), "output-missing"),
         (lambda one: one.upload("team/noarch/repodata.json", b"{}"), "output-behind"),
         (lambda one: one.remove(_first(one, "team/noarch/shards/")), "shard-missing"),
@@ -115,6 +120,16 @@ def test_verify__attestations(bucket: Bucket, run_fairway: Run) -> None:
     assert _problems(run_fairway("verify", "--json", "--deep", "team")) == []
 
 
+def test_verify__unreadable_patches(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.publish("team", conda_package())
+    bucket.storage.upload("team/noarch/patch_instructions.json", b"{}", is_encrypted=True)
+    assert _problems(run_fairway("verify", "--json", "team")) == [
+        ("team/noarch/patch_instructions.json", "patches-not-in-force")
+    ]
+    assert run_fairway("reconcile", "team").code == 0
+    assert run_fairway("verify", "team").code == 0
+
+
 def test_verify__deleted_patches(bucket: Bucket, run_fairway: Run) -> None:
     bucket.publish("team", conda_package())
     bucket.storage.upload("team/noarch/patch_instructions.json", b"{}")
@@ -136,6 +151,34 @@ def test_verify__deep_reads_the_bytes(bucket: Bucket, run_fairway: Run) -> None:
     versions[-1] = replace(versions[-1], body=bytes([body[0] ^ 1]) + body[1:])
     assert run_fairway("verify", "team").code == 0
     assert run_fairway("verify", "--deep", "team").code == 1
+
+
+def test_verify__changed_without_notice_is_read(bucket: Bucket, run_fairway: Run) -> None:
+    (key,) = bucket.publish("team", conda_package())
+    bucket.storage.upload(key, bytes([FOO[0] ^ 1]) + FOO[1:])
+    assert _problems(run_fairway("verify", "--json", "team")) == [(key, "hash-mismatch")]
+
+
+def test_verify__attack_same_md5(bucket: Bucket, run_fairway: Run) -> None:
+    """Neither size nor ETag tells."""
+    (key,) = bucket.publish("team", conda_package())
+    first = bucket.storage.head(key)
+    assert first is not None
+    twin = bucket.storage.upload(key, bytes([FOO[0] ^ 1]) + FOO[1:])
+    versions = bucket.storage.versions[key]
+    versions[-1] = replace(versions[-1], info=replace(twin, etag=first.etag, md5=first.md5))
+    assert _problems(run_fairway("verify", "--json", "team")) == [(key, "hash-mismatch")]
+
+
+def test_verify__deep_goes_on_after_an_unreadable_artifact(bucket: Bucket, run_fairway: Run) -> None:
+    foo, bar = bucket.publish("team", conda_package(), conda_package(name="bar"))
+    for storage_class, unreadable in (("STANDARD_IA", []), ("DEEP_ARCHIVE", [foo])):
+        bucket.storage.archive(foo, storage_class)
+        findings = _problems(run_fairway("verify", "--json", "--deep", "team"))
+        assert findings == [(key, "artifact-unreadable") for key in unreadable]
+    bucket.storage.archive(bar, "GLACIER")
+    findings = _problems(run_fairway("verify", "--json", "--deep", "team"))
+    assert findings == [(bar, "artifact-unreadable"), (foo, "artifact-unreadable")]
 
 
 def test_verify__unreferenced_shards_are_harmless_within_the_grace_period(bucket: Bucket, run_fairway: Run) -> None:

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lambdas.channel.caching import IMMUTABLE, NO_CACHE
-from lambdas.channel.errors import ConflictError, RejectedError, VanishedError
+from lambdas.channel.errors import ConflictError, RejectedError, UnreadableError, VanishedError
 from lambdas.channel.layout import ArtifactKey, SubdirLayout
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.attestations import (
     MAX_READ_BYTES,
     Bundle,
@@ -33,6 +34,7 @@ from lambdas.indexer.change.inspect import AttestationsHistory, Inspector
 from lambdas.indexer.change.results import Results
 from lambdas.indexer.quarantine import Quarantine
 from lambdas.indexer.tree.cards import Card
+from lambdas.indexer.unreadable import not_readable
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 
 _COPY_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=IMMUTABLE)
@@ -53,6 +55,7 @@ class _File:
     body: bytes
     bundles: Sequence[Bundle]
     is_ours: bool
+    is_readable: bool = True
 
 
 @dataclass(kw_only=True, slots=True)
@@ -159,6 +162,9 @@ class AttestationsKeeper:
             merge.version = None if latest is None else latest.info.version
             current = None if latest is None or latest.is_deletion else self._read_current(merge, latest.info)
             document = merge.choose_document(current)
+            if document is None and current is not None and not current.is_readable:
+                self._storage.hide(current.info)
+                continue
             if document is None:
                 return None
             if document != merge.base:
@@ -178,6 +184,10 @@ class AttestationsKeeper:
             try:
                 file = self._read(merge, info)
             except RejectedError as error:
+                if error.code is RejectionCode.NOT_READABLE:
+                    self._report(info, error)  # the version stays: there is no copy of its bytes
+                    merge.version = info.version
+                    continue
                 self._reject(info, error)
                 are_there = False
                 continue
@@ -197,14 +207,22 @@ class AttestationsKeeper:
     def _read(self, merge: _Merge, info: ObjectInfo) -> _File:
         if info.size > MAX_READ_BYTES:
             raise too_large()
-        stored = self._inspector.read_attestations(merge.key, info)
+        try:
+            stored = self._inspector.read_attestations(merge.key, info)
+        except UnreadableError as error:
+            raise not_readable(error) from error
         # Where no versions are kept, nothing is served, and headers don't count.
         is_ours = stored.info.metadata == _MARK or info.version is None
         return _File(info=info, body=stored.body, bundles=parse_attestations(stored.body), is_ours=is_ours)
 
     def _read_current(self, merge: _Merge, info: ObjectInfo) -> _File:
         if merge.file is None or (merge.file.info.version, merge.file.info.etag) != (info.version, info.etag):
-            merge.file = self._read(merge, info)
+            try:
+                merge.file = self._read(merge, info)
+            except RejectedError as error:
+                if error.code is not RejectionCode.NOT_READABLE:
+                    raise
+                return _File(info=info, body=b"", bundles=(), is_ours=False, is_readable=False)
         return merge.file
 
     def _replace(self, merge: _Merge, current: _File | None, document: bytes) -> None:

@@ -8,7 +8,7 @@ recognised because the next attempt finds nothing left to do.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from lambdas.channel.errors import RejectedError, VanishedError
+from lambdas.channel.errors import RejectedError, UnreadableError, VanishedError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import NOARCH, PackageName
 from lambdas.channel.rejection_codes import RejectionCode
@@ -107,7 +107,10 @@ class Committer:
         """Return the artifacts that were replaced or deleted since an attempt inspected them."""
 
         def has_moved(filename: str) -> bool:
-            info = self.subdir.storage.head(self.subdir.layout.file(filename))
+            try:
+                info = self.subdir.storage.head(self.subdir.layout.file(filename))
+            except UnreadableError:
+                return True
             return (None if info is None else info.etag) != etags[filename]
 
         filenames = sorted(etags)

@@ -88,7 +88,7 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         return Reject(info=info, error=artifact)
     is_same = artifact is None or (card is not None and artifact.sha256 == card.sha256)
     if card is not None and card.etag and is_same:
-        is_known = info.etag == card.etag
+        is_known = (info.etag, info.version) == (card.etag, card.version)
         return _index(info, card, card if is_known else replace(card, etag=info.etag, version=info.version))
     if artifact is None:
         raise ValueError(f"{str(key)!r} was not read, and no card describes it")
@@ -99,12 +99,7 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
     if card is not None and is_same:
         record["indexed_timestamp"] = card.record["indexed_timestamp"]  # CEP 47: when it became available
     elif card is not None and not mutable:
-        taken = RejectedError(
-            RejectionCode.FILENAME_TAKEN,
-            f"{key.filename!r} is published already with other bytes (sha256 {card.sha256})",
-            hint="raise the build number: an artifact's bytes never change under its name",
-        )
-        return Reject(info=info, error=taken)
+        return Reject(info=info, error=filename_taken(key, card.sha256))
     made = Card(
         record=record,
         run_exports=artifact.run_exports,
@@ -113,6 +108,15 @@ def decide(key: ArtifactKey, card: Card | None, observed: Observed | None, *, mu
         version=info.version,
     )
     return _index(info, card, made)
+
+
+def filename_taken(key: ArtifactKey, sha256: str) -> RejectedError:
+    """Return why other bytes than the first ones are rejected."""
+    return RejectedError(
+        RejectionCode.FILENAME_TAKEN,
+        f"{key.filename!r} is published already with other bytes (sha256 {sha256})",
+        hint="raise the build number: an artifact's bytes never change under its name",
+    )
 
 
 def _index(info: ObjectInfo, old: Card | None, new: Card) -> Index | Keep:

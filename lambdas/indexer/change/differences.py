@@ -2,11 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.errors import InvalidNameError, UnreadableError
 from lambdas.channel.layout import (
     ArtifactKey,
     AttestationsKey,
@@ -17,6 +18,7 @@ from lambdas.channel.layout import (
 )
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.indexer.unreadable import is_archived
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -55,7 +57,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     nested_keys: dict[str, InvalidNameError] = {}
     unseen = set(recorded.objects)
     prefix = subdir.layout.prefix
-    for info in subdir.storage.list_objects(prefix):
+    for info, oldest_version in list_current(subdir.storage, prefix):
         filename = info.key[len(prefix) :]
         if (copied := parse_attestations_copy(filename)) is not None:
             if recorded.attestations.get(copied[0]) == copied[1]:
@@ -74,11 +76,13 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
         elif isinstance(key, ArtifactKey):
             unseen.discard(filename)
             is_lost = key.distribution.name in recorded.lost_names
-            if is_lost or recorded.objects.get(filename) != (info.etag, info.size):
+            if is_lost or is_archived(info) or not recorded.has(filename, info, oldest_version):
                 artifacts.add(key)
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()
     changed |= recorded.attestations.keys() - copies.keys()
+    # Other versions may be hidden by one that brings nothing new.
+    changed |= {name for name, info in attestations.items() if recorded.attestations_versions.get(name) != info.version}
     return Differences(
         artifacts=frozenset(artifacts | {_artifact_key(subdir, filename) for filename in unseen}),
         attestations=frozenset(_artifact_key(subdir, filename) for filename in changed - unseen),
@@ -106,7 +110,10 @@ def list_changed_attestations(
             return True
         if copy is not None and copy.etag == info.etag:
             return False
-        stored = storage.get(info.key)
+        try:
+            stored = storage.get(info.key)
+        except UnreadableError:
+            return True
         return stored is None or hashlib.sha256(stored.body).hexdigest() != recorded[filename]
 
     both = sorted(attestations.keys() & recorded.keys())
@@ -117,12 +124,36 @@ def list_changed_attestations(
 class _Recorded:
     """What the cards of a subdir say, as little of it as possible."""
 
-    objects: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """``{filename: (ETag, size)}``"""
+    objects: dict[str, tuple[str, int, str | None]] = field(default_factory=dict)
+    """``{filename: (ETag, size, version)}``; cards of 0.1.0 have no version."""
     attestations: dict[str, str] = field(default_factory=dict)
     """``{filename: hex SHA-256 of its attestations}``"""
+    attestations_versions: dict[str, str | None] = field(default_factory=dict)
+    """``{filename: version of its attestations up to which they were accepted}``"""
     lost_names: set[str] = field(default_factory=set)
     """Names whose cards are lost."""
+
+    def has(self, filename: str, info: ObjectInfo, oldest_version: str | None) -> bool:
+        """Tell whether a card describes the object; one of 0.1.0 was made of the oldest version with its ETag."""
+        known = self.objects.get(filename)
+        return known is not None and known[1] == info.size and is_same(known[0], known[2], info, oldest_version)
+
+
+def is_same(etag: str, version: str | None, info: ObjectInfo, oldest_version: str | None) -> bool:
+    """Tell whether an object is the version with this ETag that a card names.
+
+    A card of 0.1.0 names no version: it was made of the oldest one with its ETag.
+    """
+    return (etag, version or oldest_version) == (info.etag, info.version)
+
+
+def list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectInfo, str | None]]:
+    """Yield the objects under a prefix, each with the oldest version that has the same ETag."""
+    for _, versions in groupby(storage.list_versions(prefix), key=lambda one: one.info.key):
+        found = list(versions)
+        info = found[0].info
+        if not found[0].is_deletion:
+            yield info, [one.info.version for one in found if not one.is_deletion and one.info.etag == info.etag][-1]
 
 
 def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
@@ -134,9 +165,10 @@ def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
                 recorded.lost_names.add(name)
                 continue
             for filename, card in cards.items():
-                recorded.objects[filename] = (card.etag, card.record["size"])
+                recorded.objects[filename] = (card.etag, card.record["size"], card.version)
                 if card.attestations_sha256 is not None:
                     recorded.attestations[filename] = card.attestations_sha256
+                    recorded.attestations_versions[filename] = card.attestations_version
     return recorded
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from lambdas.channel.errors import FairwayError, RejectedError, VanishedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import PackageName
+from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.change.attestations import AttestationsKeeper
-from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide
+from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide, filename_taken
 from lambdas.indexer.change.inspect import Inspector
 from lambdas.indexer.change.patches_in_force import MAX_REJECTED_VERSIONS
 from lambdas.indexer.change.results import Results, guard
@@ -34,6 +35,7 @@ class ChangeFinder:
     """Finds the changes of one run.
 
     ``replaceable`` are artifacts whose bytes may be replaced in this run, though the channel is not mutable.
+    With ``holds_to_first``, an artifact that the index doesn't know is held to the oldest version of its key.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class ChangeFinder:
         mutable: bool,
         replaceable: frozenset[ArtifactKey] = frozenset(),
         is_rebuild: bool,
+        holds_to_first: bool,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 10**6,
     ) -> None:
         self._attestations = AttestationsKeeper(storage, inspector, quarantine, results)
@@ -57,6 +60,7 @@ class ChangeFinder:
         self._mutable = mutable
         self._replaceable = replaceable
         self._is_rebuild = is_rebuild
+        self._holds_to_first = holds_to_first
         self._now_ms = now_ms
         self._invalidated: set[tuple[str, str | None]] = set()
         """``(key, ETag or None)``: what caches were told to remove, and what replaced it."""
@@ -95,14 +99,10 @@ class ChangeFinder:
                 self._results.add(key, "removed")
             elif isinstance(change, Index) and change.card != (old := cards.get(filename)):
                 cards[filename] = change.card
-                if (
-                    old is not None
-                    and replace(old, attestations_version=change.card.attestations_version) == change.card
-                ):
-                    self._results.add(key, "unchanged")  # an upload of the attestations that brings nothing new
-                    continue
-                etags[filename] = change.info.etag
-                self._results.add(key, "indexed")
+                is_same = old is not None and _forget_versions(old) == _forget_versions(change.card)
+                self._results.add(key, "unchanged" if is_same else "indexed")
+                if not is_same:
+                    etags[filename] = change.info.etag
             else:
                 self._results.add(key, "unchanged")
         return Changes(cards=after, etags=etags)
@@ -119,6 +119,8 @@ class ChangeFinder:
                 observed = self._inspector.inspect_artifact(key, card)
                 mutable = self._mutable or key in self._replaceable
                 change = decide(key, card, observed, mutable=mutable, now_ms=self._now_ms())
+                if self._holds_to_first and card is None and not mutable and isinstance(change, Index):
+                    change = self._hold_to_first(key, change)
                 if isinstance(change, Reject):
                     self._reject(change.info, change.error)
                     continue
@@ -131,6 +133,13 @@ class ChangeFinder:
             except VanishedError as error:
                 vanished = error
         raise vanished
+
+    def _hold_to_first(self, key: ArtifactKey, change: Index) -> Index | Reject:
+        """Reject other bytes than those of the oldest version, where nothing else tells what was published."""
+        first = self._inspector.inspect_first(key)
+        if first is None or not isinstance(first.artifact, ArtifactInfo) or first.artifact.sha256 == change.card.sha256:
+            return change
+        return Reject(info=change.info, error=filename_taken(key, first.artifact.sha256))
 
     def _with_attestations(self, key: ArtifactKey, card: Card | None, change: Index | Keep) -> Index | Keep:
         """Return the change with the artifact's attestations."""
@@ -169,3 +178,8 @@ class ChangeFinder:
             return {stale[identity]: error for identity in fresh}
         self._invalidated |= fresh
         return {}
+
+
+def _forget_versions(card: Card) -> Card:
+    """Return the card without what another upload of the same bytes and bundles changes."""
+    return replace(card, etag="", version=None, attestations_version=None)

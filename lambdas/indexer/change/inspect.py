@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from lambdas.channel.artifact_kinds import TAR_BZ2
-from lambdas.channel.errors import DeadlineError, LimitExceededError, RejectedError, VanishedError
+from lambdas.channel.errors import (
+    DeadlineError,
+    LimitExceededError,
+    RejectedError,
+    UnreadableError,
+    VanishedError,
+)
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.budgets import MemoryBudget, ProcessorBudget, ReadingBudgets
@@ -22,6 +28,7 @@ from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change.decide import Observed, is_described
 from lambdas.indexer.model import Mode
 from lambdas.indexer.tree.cards import Card
+from lambdas.indexer.unreadable import find_unreadable
 from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage, ObjectVersion, StoredObject
 
 FETCHED_BYTES: Final = 8 * 1024 * 1024
@@ -96,13 +103,21 @@ class Inspector:
     def inspect_artifact(self, key: ArtifactKey, card: Card | None) -> Observed | None:
         """Return the object under an artifact's key; None if there is none.
 
-        It is read unless the card describes its bytes.
+        It is read unless the card describes its bytes. If it can't be read for a reason that the storage
+        names, that is what was observed.
 
         Raises:
             VanishedError: it changed meanwhile.
             DeadlineError: it would have to be read, and there is no time left.
             LimitExceededError: it takes more processor time than one artifact may.
         """
+        try:
+            return self._inspect_readable(key, card)
+        except UnreadableError:
+            info, error = find_unreadable(self._storage, str(key))
+            return Observed(info=info, artifact=error)
+
+    def _inspect_readable(self, key: ArtifactKey, card: Card | None) -> Observed | None:
         if (card is None or not card.etag) and key not in self._fetched:
             with self._reading(key):
                 fetched = self._storage.fetch(str(key), max_bytes=FETCHED_BYTES)
@@ -111,12 +126,37 @@ class Inspector:
         info = self._storage.head(str(key))
         if info is None:
             return None
+        if info.storage_class is not None:
+            self._storage.check_readable(info)
         if is_described(self._with_version(card, info), info):
             return Observed(info=info)
         if _identify(info) in self._read:
             return Observed(info=info, artifact=self._read[_identify(info)])
         with self._reading(key):
             return self._observe(key, FetchedObject(info=info, body=None))
+
+    def inspect_first(self, key: ArtifactKey) -> Observed | None:
+        """Read the oldest version of an artifact since its key was last deleted; None if it can't be read.
+
+        Raises:
+            VanishedError: it is gone.
+            DeadlineError: there is no time left.
+            LimitExceededError: it takes more processor time than one artifact may.
+        """
+        first: ObjectInfo | None = None
+        for version in self._storage.list_history(str(key)):
+            if version.is_deletion:
+                break
+            first = version.info
+        if first is None:
+            return None
+        try:
+            if _identify(first) in self._read:
+                return Observed(info=first, artifact=self._read[_identify(first)])
+            with self._reading(key):
+                return self._observe(key, FetchedObject(info=first, body=None))
+        except UnreadableError:
+            return None
 
     def inspect_attestations(self, key: ArtifactKey, *, since: str | None, is_known: bool) -> AttestationsHistory:
         """Return what happened under the key of an artifact's attestations since a version of it.

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RejectedError, VanishedError
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, RejectedError, UnreadableError, VanishedError
 from lambdas.channel.layout import parse_artifact_key
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.results import Results
 from lambdas.indexer.quarantine import Quarantine
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, check_protected, parse_patches
 from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.indexer.unreadable import find_unreadable
 
 _CHECKED_TOGETHER: Final = 100  # names whose cards are in memory at once
 MAX_REJECTED_VERSIONS: Final = 20  # bad versions of one key that one run rejects
@@ -48,7 +49,11 @@ def inspect_patches(subdir: Subdir, base: Commit, quarantine: Quarantine, result
     """
     key = subdir.layout.patch_instructions
     for _ in range(MAX_REJECTED_VERSIONS):
-        stored = subdir.storage.get(key)
+        try:
+            stored = subdir.storage.get(key)
+        except UnreadableError:
+            results.add_rejection(quarantine.reject(*find_unreadable(subdir.storage, key)))
+            continue
         if stored is None:
             if base.index.patches_sha256 is not None:
                 results.add(key, "removed")

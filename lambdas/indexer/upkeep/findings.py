@@ -9,6 +9,7 @@ class Problem(Enum):
 
     ARTIFACT_WITHOUT_RECORD = "artifact-without-record"
     RECORD_WITHOUT_ARTIFACT = "record-without-artifact"
+    ARTIFACT_UNREADABLE = "artifact-unreadable"
     HASH_MISMATCH = "hash-mismatch"
     SHARD_MISSING = "shard-missing"
     SHARD_BROKEN = "shard-broken"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError, RejectedError
+from lambdas.channel.errors import InvalidNameError, RejectedError, UnreadableError
 from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     ChannelLayout,
@@ -23,6 +23,7 @@ from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.tree.subdir import ForeignIndexError, Subdir
+from lambdas.indexer.unreadable import not_readable
 from lambdas.indexer.upkeep.listing import is_channel, is_subdir
 from lambdas.storage.protocol import ObjectStorage
 
@@ -85,16 +86,23 @@ def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterato
     if deep:
         yield from _reject(indexer, differences.nested_keys.items())
         # One by one: a wrong copy is rejected at once, before another writer can put it right.
-        for key, error in list_wrong_copies(subdir.storage, differences.new_copies):
-            yield indexer.reject({key: error})
+        for key, etag, error in list_wrong_copies(subdir.storage, differences.new_copies):
+            yield indexer.reject({key: error}, etags={} if etag is None else {key: etag})
 
 
-def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[tuple[str, RejectedError]]:
-    """Yield the immutable copies of attestations whose hash is not the one in their name: ``(key, error)``."""
+def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[tuple[str, str | None, RejectedError]]:
+    """Yield the immutable copies of attestations whose hash is not the one in their name: ``(key, ETag, error)``.
+
+    The ETag is None for a copy that can't be read.
+    """
     for key in keys:
-        found = storage.fetch(key, max_bytes=MAX_READ_BYTES)
+        try:
+            found = storage.fetch(key, max_bytes=MAX_READ_BYTES)
+        except UnreadableError as error:
+            yield key, None, not_readable(error)
+            continue
         if found is not None and (found.body is None or hash_attestations(found.body) != key.rpartition(".")[2]):
-            yield key, hash_mismatch()
+            yield key, found.info.etag, hash_mismatch()
 
 
 def check_key(key: str) -> Iterator[tuple[str, InvalidNameError]]:

@@ -4,16 +4,16 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, VanishedError
+from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, UnreadableError, VanishedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
-from lambdas.indexer.change.differences import list_changed_attestations
-from lambdas.indexer.tree.cards import Cards
+from lambdas.indexer.change.differences import is_same, list_changed_attestations, list_current
+from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
+from lambdas.indexer.unreadable import is_archived
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
-from lambdas.indexer.upkeep.listing import list_files
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -31,7 +31,15 @@ class TreeVerifier:
         """By the artifact's filename."""
         self._copies: dict[str, ObjectInfo] = {}
         """The immutable copies of attestations, by filename."""
-        for filename, info in list_files(subdir):
+        self._oldest_versions: dict[str, str | None] = {}
+        """Of artifacts, with the same ETag, by filename; where it is another than the current version."""
+        prefix = subdir.layout.prefix
+        for info, oldest_version in list_current(subdir.storage, prefix):
+            filename = info.key[len(prefix) :]
+            if "/" in filename:
+                continue  # shards, or what can't be indexed
+            if oldest_version != info.version:
+                self._oldest_versions[filename] = oldest_version
             artifact = filename.removesuffix(ATTESTATIONS_SUFFIX)
             if is_artifact_like(filename):
                 (self._artifacts if artifact == filename else self._attestations)[artifact] = info
@@ -71,7 +79,7 @@ class TreeVerifier:
                 message=f"the shard of {name!r} is not what its cards and the patches make",
             )
         self._recorded |= _recorded_attestations(shard, cards)
-        yield from self._check_records(shard)
+        yield from self._check_records(shard, cards or {})
         self._unlisted -= {filename for filename, _ in iter_records(shard)} | set(shard.removed)
 
     def finish(self) -> Iterator[Finding]:
@@ -100,19 +108,34 @@ class TreeVerifier:
         except InvalidDocumentError as error:
             return Finding(problem=Problem.SHARD_BROKEN, key=key, message=str(error))
 
-    def _check_records(self, shard: Shard) -> Iterator[Finding]:
+    def _check_records(self, shard: Shard, cards: Cards) -> Iterator[Finding]:
         for filename, record in iter_records(shard):
             info, key = self._artifacts.get(filename), self._subdir.layout.file(filename)
             if info is None:
                 yield Finding(problem=Problem.RECORD_WITHOUT_ARTIFACT, key=key, message="the artifact is missing")
-            elif info.size != record["size"]:
-                yield Finding(
-                    problem=Problem.HASH_MISMATCH,
-                    key=key,
-                    message=f"{info.size} bytes, and the record says {record['size']}",
-                )
-            elif self._depth.read_artifacts and (message := _compare_hashes(self._storage, key, record)):
+                continue
+            try:
+                message = self._describe_difference(info, record, cards.get(filename))
+            except UnreadableError as error:
+                yield Finding(problem=Problem.ARTIFACT_UNREADABLE, key=key, message=str(error))
+                continue
+            if message is not None:
                 yield Finding(problem=Problem.HASH_MISMATCH, key=key, message=message)
+
+    def _describe_difference(self, info: ObjectInfo, record: Mapping[str, Any], card: Card | None) -> str | None:
+        """Say how an artifact differs from its record; it is read if it may have changed since it was indexed.
+
+        Raises:
+            UnreadableError: it can't be read.
+        """
+        oldest_version = self._oldest_versions.get(info.key.rpartition("/")[2], info.version)
+        has_changed = card is not None and not is_same(card.etag, card.version, info, oldest_version)
+        if info.size != record["size"]:
+            self._storage.check_readable(info)
+            return f"{info.size} bytes, and the record says {record['size']}"
+        if self._depth.read_artifacts or has_changed or is_archived(info):
+            return _compare_hashes(self._storage, info.key, record)
+        return None
 
     def _check_attestations(self) -> Iterator[Finding]:
         """Check that the records name the attestations in the bucket."""
@@ -208,5 +231,9 @@ def _compare_hashes(storage: ObjectStorage, key: str, record: Mapping[str, Any])
 
 
 def _hash(storage: ObjectStorage, key: str) -> str | None:
-    stored = storage.get(key)
+    """Return the hex SHA-256 of an object; None if it is missing, and no hash if it can't be read."""
+    try:
+        stored = storage.get(key)
+    except UnreadableError:
+        return ""
     return None if stored is None else hashlib.sha256(stored.body).hexdigest()

@@ -51,7 +51,9 @@ RESTORED = replace(CARD, etag="", version=None)
         (None, Observed(info=INFO, artifact=FIRST), False, Index(info=INFO, card=CARD)),
         (None, Observed(info=INFO, artifact=BROKEN), False, Reject(info=INFO, error=BROKEN)),
         (CARD, Observed(info=OTHER, artifact=BROKEN), True, Reject(info=OTHER, error=BROKEN)),
-        (CARD, Observed(info=AGAIN, artifact=FIRST), False, Keep(info=AGAIN, card=CARD)),
+        (CARD, Observed(info=AGAIN, artifact=FIRST), False, Index(info=AGAIN, card=replace(CARD, version="2"))),
+        (CARD, Observed(info=AGAIN), False, Index(info=AGAIN, card=replace(CARD, version="2"))),
+        (replace(CARD, version=None), Observed(info=INFO), False, Index(info=INFO, card=CARD)),
         (
             CARD,
             Observed(info=OTHER, artifact=FIRST),
