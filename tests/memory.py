@@ -238,12 +238,12 @@ class MemoryStorage:
         with self._request("head", key):
             return bool(self.versions.get(key))
 
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
         with self._request("list", prefix):
             found = [
                 ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
                 for key in sorted(self.versions)
-                if key.startswith(prefix)
+                if key.startswith(prefix) and key > after
                 for one in reversed(self.versions[key])
             ]
         yield from found

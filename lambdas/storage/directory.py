@@ -244,10 +244,11 @@ class DirectoryStorage:
         """Tell whether there is a file."""
         return self.head(key) is not None
 
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
         """List the files: a directory keeps no versions."""
         for info in self.list_objects(prefix):
-            yield ObjectVersion(info=info, is_deletion=False)
+            if info.key > after:
+                yield ObjectVersion(info=info, is_deletion=False)
 
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the file, if there is one: a directory keeps no versions."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 CHUNK_BYTES: Final = 1024 * 1024
+PAGE_OBJECTS: Final = 1000
+"""The most that one request lists."""
 MIN_PART_BYTES: Final = 5 * 1024 * 1024  # of every part of a multipart upload but the last
 MAX_COPY_BYTES: Final = 5 * 1024**3  # what one part may copy
 
@@ -224,8 +226,8 @@ class ObjectStorage(Protocol):
     def has_history(self, key: str) -> bool:
         """Tell whether ``list_history`` has anything to list, without listing it."""
 
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
-        """List the versions of all keys under a prefix and their deletions, page by page.
+    def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
+        """List the versions of all keys under a prefix and their deletions, page by page; keys up to ``after`` aside.
 
         In the order of the keys, and the newest of each key first, which is what readers get now. Where the
         storage keeps no versions, it is the only one.

@@ -387,10 +387,12 @@ class S3Storage:
                 raise
         return True
 
-    def list_versions(self, prefix: str) -> Iterator[ObjectVersion]:
+    def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
         """List versions and delete markers: one ListObjectVersions per 1,000."""
         with _translated(prefix):
-            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+            paginator = self._client.get_paginator("list_object_versions")
+            marker: Any = {"KeyMarker": after} if after else {}
+            for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, **marker):
                 versions, deletions = _by_key(page.get("Versions", [])), _by_key(page.get("DeleteMarkers", []))
                 for key in sorted(versions.keys() | deletions.keys(), key=str.encode):
                     yield from _merge_versions(versions.get(key, []), deletions.get(key, []))

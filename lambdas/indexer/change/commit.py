@@ -14,6 +14,7 @@ from lambdas.channel.names import NOARCH, PackageName
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.change.find_changes import ChangeFinder, Changes
+from lambdas.indexer.change.list_many import current_etag, list_many
 from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
 from lambdas.indexer.change.results import Results
 from lambdas.indexer.model import LIMITS, Limits, SubdirKeys
@@ -105,17 +106,21 @@ class Committer:
 
     def list_moved(self, etags: Mapping[str, str | None]) -> frozenset[ArtifactKey]:
         """Return the artifacts that were replaced or deleted since an attempt inspected them."""
+        storage, layout = self.subdir.storage, self.subdir.layout
+        filenames = sorted(etags)
+        listed = list_many(storage, [layout.file(filename) for filename in filenames])
 
         def has_moved(filename: str) -> bool:
+            key = layout.file(filename)
+            if key in listed:
+                return current_etag(listed[key]) != etags[filename]
             try:
-                info = self.subdir.storage.head(self.subdir.layout.file(filename))
+                info = storage.head(key)
             except UnreadableError:
                 return True
             return (None if info is None else info.etag) != etags[filename]
 
-        filenames = sorted(etags)
         moved = in_parallel(has_moved, filenames)
-        layout = self.subdir.layout
         return frozenset(
             parse_artifact_key(layout.file(filename)) for filename, one in zip(filenames, moved, strict=True) if one
         )

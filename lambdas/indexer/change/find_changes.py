@@ -83,6 +83,9 @@ class ChangeFinder:
                 card = replace(card, etag="")  # as if it had never been read
             return guard(lambda: self._inspect_until_good(key, card, attested=key in attested), f"inspect {str(key)!r}")
 
+        self._inspector.list_attestations(
+            [key for filename, key in keys.items() if key in attested or filename not in before[key.distribution.name]]
+        )
         filenames = sorted(keys)
         found = dict(zip(filenames, in_parallel(inspect, filenames), strict=True))
         found |= self._invalidate(keys, before, found)

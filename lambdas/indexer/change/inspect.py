@@ -7,7 +7,7 @@ headers alone is made if nothing has to be read. Each version of each artifact i
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Final
@@ -26,6 +26,7 @@ from lambdas.indexer.artifacts.budgets import MemoryBudget, ProcessorBudget, Rea
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change.decide import Observed, is_described
+from lambdas.indexer.change.list_many import list_many
 from lambdas.indexer.model import Mode
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.unreadable import find_unreadable
@@ -99,6 +100,12 @@ class Inspector:
         self._budgets = ReadingBudgets(memory=memory, processor=rules.make_processor_budget())
         self._read: dict[tuple[str, str, str | None], ArtifactInfo | RejectedError] = {}
         self._fetched: set[ArtifactKey] = set()
+        self._unattested: frozenset[str] = frozenset()
+
+    def list_attestations(self, keys: Sequence[ArtifactKey]) -> None:
+        """Find out which of many artifacts of one subdir have no attestations: these need no request each."""
+        listed = list_many(self._storage, [key.attestations for key in keys])
+        self._unattested = frozenset(key for key, versions in listed.items() if not versions)
 
     def inspect_artifact(self, key: ArtifactKey, card: Card | None) -> Observed | None:
         """Return the object under an artifact's key; None if there is none.
@@ -168,7 +175,7 @@ class Inspector:
             is_known: the index has a record of the artifact. If not, what came before the attestations were
                 last deleted doesn't count: they were another artifact's.
         """
-        if since is None and not self._storage.has_history(key.attestations):
+        if since is None and (key.attestations in self._unattested or not self._storage.has_history(key.attestations)):
             return AttestationsHistory(latest=None, unseen=())
         latest: ObjectVersion | None = None
         unseen: list[ObjectInfo] = []
