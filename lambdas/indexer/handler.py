@@ -15,7 +15,6 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, pro
 from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
 from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
 from lambdas.channel.errors import DeadlineError, FairwayError, LimitExceededError
 from lambdas.channel.names import Channel, parse_channel
@@ -30,7 +29,7 @@ from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
-from lambdas.storage.parallel import THREADS
+from lambdas.storage.client import make_s3_client
 from lambdas.storage.s3 import S3Storage
 
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
@@ -51,8 +50,7 @@ def settings() -> Settings:
 @functools.cache
 def storage() -> S3Storage:
     """Connect once per execution environment."""
-    config = Config(max_pool_connections=2 * THREADS, retries={"mode": "standard", "max_attempts": 5})
-    return S3Storage(settings().bucket, boto3.client("s3", config=config))
+    return S3Storage(settings().bucket, make_s3_client())
 
 
 @functools.cache

@@ -21,7 +21,8 @@ from lambdas.channel.names import Channel, SubdirId, SubdirName
 from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy
-from scripts.benchmarks.meter import Meter, MeteredStorage, make_client
+from lambdas.storage.client import make_s3_client
+from scripts.benchmarks.meter import Meter, MeteredStorage
 from scripts.benchmarks.publisher import SilentNotifier, read_peak_bytes
 
 
@@ -58,7 +59,7 @@ class Crowd:
             thread.join()
 
     def _publish(self, uploads: list[tuple[str, bytes]], repeats: int) -> None:
-        client = make_client()
+        client = make_s3_client()
         for filename, body in uploads:
             if body:
                 client.put_object(Bucket=self.bucket, Key=f"{self.path}/{filename}", Body=body)

@@ -7,17 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import boto3
-from botocore.config import Config
-
-from lambdas.storage.parallel import THREADS
+from lambdas.storage.client import make_s3_client
 from lambdas.storage.protocol import Condition, ContentHeaders, ObjectInfo, Part
 from lambdas.storage.s3 import S3Storage
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 WRITES = frozenset(
     {
@@ -58,17 +52,11 @@ class Meter:
         self.copying_s = 0.0
 
 
-def make_client() -> S3Client:
-    """Return a client with the handler's configuration; the environment names the endpoint."""
-    config = Config(max_pool_connections=2 * THREADS, retries={"mode": "standard", "max_attempts": 5})
-    return boto3.client("s3", config=config)
-
-
 class MeteredStorage(S3Storage):
     """The indexer's storage with a meter."""
 
     def __init__(self, bucket: str, meter: Meter) -> None:
-        client = make_client()
+        client = make_s3_client()
         super().__init__(bucket, client)
         self._meter = meter
         self._lock = threading.Lock()

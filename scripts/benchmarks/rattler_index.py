@@ -16,7 +16,7 @@ from typing import Any
 from rattler.index import S3Credentials, index_s3
 from rattler.platform import Subdir
 
-from scripts.benchmarks.meter import make_client
+from lambdas.storage.client import make_s3_client
 from scripts.benchmarks.publisher import read_peak_bytes
 
 MAX_RUNS = 200
@@ -25,7 +25,7 @@ MAX_RUNS = 200
 def is_listed(task: dict[str, Any]) -> bool:
     """Tell whether ``repodata.json`` lists the artifact."""
     key = f"{task['channel']}/{task['subdir']}/repodata.json"
-    body = make_client().get_object(Bucket=task["bucket"], Key=key)["Body"].read()
+    body = make_s3_client().get_object(Bucket=task["bucket"], Key=key)["Body"].read()
     return f'"{task["filename"]}"'.encode() in body
 
 

@@ -16,8 +16,8 @@ from lambdas.channel.names import Channel as ChannelName
 from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.tree.shards import iter_records
 from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.storage.client import make_s3_client
 from lambdas.storage.s3 import S3Storage
-from scripts.benchmarks.meter import make_client
 from scripts.benchmarks.seeding import seed
 from scripts.benchmarks.synthetic import Channel
 from scripts.emulated.emulator import ROOT, Emulator
@@ -283,4 +283,4 @@ def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[st
 
 def connect(emulator: Emulator, *, repeats: int) -> Bench:
     """Return a bench on a running emulator; this process has its environment."""
-    return Bench(emulator=emulator, client=make_client(), repeats=repeats)
+    return Bench(emulator=emulator, client=make_s3_client(), repeats=repeats)
