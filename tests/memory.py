@@ -240,16 +240,14 @@ class MemoryStorage:
 
     def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
         with self._request("list", prefix):
-            found = [
-                ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
-                for key in sorted(self.versions)
-                if key.startswith(prefix) and key > after
-                for one in reversed(self.versions[key])
-            ]
+            keys = sorted(key for key in self.versions if key.startswith(prefix) and key > after)
+            found = [one for key in keys for one in self._list_history(key)]
         yield from found
 
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
-        yield from (one for one in self.list_versions(key) if one.info.key == key)
+        with self._request("list", key):
+            found = self._list_history(key)
+        yield from found
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         with self._request("list", prefix):
@@ -294,6 +292,12 @@ class MemoryStorage:
             info = replace(info, etag=hashlib.md5(info.etag.encode(), usedforsecurity=False).hexdigest(), md5=None)
         self.versions[key][-1] = replace(found, info=info, is_encrypted=is_encrypted)
         return info
+
+    def _list_history(self, key: str) -> list[ObjectVersion]:
+        return [
+            ObjectVersion(info=replace(one.info, metadata={}, md5=None), is_deletion=one.body is None)
+            for one in reversed(self.versions.get(key, []))
+        ]
 
     def _current(self, key: str) -> _Version | None:
         versions = self.versions.get(key)

@@ -50,8 +50,10 @@ class Quarantine:
         self._storage = storage
         self._notifier = notifier
 
-    def reject(self, info: ObjectInfo, error: RejectedError) -> Rejection:
+    def reject(self, info: ObjectInfo, error: RejectedError, *, is_published: bool = False) -> Rejection:
         """Move a rejected object to the quarantine; one that can't be read is withdrawn.
+
+        Bytes that are published and can't be read any longer are hidden, but never deleted.
 
         Raises:
             VanishedError: the object is gone: inspect its key again.
@@ -61,12 +63,14 @@ class Quarantine:
         try:
             rejection = self.keep(info, error)
         except UnreadableError as unreadable:
-            return self.reject(info, not_readable(unreadable))
+            return self.reject(info, not_readable(unreadable), is_published=is_published)
         # Invalidated twice: the second call removes what caches fetched after the first one. The first
         # one counts if we stop after the deletion, because no later run would know of it.
         self._notifier.invalidate([info.key])
         if is_readable:
             self._storage.delete(info)
+        elif is_published:
+            self._storage.hide(info)
         else:
             withdraw(self._storage, info)
         self._notifier.invalidate([info.key])

@@ -6,6 +6,7 @@ import click
 
 from lambdas.channel.errors import ConflictError, PermanentError, UsageError
 from lambdas.channel.layout import rejected_object_key, rejection_key
+from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.quarantine import fetch_rejections, list_rejections
 from lambdas.storage.protocol import IfAbsent
@@ -59,14 +60,15 @@ Examples:
 def show(session: Session, key: str, identity: str | None) -> None:
     """Show why an upload was rejected, and where its bytes are."""
     found = _fetch_rejection(session, key, identity)
+    copy = None if found.code == RejectionCode.NOT_READABLE else rejected_object_key(found.key, found.id)
     lines = [
         f"{found.key} was rejected: {found.code}",
         f"  {found.message}",
         *([f"  hint: {found.hint}"] if found.hint else []),
         f"  uploaded {found.uploaded_at}, {found.size} bytes",
-        f"  bytes: s3://{session.require_bucket()}/{rejected_object_key(found.key, found.id)}",
+        f"  bytes: s3://{session.require_bucket()}/{copy}" if copy else "  bytes: there is no copy",
     ]
-    session.show({**asdict(found), "object_key": rejected_object_key(found.key, found.id)}, lines)
+    session.show({**asdict(found), "object_key": copy}, lines)
 
 
 @rejected.command(
@@ -85,6 +87,8 @@ def release(session: Session, key: str, identity: str | None) -> None:
     that name was removed. An object that is stored under the key now is never overwritten.
     """
     found = _fetch_rejection(session, key, identity)
+    if found.code == RejectionCode.NOT_READABLE:
+        raise UsageError(f"there is no copy of the rejected upload {found.key!r}", hint=found.hint)
     info = session.storage.head(rejected_object_key(found.key, found.id))
     if info is None:
         raise UsageError(f"the bytes of the rejected upload {found.key!r} have expired", hint="upload the file again")

@@ -520,6 +520,44 @@ def test_delete__what_was_listed(storage: S3Storage, wire: Wire) -> None:
     assert wire.requests[-1].url.endswith("/k/a")
 
 
+def list_answer(*entries: tuple[str, str, str, int], rest: str = "") -> bytes:
+    """Answer ListObjectVersions with ``(element, key, version, second)``."""
+    items = "".join(
+        f"<{element}><Key>{key}</Key><VersionId>{version}</VersionId><IsLatest>{str(second == 9).lower()}</IsLatest>"
+        f"<LastModified>2026-09-01T12:00:0{second}.000Z</LastModified><ETag>e</ETag><Size>1</Size></{element}>"
+        for element, key, version, second in entries
+    )
+    return f"<ListVersionsResult>{rest}{items}</ListVersionsResult>".encode()
+
+
+def test_list_versions__key_on_two_pages(storage: S3Storage, wire: Wire) -> None:
+    more = (
+        "<IsTruncated>true</IsTruncated><NextKeyMarker>k/b</NextKeyMarker><NextVersionIdMarker>b2</NextVersionIdMarker>"
+    )
+    first = [("Version", "k/a", "a1", 9), ("Version", "k/b", "b3", 8), ("Version", "k/b", "b2", 7)]
+    marker = ("DeleteMarker", "k/b", "b4", 9)
+    wire.answer(200, body=list_answer(*first, marker, rest=more), headers={})
+    wire.answer(200, body=list_answer(("Version", "k/b", "b1", 1), ("Version", "k/c", "c1", 9)), headers={})
+    found = [(one.info.key, one.info.version, one.is_deletion) for one in storage.list_versions("k/")]
+    assert found == [
+        ("k/a", "a1", False),
+        ("k/b", "b4", True),
+        ("k/b", "b3", False),
+        ("k/b", "b2", False),
+        ("k/b", "b1", False),
+        ("k/c", "c1", False),
+    ]
+    assert "version-id-marker=b2" in wire.requests[-1].url
+
+
+def test_list_history__asks_for_no_page_of_longer_keys(storage: S3Storage, wire: Wire) -> None:
+    more = "<IsTruncated>true</IsTruncated><NextKeyMarker>k/a.sigs</NextKeyMarker>"
+    answer = list_answer(("Version", "k/a", "a1", 9), ("Version", "k/a.sigs", "s1", 9), rest=more)
+    wire.answer(200, body=answer, headers={})
+    assert [one.info.version for one in storage.list_history("k/a")] == ["a1"]
+    assert len(wire.requests) == 1
+
+
 # Checksums from S3
 
 SHA256 = "LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ="  # of b"hello"

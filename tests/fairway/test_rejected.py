@@ -39,6 +39,19 @@ def test_rejected__release_overwrites_nothing(bucket: Bucket, run_fairway: Run) 
     assert len(run_fairway("rejected", "list", "--json").document) == 1
 
 
+def test_rejected__upload_that_could_not_be_read(bucket: Bucket, run_fairway: Run) -> None:
+    key = "team/noarch/foo-1.0-0.conda"
+    bucket.storage.upload(key, conda_package()[1], storage_class="GLACIER")
+    bucket.index(key)
+    assert run_fairway("status", "--json", key).document["state"] == "rejected"
+    assert "there is no copy" in run_fairway("rejected", "show", key).out
+    assert run_fairway("rejected", "show", "--json", key).document["object_key"] is None
+    result = run_fairway("rejected", "release", key)
+    assert result.code == 2
+    assert "there is no copy" in result.err
+    assert "hint: upload it again" in result.err
+
+
 def test_rejected__no_rejection(bucket: Bucket, run_fairway: Run) -> None:
     result = run_fairway("rejected", "show", "team/noarch/hello-1.0-0.conda")
     assert result.code == 2

@@ -159,6 +159,15 @@ def test_verify__changed_without_notice_is_read(bucket: Bucket, run_fairway: Run
     assert _problems(run_fairway("verify", "--json", "team")) == [(key, "hash-mismatch")]
 
 
+def test_verify__yanked_artifact_that_is_unreadable(bucket: Bucket, run_fairway: Run) -> None:
+    (key,) = bucket.publish("team", conda_package())
+    run_fairway("yank", "team", "foo", "--reason", "it burns")
+    bucket.index("team/noarch/patch_instructions.json")
+    assert run_fairway("verify", "--deep", "team").code == 0
+    bucket.storage.archive(key, "GLACIER")
+    assert _problems(run_fairway("verify", "--json", "team")) == [(key, "artifact-unreadable")]
+
+
 def test_verify__attack_same_md5(bucket: Bucket, run_fairway: Run) -> None:
     """Neither size nor ETag tells."""
     (key,) = bucket.publish("team", conda_package())

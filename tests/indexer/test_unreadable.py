@@ -11,7 +11,7 @@ from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
-from tests.indexer.world import NOARCH, PATCHES, World, check_readable, package
+from tests.indexer.world import NOARCH, PATCHES, POLICY, World, check_readable, package
 from tests.memory import MemoryStorage
 
 FOO = f"{NOARCH}/foo-1.0-0.conda"
@@ -264,7 +264,12 @@ def test_reconcile__unreadable_attestations_without_an_event(world: World, uploa
     assert world.storage.snapshot() == before
 
 
-def test_reconcile__published_artifact_that_was_archived(world: World) -> None:
+@pytest.mark.parametrize("earlier", [None, package(), package(depends=["old"])])
+def test_reconcile__published_artifact_that_was_archived(earlier: tuple[str, bytes] | None) -> None:
+    """Its own bytes are what was published: they are kept, even if an earlier version can be read."""
+    world = World(policy=replace(POLICY, mutable_channels=("*",)))
+    if earlier is not None:
+        world.publish(NOARCH, earlier)
     world.publish(NOARCH, package(), package(name="bar"))
     versions = list_versions(world)
     world.storage.archive(FOO, "DEEP_ARCHIVE")

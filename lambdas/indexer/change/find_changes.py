@@ -125,7 +125,8 @@ class ChangeFinder:
                 if self._holds_to_first and card is None and not mutable and isinstance(change, Index):
                     change = self._hold_to_first(key, change)
                 if isinstance(change, Reject):
-                    self._reject(change.info, change.error)
+                    is_published = card is not None and card.version == change.info.version
+                    self._reject(change.info, change.error, is_published=is_published)
                     continue
                 if isinstance(change, Remove) or change.card is None:
                     return change
@@ -151,8 +152,8 @@ class ChangeFinder:
         updated = self._attestations.update(key, card, change.card)
         return change if updated == change.card else Index(info=change.info, card=updated)
 
-    def _reject(self, info: ObjectInfo, error: RejectedError) -> None:
-        self._results.add_rejection(self._quarantine.reject(info, error))
+    def _reject(self, info: ObjectInfo, error: RejectedError, *, is_published: bool) -> None:
+        self._results.add_rejection(self._quarantine.reject(info, error, is_published=is_published))
 
     def _invalidate(
         self,

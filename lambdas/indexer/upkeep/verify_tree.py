@@ -109,7 +109,9 @@ class TreeVerifier:
             return Finding(problem=Problem.SHARD_BROKEN, key=key, message=str(error))
 
     def _check_records(self, shard: Shard, cards: Cards) -> Iterator[Finding]:
-        for filename, record in iter_records(shard):
+        # Yanked artifacts have no record, and lock files still lead to them.
+        yanked = {name: cards[name].record for name in shard.removed if name in cards and name in self._artifacts}
+        for filename, record in (*iter_records(shard), *yanked.items()):
             info, key = self._artifacts.get(filename), self._subdir.layout.file(filename)
             if info is None:
                 yield Finding(problem=Problem.RECORD_WITHOUT_ARTIFACT, key=key, message="the artifact is missing")
