@@ -17,15 +17,21 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.channel.errors import DeadlineError, FairwayError, LimitExceededError
-from lambdas.channel.names import Channel, parse_channel
+from lambdas.channel.layout import SubdirLayout
+from lambdas.channel.names import Channel, SubdirId, parse_channel
 from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.inspect import ReadingRules
+from lambdas.indexer.change.results import guard
 from lambdas.indexer.events import Message, parse_message
+from lambdas.indexer.index_watch import IndexWatch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Mode, Report
 from lambdas.indexer.notify import AwsNotifier, Requeuer
+from lambdas.indexer.operators import UNKNOWN_PRINCIPAL, DeadLetters, OperatorEvents
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings
+from lambdas.indexer.signals import ForeignIndex, Signal, find_signals
 from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.turns import take_turns
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
@@ -63,6 +69,20 @@ def requeuer() -> Requeuer | None:
 
 
 @functools.cache
+def dead_letters() -> DeadLetters | None:
+    """Connect once per execution environment."""
+    queue_url = settings().dead_letters_url
+    return None if queue_url is None else DeadLetters(boto3.client("sqs"), queue_url=queue_url)
+
+
+@functools.cache
+def operator_events() -> OperatorEvents | None:
+    """Connect once per execution environment."""
+    event_bus = settings().event_bus
+    return None if event_bus is None else OperatorEvents(boto3.client("events"), event_bus=event_bus)
+
+
+@functools.cache
 def indexer() -> Indexer:
     """Wire the indexer once per execution environment, and store its settings for the command."""
     publish_settings(storage(), settings())
@@ -85,6 +105,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     """
     _count("Messages", len(event["Records"]))
     batch = _Batch(event)
+    batch.add_checks()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
     batch.requeue_unread()
@@ -140,13 +161,25 @@ def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> Non
         logger.exception("uploads under invalid keys not rejected", extra={"channel": channel})
 
 
+def _raise_alarm(subdir: SubdirId, found: ForeignIndex) -> None:
+    """Tell operators which principal replaced or deleted a shard index that another one had just before."""
+    events = operator_events()
+    if events is not None:
+        events.publish_foreign_index(subdir, found)
+    logger.error("foreign index again", subdir=str(subdir), principal=found.principal or UNKNOWN_PRINCIPAL)
+    _count("ForeignIndexes", 1)
+
+
 class _Batch:
     """The messages of one invocation."""
 
     def __init__(self, event: Mapping[str, Any]) -> None:
         self._messages: dict[str, Message | FairwayError] = {}
+        self._checks: dict[str, Sequence[str]] = {}
+        """``{key of an index file: keys of the check that it leads to}``."""
         self._failures: dict[str, FairwayError] = {}
         self._modes: dict[str, Mode] = {}
+        self._publishers: dict[str, str] = {}
         self._persistent: set[str] = set()
         """Keys that have failed repeatedly."""
         for record in event["Records"]:
@@ -161,17 +194,48 @@ class _Batch:
             if receives > _RECEIVES_TOGETHER:
                 self._persistent.update(message.keys)
             for key in message.keys:
-                self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
+                self._add_key(key, mode)
+            for one in message.events:
+                if one.principal is not None:
+                    self._publishers[one.key] = one.principal
+
+    def _add_key(self, key: str, mode: Mode) -> None:
+        self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
+        self._publishers.setdefault(key, key.partition("/")[0])  # the channel, if the event names no principal
+
+    def add_checks(self) -> None:
+        """Add checks of subdirs whose index files other principals wrote or deleted."""
+        subdirs: dict[SubdirId, list[Signal]] = {}
+        for message in self._messages.values():
+            if isinstance(message, Message):
+                for signal in find_signals(message.events, role_id=settings().role_id):
+                    subdirs.setdefault(signal.subdir, []).append(signal)
+        for subdir, signals in subdirs.items():
+            keys = self._list_checks(subdir, signals)
+            self._checks |= dict.fromkeys((signal.event.key for signal in signals), keys)
+
+    def _list_checks(self, subdir: SubdirId, signals: Sequence[Signal]) -> Sequence[str]:
+        """Return the keys of the check that signals lead to; they fail if the signals can't be judged."""
+        keys = guard(lambda: _watch().list_checks(subdir, signals), f"plan a check of {subdir}")
+        if isinstance(keys, FairwayError):
+            failed = SubdirLayout(subdir=subdir).check_keys
+            self._failures |= dict.fromkeys(failed, keys)
+            return failed
+        for key in keys:
+            self._add_key(key, "together")
+        return keys
 
     def index(self, *, deadline: float) -> None:
         """Index the keys of all messages: those that failed before or take long come last, one at a time.
 
-        What has failed repeatedly is committed one by one as well, in random order: should one of these
-        keys crash the function, it does not hold up the same others each time.
+        Before that, publishers take turns. What has failed repeatedly is committed one by one as well, in
+        random order: should one of these keys crash the function, it does not hold up the same others each
+        time.
         """
         for mode in _MODES:
-            keys = set(self._list_keys(mode))
-            self._index(sorted(keys - self._persistent), ReadingRules(deadline=deadline, mode=mode))
+            keys = set(self._list_keys(mode)) - self._persistent
+            for turn in take_turns({key: self._publishers[key] for key in keys}):
+                self._index(turn, ReadingRules(deadline=deadline, mode=mode))
         persistent = sorted(self._persistent)
         random.shuffle(persistent)
         for key in persistent:
@@ -198,11 +262,34 @@ class _Batch:
         if isinstance(message, FairwayError):
             logger.error("invalid message", message_id=record.message_id, exc_info=message)
             raise message
-        for key in message.keys:
-            if key in self._failures:
-                failure = self._failures[key]
-                logger.error("to be tried again", key=key, exc_info=failure)
-                raise failure
+        failed = {key: self._failures[key] for key in self._list_keys_of(message) if key in self._failures}
+        if not failed:
+            return
+        for key, failure in failed.items():
+            logger.error("to be tried again", key=key, exc_info=failure)
+        receives = int(record.attributes.approximate_receive_count)
+        if not 0 < settings().max_receives <= receives or not self._send_dead_letters(failed):
+            raise next(iter(failed.values()))
+
+    def _list_keys_of(self, message: Message) -> list[str]:
+        """Return the keys that have to be done for a message to be done."""
+        return [one for key in message.keys for one in (key, *self._checks.get(key, ()))]
+
+    def _send_dead_letters(self, failed: Mapping[str, FairwayError]) -> bool:
+        """Send keys to the dead-letter queue, each with its error; return whether all of them were accepted.
+
+        Otherwise SQS sends the message there, without the errors.
+        """
+        queue = dead_letters()
+        if queue is None:
+            return False
+        try:
+            for key, failure in failed.items():
+                queue.send([key], self._modes.get(key, "together"), failure)
+        except FairwayError:
+            logger.exception("dead letter without its error")
+            return False
+        return True
 
     def _index(self, keys: Sequence[str], rules: ReadingRules) -> None:
         report = index_batch(indexer(), keys, rules=rules)
@@ -253,6 +340,16 @@ def _log_report(subdir: str, report: Report) -> None:
 def _log_failures(report: Report) -> None:
     for key, failure in report.failures.items():
         logger.error("to be tried again", key=key, exc_info=failure)
+
+
+def _watch() -> IndexWatch:
+    return IndexWatch(
+        storage=storage(),
+        outputs=settings().policy.outputs,
+        queue=requeuer(),
+        period_seconds=settings().deferral_seconds,
+        raise_alarm=_raise_alarm,
+    )
 
 
 def _count(name: str, value: int) -> None:

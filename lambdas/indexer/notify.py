@@ -106,6 +106,14 @@ class Requeuer:
         for start in range(0, len(keys), KEYS_PER_MESSAGE):
             self._send(keys[start : start + KEYS_PER_MESSAGE], mode, delay_seconds=0)
 
+    def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
+        """Have keys inspected after a delay of their own.
+
+        Raises:
+            UnavailableError: the queue did not accept them.
+        """
+        self._send(keys, "together", delay_seconds=delay_seconds)
+
     def _send(self, keys: Sequence[str], mode: Mode, *, delay_seconds: int) -> None:
         body = format_requeued(keys, mode)
         try:

@@ -9,14 +9,17 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from lambdas.channel.errors import LimitExceededError, UnavailableError
+from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
 from lambdas.indexer import handler
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
 from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Mode
+from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
+from lambdas.indexer.signals import ForeignIndex
+from lambdas.indexer.turns import FIRST_TURN
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
 
@@ -46,9 +49,18 @@ class Queue:
     bodies: dict[str, str] = field(default_factory=dict)
     receives: Counter[str] = field(default_factory=Counter)
 
-    def send(self, *keys: str, identity: str | None = None, body: str | None = None) -> str:
+    def send(
+        self, *keys: str, identity: str | None = None, body: str | None = None, principal: str | None = None
+    ) -> str:
         identity = identity or f"message-{len(self.bodies)}"
-        records = [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}}} for key in keys]
+        records = [
+            {
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}},
+                **({} if principal is None else {"userIdentity": {"principalId": principal}}),
+            }
+            for key in keys
+        ]
         self.bodies[identity] = json.dumps({"Records": records}) if body is None else body
         return identity
 
@@ -82,6 +94,10 @@ class RecordingRequeuer:
 
     fails: bool = False
     requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
+    delayed: list[tuple[Sequence[str], int]] = field(default_factory=list)
+
+    def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
+        self.delayed.append((keys, delay_seconds))
 
     def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
         if self.fails:
@@ -92,11 +108,21 @@ class RecordingRequeuer:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    settings = Settings(bucket=BUCKET, policy=POLICY, event_bus=None, distribution_id=None, shard_grace_days=14)
+    settings = Settings(
+        bucket=BUCKET,
+        policy=POLICY,
+        event_bus=None,
+        distribution_id=None,
+        shard_grace_days=14,
+        role_id="AROAINDEXER",
+        max_receives=3,
+    )
     monkeypatch.setattr(handler, "settings", lambda: settings)
     monkeypatch.setattr(handler, "storage", lambda: world.storage)
     monkeypatch.setattr(handler, "indexer", world.indexer)
     monkeypatch.setattr(handler, "requeuer", lambda: None)
+    monkeypatch.setattr(handler, "dead_letters", lambda: None)
+    monkeypatch.setattr(handler, "operator_events", lambda: None)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
@@ -436,7 +462,7 @@ def test_handle_queue__duplicates_in_one_batch(world: World, queue: Queue) -> No
 
 
 def test_handle_queue__irrelevant_keys(world: World, queue: Queue) -> None:
-    queue.send("team/noarch/repodata.json", ".fairway/rejected/x.conda", "team/notices.json")
+    queue.send("team/noarch/shards/00.msgpack.zst", ".fairway/rejected/x.conda", "team/notices.json")
     assert queue.deliver() == set()
     assert world.storage.log == []
 
@@ -505,3 +531,236 @@ def test_handle_schedule__invalid_keys_cannot_be_listed(world: World) -> None:
     world.storage.fault = fault
     answer: Any = handler.handle_schedule({}, Context())
     assert (answer["reconciled"], answer["failed"], len(listed)) == (1, 0, 2)
+
+
+# Index files
+
+
+INDEX: Final = f"{NOARCH}/repodata_shards.msgpack.zst"
+OWN: Final = "AWS:AROAINDEXER:fairway-indexer"
+MALLORY: Final = "AWS:AROAMALLORY:ci"
+INDEX_FILES: Final = (
+    INDEX,
+    *(f"{NOARCH}/{name}" for name in subdir_filenames()),
+    *(f"team/{name}" for name in channel_filenames()),
+)
+
+
+@pytest.fixture
+def operator_events(monkeypatch: pytest.MonkeyPatch) -> "RecordingOperatorEvents":
+    events = RecordingOperatorEvents()
+    monkeypatch.setattr(handler, "operator_events", lambda: events)
+    return events
+
+
+@dataclass(kw_only=True)
+class RecordingOperatorEvents:
+    """Records which principals are named."""
+
+    fails: bool = False
+    named: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def publish_foreign_index(self, subdir: object, found: ForeignIndex) -> None:
+        if self.fails:
+            raise UnavailableError("EventBridge did not accept the event")
+        self.named.append((str(subdir), found.principal))
+
+
+def test_handle_queue__index_files_written_by_the_indexer_cost_no_request(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    queue.send(*INDEX_FILES, principal=OWN)
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    assert world.storage.log == []
+
+
+def test_handle_queue__index_files_without_a_principal_cost_one_head_per_subdir(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.publish(LINUX, package(path=LINUX))
+    written = [key for key in world.storage.list_keys() if key.endswith((".zst", ".json", ".xml", ".html"))]
+    for key in written:
+        queue.send(key)
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    assert sorted(world.storage.log) == [("head", f"{LINUX}/repodata_shards.msgpack.zst"), ("head", INDEX)]
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+def test_handle_queue__foreign_index_is_healed(world: World, queue: Queue, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
+    queue.send(INDEX, principal=principal)
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__deleted_index_is_healed(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.storage.remove(INDEX)
+    queue.send(INDEX, principal=MALLORY)
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__restored_older_index_is_reconciled(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    backup = world.storage.body(INDEX)
+    world.publish(NOARCH, package(name="bar"))
+    world.storage.upload(INDEX, backup)
+    queue.send(INDEX, principal=MALLORY)
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "bar-1.0-0.conda"}
+    assert_same_as_from_nothing(world.storage)
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+@pytest.mark.parametrize("key", [f"{NOARCH}/repodata.json", f"{NOARCH}/index.html", "team/channeldata.json"])
+def test_handle_queue__foreign_output_is_replaced(world: World, queue: Queue, key: str, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    before = world.storage.body(key)
+    world.storage.upload(key, b"foreign")
+    queue.send(key, principal=principal)
+    assert queue.deliver() == set()
+    assert world.storage.body(key) == before
+    assert any(kept.startswith(f".fairway/replaced/{key}/") for kept in world.storage.list_keys())
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+def test_handle_queue__output_that_is_not_wanted_is_removed(world: World, queue: Queue, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    key = f"{NOARCH}/current_repodata.json.zst"
+    world.storage.upload(key, b"foreign")
+    queue.send(*INDEX_FILES[:2], principal=principal)
+    queue.send(key, principal=principal)
+    assert queue.deliver() == set()
+    assert world.storage.head(key) is None
+
+
+def test_handle_queue__files_that_no_channel_has(world: World, queue: Queue) -> None:
+    """An operator's pages beside the channels make no channel."""
+    for key in ("docs/index.html", "docs/linux-64/index.html", "docs/rss.xml"):
+        world.storage.upload(key, b"a page")
+        queue.send(key, principal=MALLORY)
+    before = world.storage.list_keys()
+    assert queue.deliver() == set()
+    assert world.storage.list_keys() == before
+
+
+def test_handle_queue__checks_are_coalesced_and_the_last_write_is_checked(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    world.publish(NOARCH, package())
+    for number in range(5):
+        world.storage.upload(INDEX, b"foreign %d" % number)
+        queue.send(INDEX, principal=MALLORY)
+        assert queue.deliver() == set()
+    assert world.storage.body(INDEX) == b"foreign 4"
+    ((keys, delay_seconds),) = requeuer.delayed
+    assert 0 < delay_seconds <= 60
+    queue.send(body=format_requeued(keys))
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__check_that_cannot_be_planned_is_tried_again(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
+    stuck = queue.send(INDEX, principal=MALLORY)
+    other = queue.send(world.upload(LINUX, package(path=LINUX)))
+    world.storage.fault = fail_for("signals.json")
+    assert queue.deliver() == {stuck}
+    assert other not in queue.bodies
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__second_foreign_index_within_an_hour_names_the_principal(
+    world: World,
+    queue: Queue,
+    operator_events: RecordingOperatorEvents,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world.publish(NOARCH, package())
+    queue.send(INDEX, f"{NOARCH}/repodata.json", principal="AWS:AIDAEVE")
+    queue.deliver()
+    assert "ForeignIndexes" not in read_metrics(capsys.readouterr().out)
+    queue.send(INDEX, principal=MALLORY)
+    operator_events.fails = True
+    assert len(queue.deliver()) == 1
+    operator_events.fails = False
+    assert queue.deliver() == set()
+    assert operator_events.named == [("team/noarch", MALLORY)]
+    assert read_metrics(capsys.readouterr().out)["ForeignIndexes"] == 1
+    (logged,) = [record for record in caplog.records if record.message == "foreign index again"]
+    assert vars(logged)["principal"] == MALLORY
+
+
+# Turns
+
+
+def test_handle_queue__publishers_take_turns(world: World, queue: Queue) -> None:
+    """What one publisher uploads is committed before the rest of another's thousand."""
+    for number in range(40):
+        key = f"{NOARCH}/bad{number:02}-1.0-0.conda"
+        world.storage.upload(key, b"bad")
+        queue.send(key, principal=MALLORY)
+    good = world.upload(NOARCH, package(name="z"))
+    queue.send(good, principal="AWS:AIDAALICE")
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    rejected = [key for kind, key in world.storage.log if kind == "delete"]
+    assert len(rejected) == 40
+    committed = world.storage.log.index(("put", INDEX))
+    assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+def test_handle_queue__channels_take_turns_without_principals(world: World, queue: Queue) -> None:
+    for number in range(40):
+        key = f"aaa/noarch/bad{number:02}-1.0-0.conda"
+        world.storage.upload(key, b"bad")
+        queue.send(key)
+    queue.send(world.upload(NOARCH, package(name="z")))
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    committed = world.storage.log.index(("put", INDEX))
+    assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+# Dead letters
+
+
+@dataclass(kw_only=True)
+class RecordingDeadLetters:
+    """Records what is given up."""
+
+    fails: bool = False
+    sent: list[tuple[Sequence[str], Mode, str]] = field(default_factory=list)
+
+    def send(self, keys: Sequence[str], mode: Mode, failure: FairwayError) -> None:
+        if self.fails:
+            raise UnavailableError("SQS did not accept the message")
+        self.sent.append((keys, mode, str(failure)))
+
+
+def test_handle_queue__dead_letter_names_key_and_error(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = RecordingDeadLetters(fails=True)
+    monkeypatch.setattr(handler, "dead_letters", lambda: letters)
+    stuck = queue.send(world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar")))
+    world.storage.fault = fail_for("foo-1.0-0.conda")
+    for _ in range(3):
+        assert queue.deliver() == {stuck}
+    assert letters.sent == []
+    letters.fails = False
+    assert queue.deliver() == set()
+    assert letters.sent == [([FOO], "alone", "503")]
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    world.storage.fault = None
+    queue.send(body=format_requeued([FOO], "alone", error="UnavailableError: 503"))  # redriven
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "bar-1.0-0.conda"}
