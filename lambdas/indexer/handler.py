@@ -22,7 +22,7 @@ from lambdas.channel.names import Channel, SubdirId, parse_channel
 from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.inspect import ReadingRules
 from lambdas.indexer.change.results import guard
-from lambdas.indexer.events import Message, parse_message
+from lambdas.indexer.events import Message, parse_message, plan_work
 from lambdas.indexer.index_watch import IndexWatch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Mode, Report
@@ -106,6 +106,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     _count("Messages", len(event["Records"]))
     batch = _Batch(event)
     batch.add_checks()
+    batch.postpone_first_listings()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
     batch.requeue_unread()
@@ -213,6 +214,19 @@ class _Batch:
         for subdir, signals in subdirs.items():
             keys = self._list_checks(subdir, signals)
             self._checks |= dict.fromkeys((signal.event.key for signal in signals), keys)
+
+    def postpone_first_listings(self) -> None:
+        """Leave the first listing of a subdir for later while its first uploads are being indexed."""
+        for subdir, keys in plan_work(self._modes).subdirs.items():
+            if not keys.whole or keys.deferred:  # with both, it is a check
+                continue
+            postponed = guard(lambda one=subdir: _watch().postpone_listing(one), f"postpone the listing of {subdir}")  # type: ignore[misc]  # defaults bind now
+            whole = SubdirLayout(subdir=subdir).whole
+            if isinstance(postponed, FairwayError):
+                self._failures[whole] = postponed
+            if postponed:
+                del self._modes[whole]
+                self._persistent.discard(whole)
 
     def _list_checks(self, subdir: SubdirId, signals: Sequence[Signal]) -> Sequence[str]:
         """Return the keys of the check that signals lead to; they fail if the signals can't be judged."""

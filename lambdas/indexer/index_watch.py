@@ -30,6 +30,7 @@ from lambdas.indexer.tree.subdir import COMMIT_OF
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 
+_FIRST_BURST_MS: Final = 15 * 60 * 1000  # afterwards, a subdir without a quiet minute is listed nevertheless
 _MARKS: Final = frozenset({COMMIT_OF, COMMIT, SHOWN})
 """Metadata of the files that Fairway writes."""
 _HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
@@ -70,6 +71,28 @@ class IndexWatch:
         if not any(signal.is_of_shard_index for signal in foreign) and self.storage.head(layout.shard_index) is None:
             return ()  # no subdir of a channel: other files of an operator
         return retry_conflicts(lambda: self._plan(layout, foreign))
+
+    def postpone_listing(self, subdir: SubdirId) -> bool:
+        """Queue a subdir's listing again if its first uploads are still being indexed; return whether it was.
+
+        Most artifacts in the listing are then being read by other runs, or will be: they would be read twice.
+
+        Raises:
+            TransientError: try again.
+        """
+        layout = SubdirLayout(subdir=subdir)
+        history = self.storage.list_history(layout.shard_index)
+        committed_ms = [one.info.last_modified_ms for one in history if not one.is_deletion]
+        now_ms = self.now_ms()
+        if (
+            self.queue is None
+            or not committed_ms
+            or now_ms - committed_ms[0] >= self.period_seconds * 1000
+            or now_ms - committed_ms[-1] >= _FIRST_BURST_MS
+        ):
+            return False
+        self.queue.requeue_after([layout.whole], self.period_seconds)
+        return True
 
     def _list_foreign(self, signals: Sequence[Signal]) -> list[Signal]:
         """Return the signals that Fairway did not cause."""

@@ -1,6 +1,7 @@
 """The queue's handler: exactly the messages whose keys failed are redelivered."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -728,6 +729,36 @@ def test_handle_queue__channels_take_turns_without_principals(world: World, queu
     assert queue.deliver() == set()
     committed = world.storage.log.index(("put", INDEX))
     assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+# First uploads
+
+
+def test_handle_queue__first_burst_is_read_once(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    """The listing waits until no run has committed for a while: the artifacts in it are read by other runs."""
+    world.storage.clock_ms = time.time_ns() // 10**6
+    keys = [world.upload(NOARCH, package(name=f"p{number:02}")) for number in range(20)]
+    listing = f"{NOARCH}/*"
+    for start in range(0, 20, 5):
+        queue.send(*keys[start : start + 5], identity=f"burst-{start}")
+        assert queue.deliver() == set()
+        queue.send(body=format_requeued([listing]), identity=f"listing-{start}")
+        assert queue.deliver() == set()
+    assert [one[0] for one in requeuer.delayed] == [[listing]] * 4
+    read = Counter(key for kind, key in world.storage.log if kind == "get" and key in keys)
+    assert read == dict.fromkeys(keys, 1)
+
+
+def test_handle_queue__first_listing_finds_the_rest(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    for name in ("a", "b"):
+        world.upload(NOARCH, package(name=name))
+    queue.send(world.upload(NOARCH, package()))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    queue.send(body=format_requeued([f"{NOARCH}/*"]))
+    assert queue.deliver() == set()
+    assert requeuer.delayed == []
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "a-1.0-0.conda", "b-1.0-0.conda"}
 
 
 # Dead letters
