@@ -67,12 +67,17 @@ class Message:
     """How artifacts under the keys are read."""
     events: tuple[ObjectEvent, ...] = ()
     """The events that the keys come from; empty if the indexer sent the message itself."""
+    publisher: str | None = None
+    """Who uploaded the keys, in a message that the indexer sent itself; None if that is not known."""
 
 
-def format_requeued(keys: Sequence[str], mode: Mode = "together", *, error: str | None = None) -> str:
+def format_requeued(
+    keys: Sequence[str], mode: Mode = "together", *, publisher: str | None = None, error: str | None = None
+) -> str:
     """Return the message that has some keys inspected; ``error`` tells people why they failed."""
     message = {"Event": _REQUEUED, "Keys": list(keys), "Mode": mode}
-    return json.dumps(message if error is None else {**message, "Error": error})
+    optional = {"Publisher": publisher, "Error": error}
+    return json.dumps(message | {name: value for name, value in optional.items() if value is not None})
 
 
 def parse_message(body: str, *, bucket: str) -> Message:
@@ -91,7 +96,12 @@ def parse_message(body: str, *, bucket: str) -> Message:
                 raise InvalidDocumentError("a requeued key is not text")
             if document["Mode"] not in get_args(Mode):
                 raise InvalidDocumentError(f"unknown mode of reading: {document['Mode']!r}")
-            return Message(keys=tuple(document["Keys"]), mode=document["Mode"])
+            publisher = document.get("Publisher")
+            return Message(
+                keys=tuple(document["Keys"]),
+                mode=document["Mode"],
+                publisher=publisher if isinstance(publisher, str) else None,
+            )
         events = tuple(_parse_record(record, bucket) for record in document["Records"])
         return Message(keys=tuple(event.key for event in events), events=events)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

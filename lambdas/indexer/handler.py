@@ -5,7 +5,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 import boto3
@@ -29,9 +29,9 @@ from lambdas.indexer.model import Mode, Report
 from lambdas.indexer.notify import AwsNotifier, Requeuer
 from lambdas.indexer.operators import UNKNOWN_PRINCIPAL, DeadLetters, OperatorEvents
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings
-from lambdas.indexer.signals import ForeignIndex, Signal, find_signals
+from lambdas.indexer.signals import ForeignIndex, Signal, find_signals, parse_index_key
 from lambdas.indexer.tree.subdir import open_subdir
-from lambdas.indexer.turns import take_turns
+from lambdas.indexer.turns import list_offenders, take_turns
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
@@ -41,6 +41,8 @@ from lambdas.storage.s3 import S3Storage
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
 _MODES: Final[Sequence[Mode]] = get_args(Mode)
 _RECEIVES_TOGETHER: Final = 3  # a message that was received more often is indexed by itself
+_BACKLOG_SECONDS: Final = 5  # a message that waited longer was behind others
+_SMALL_BATCH: Final = 10  # messages: such batches are packed into larger ones while others wait
 _READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the commit and the outputs
 
 logger = Logger()
@@ -107,6 +109,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     batch = _Batch(event)
     batch.add_checks()
     batch.postpone_first_listings()
+    batch.pack()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
     batch.requeue_unread()
@@ -183,6 +186,12 @@ class _Batch:
         self._publishers: dict[str, str] = {}
         self._persistent: set[str] = set()
         """Keys that have failed repeatedly."""
+        self._uploads: set[str] = set()
+        """Keys of notifications that are received for the first time."""
+        self._age: dict[str, tuple[int, int]] = {}
+        """Sorts keys, the newest first."""
+        self._waited_ms = 0
+        """The longest time that a message waited for its turn."""
         for record in event["Records"]:
             try:
                 message = parse_message(record["body"], bucket=settings().bucket)
@@ -196,9 +205,16 @@ class _Batch:
                 self._persistent.update(message.keys)
             for key in message.keys:
                 self._add_key(key, mode)
+                if message.publisher is not None:
+                    self._publishers[key] = message.publisher
             for one in message.events:
                 if one.principal is not None:
                     self._publishers[one.key] = one.principal
+            sent_ms = int(record["attributes"].get("SentTimestamp", _now_ms()))
+            self._age |= {key: (-sent_ms, position) for position, key in enumerate(message.keys)}
+            if receives == 1 and (message.events or message.publisher is not None):
+                self._waited_ms = max(self._waited_ms, _now_ms() - sent_ms)
+                self._uploads |= {one.key for one in message.events if parse_index_key(one.key) is None}
 
     def _add_key(self, key: str, mode: Mode) -> None:
         self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
@@ -248,8 +264,7 @@ class _Batch:
         """
         for mode in _MODES:
             keys = set(self._list_keys(mode)) - self._persistent
-            for turn in take_turns({key: self._publishers[key] for key in keys}):
-                self._index(turn, ReadingRules(deadline=deadline, mode=mode))
+            self._index_in_turns(keys, ReadingRules(deadline=deadline, mode=mode))
         persistent = sorted(self._persistent)
         random.shuffle(persistent)
         for key in persistent:
@@ -258,6 +273,50 @@ class _Batch:
                 self._failures[key] = DeadlineError(f"no time was left for {key!r}")
             else:
                 self._index([key], rules)
+
+    @property
+    def _has_backlog(self) -> bool:
+        """Whether other messages probably wait behind these."""
+        return self._waited_ms > _BACKLOG_SECONDS * 1000 and requeuer() is not None
+
+    def pack(self) -> None:
+        """Send the keys of a small batch on as few messages, if others wait: a large batch is indexed faster."""
+        if self._has_backlog and len(self._messages) <= _SMALL_BATCH and len(self._uploads) > 1:
+            keys = sorted(self._uploads, key=self._get_age)
+            self._send_to_the_back([key for key in keys if self._modes[key] == "together"])
+
+    def _get_age(self, key: str) -> tuple[tuple[int, int], str]:
+        return self._age.get(key, (0, 0)), key
+
+    def _send_to_the_back(self, keys: Sequence[str]) -> None:
+        """Have keys inspected after everything else that waits; those that the queue doesn't accept stay."""
+        queue = requeuer()
+        if queue is None:
+            return
+        for publisher in dict.fromkeys(self._publishers[key] for key in keys):
+            some = [key for key in keys if self._publishers[key] == publisher]
+            sent = guard(lambda one=publisher, some=some: queue.requeue_turn(some, one), "requeue keys")  # type: ignore[misc]  # defaults bind now
+            for key in some:
+                if isinstance(sent, FairwayError):
+                    self._failures[key] = sent
+                del self._modes[key]
+
+    def _index_in_turns(self, keys: Iterable[str], rules: ReadingRules) -> None:
+        """Index keys of one mode, round by round, the newest first.
+
+        While others wait, a publisher of whose first turn most was rejected goes to the back of the queue.
+        """
+        publishers = {key: self._publishers[key] for key in sorted(keys, key=self._get_age)}
+        is_probing = self._has_backlog and rules.mode == "together"
+        offenders: frozenset[str] = frozenset()
+        back: list[str] = []
+        for turn in take_turns(publishers, is_probing=is_probing):
+            back += [key for key in turn if publishers[key] in offenders]
+            now = [key for key in turn if publishers[key] not in offenders]
+            rejected = self._index(now, rules)
+            if is_probing:
+                offenders |= list_offenders(now, rejected, publishers)
+        self._send_to_the_back(back)
 
     def requeue_unread(self) -> None:
         """Send keys that there was no time for, or that took too long, as new messages: neither is a failure."""
@@ -305,13 +364,16 @@ class _Batch:
             return False
         return True
 
-    def _index(self, keys: Sequence[str], rules: ReadingRules) -> None:
+    def _index(self, keys: Sequence[str], rules: ReadingRules) -> frozenset[str]:
+        """Index keys in one go; return those that were rejected."""
         report = index_batch(indexer(), keys, rules=rules)
         self._failures |= report.failures
         if report.invalid_keys.outcomes:
             _log_report("", report.invalid_keys)
         for subdir, one in report.subdirs.items():
             _log_report(str(subdir), one)
+        outcomes = [one for each in (report.invalid_keys, *report.subdirs.values()) for one in each.outcomes]
+        return frozenset(one.key for one in outcomes if one.status == "rejected")
 
     def _requeue(self, keys: Sequence[str], mode: Mode) -> None:
         queue = requeuer()
@@ -354,6 +416,10 @@ def _log_report(subdir: str, report: Report) -> None:
 def _log_failures(report: Report) -> None:
     for key, failure in report.failures.items():
         logger.error("to be tried again", key=key, exc_info=failure)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
 
 
 def _watch() -> IndexWatch:

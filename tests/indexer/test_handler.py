@@ -49,6 +49,8 @@ class Queue:
     world: World
     bodies: dict[str, str] = field(default_factory=dict)
     receives: Counter[str] = field(default_factory=Counter)
+    waited_ms: int = 0
+    """How long each message was in the queue."""
 
     def send(
         self, *keys: str, identity: str | None = None, body: str | None = None, principal: str | None = None
@@ -73,14 +75,18 @@ class Queue:
                     "messageId": identity,
                     "receiptHandle": "handle",
                     "body": body,
-                    "attributes": {"ApproximateReceiveCount": str(self.receives[identity])},
+                    "attributes": {
+                        "ApproximateReceiveCount": str(self.receives[identity]),
+                        # One after another, in the order in which they were sent.
+                        "SentTimestamp": str(time.time_ns() // 10**6 - self.waited_ms + number),
+                    },
                     "messageAttributes": {},
                     "md5OfBody": "",
                     "eventSource": "aws:sqs",
                     "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
                     "awsRegion": "us-east-1",
                 }
-                for identity, body in self.bodies.items()
+                for number, (identity, body) in enumerate(self.bodies.items())
             ]
         }
         answer: Any = handler.handle_queue(event, Context(remaining_ms=remaining_ms))
@@ -96,6 +102,12 @@ class RecordingRequeuer:
     fails: bool = False
     requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
     delayed: list[tuple[Sequence[str], int]] = field(default_factory=list)
+    turns: list[tuple[Sequence[str], str]] = field(default_factory=list)
+
+    def requeue_turn(self, keys: Sequence[str], publisher: str) -> None:
+        if self.fails:
+            raise UnavailableError("SQS did not accept the message")
+        self.turns.append((keys, publisher))
 
     def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
         self.delayed.append((keys, delay_seconds))
@@ -729,6 +741,87 @@ def test_handle_queue__channels_take_turns_without_principals(world: World, queu
     assert queue.deliver() == set()
     committed = world.storage.log.index(("put", INDEX))
     assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+def upload_bad(world: World, number: int) -> str:
+    key = f"{NOARCH}/bad{number:02}-1.0-0.conda"
+    world.storage.upload(key, b"bad")
+    return key
+
+
+def test_handle_queue__small_batch_is_packed_while_others_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    keys = [world.upload(NOARCH, package(name=name)) for name in "abc"]
+    for key in keys:
+        queue.send(key, principal="AWS:AIDAALICE")
+    other = world.upload(LINUX, package(path=LINUX))
+    queue.send(other)
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert requeuer.turns == [([other], "team"), ([keys[2], keys[1], keys[0]], "AWS:AIDAALICE")], "the newest first"
+    assert world.storage.list_keys() == sorted([*keys, other])
+    for some, publisher in requeuer.turns:
+        queue.send(body=format_requeued(some, publisher=publisher))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {f"{name}-1.0-0.conda" for name in "abc"}
+    assert world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__packing_fails(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    sent = {queue.send(world.upload(NOARCH, package(name=name))) for name in "ab"}
+    queue.waited_ms = 60_000
+    requeuer.fails = True
+    assert queue.deliver() == sent
+    requeuer.fails = False
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"a-1.0-0.conda", "b-1.0-0.conda"}
+
+
+@pytest.mark.parametrize("waited_ms", [0, 60_000])
+def test_handle_queue__one_upload_is_not_packed(
+    world: World, queue: Queue, requeuer: RecordingRequeuer, waited_ms: int
+) -> None:
+    queue.send(world.upload(NOARCH, package()))
+    queue.waited_ms = waited_ms
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    assert requeuer.turns == []
+
+
+def test_handle_queue__publisher_of_rejected_uploads_goes_to_the_back_while_others_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    """Its newest upload is good, and indexed at once."""
+    bad = [upload_bad(world, number) for number in range(40)]
+    good = world.upload(NOARCH, package(name="z"))
+    queue.send(body=format_requeued([good, *bad], publisher=MALLORY))
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"z-1.0-0.conda"}
+    assert len(list(list_rejections(world.storage))) == FIRST_TURN - 1
+    assert requeuer.turns == [(bad[FIRST_TURN - 1 :], MALLORY)]
+
+
+def test_handle_queue__publisher_of_good_uploads_goes_on(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    keys = [world.upload(NOARCH, package(name=f"p{number:02}")) for number in range(40)]
+    queue.send(body=format_requeued(keys, publisher=MALLORY))
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert len(world.listed(NOARCH)) == 40
+    assert requeuer.turns == []
+
+
+def test_handle_queue__rejected_uploads_are_finished_where_none_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    for number in range(40):
+        queue.send(upload_bad(world, number))
+    assert queue.deliver() == set()
+    assert len(list(list_rejections(world.storage))) == 40
+    assert requeuer.turns == []
 
 
 # First uploads

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.indexer.turns import FIRST_TURN, take_turns
+from lambdas.indexer.turns import FIRST_TURN, list_offenders, take_turns
 
 
 def test_take_turns__one_upload_behind_a_thousand_of_another_publisher() -> None:
@@ -19,12 +19,20 @@ def test_take_turns__one_upload_behind_a_thousand_of_another_publisher() -> None
 def test_take_turns__single_publisher_is_one_round() -> None:
     keys = {f"k{number:04}": "alice" for number in range(1000)}
     assert list(take_turns(keys)) == [sorted(keys)]
+    probe, rest = take_turns(keys, is_probing=True)
+    assert (probe, rest) == (sorted(keys)[:FIRST_TURN], sorted(keys)[FIRST_TURN:])
 
 
 def test_take_turns__rounds_grow() -> None:
     keys = {f"{publisher}{number:04}": publisher for publisher in ("alice", "bob") for number in range(1000)}
     rounds = list(take_turns(keys))
     assert [len(one) for one in rounds] == [32, 128, 512, 1328]
+
+
+def test_list_offenders__half_or_more_rejected() -> None:
+    publishers = {"a1": "a", "a2": "a", "b1": "b", "b2": "b", "b3": "b", "c1": "c"}
+    assert list_offenders(list(publishers), {"a1", "b1", "c1"}, publishers) == {"a", "c"}
+    assert list_offenders([], set(), publishers) == frozenset()
 
 
 def test_take_turns__nothing() -> None:
