@@ -2,7 +2,7 @@
 
 Each round is committed before the next one begins. In a round, each publisher gets the same number of
 keys, four times as many as in the round before: a publisher with few uploads waits for few of the
-others', and a thousand keys take four commits.
+others', and a thousand keys take five commits.
 
 A queue passes on its messages more or less in order, so that turns within a batch are not enough while
 messages wait. Then a publisher whose first turn was rejected goes to the back of the queue, with all of
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Final
 
-FIRST_TURN: Final = 16
+FIRST_TURN: Final = 4
 """Keys of each publisher in the first round."""
 _GROWTH: Final = 4
 
