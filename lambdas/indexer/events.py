@@ -54,6 +54,8 @@ class ObjectEvent:
     """``AWS:ROLE-ID:SESSION`` or ``AWS:USER-ID``; None if the event does not name it."""
     action: Action | None = None
     """None if the event does not name it."""
+    version: str | None = None
+    """The version that was created."""
     sequencer: str = ""
     """Identifies the event among those of its key."""
 
@@ -118,6 +120,7 @@ def _parse_record(record: Any, bucket: str) -> ObjectEvent:  # noqa: ANN401 - JS
         key=unquote_plus(found["key"], errors="strict"),  # keys are form-encoded
         principal=principal if isinstance(principal, str) and principal not in {"", _PLACEHOLDER} else None,
         action=_ACTIONS.get(str(record.get("eventName")).partition(":")[0]),
+        version=version if isinstance(version := found.get("versionId"), str) else None,
         sequencer=str(found.get("sequencer", "")),
     )
 

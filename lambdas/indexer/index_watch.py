@@ -70,7 +70,8 @@ class IndexWatch:
             return ()
         if not any(signal.is_of_shard_index for signal in foreign) and self.storage.head(layout.shard_index) is None:
             return ()  # no subdir of a channel: other files of an operator
-        return retry_conflicts(lambda: self._plan(layout, foreign))
+        indexes = [signal for signal in foreign if self._is_foreign_index(signal)]
+        return retry_conflicts(lambda: self._plan(layout, indexes))
 
     def postpone_listing(self, subdir: SubdirId) -> bool:
         """Queue a subdir's listing again if its first uploads are still being indexed; return whether it was.
@@ -103,11 +104,17 @@ class IndexWatch:
         one = min(signals, key=lambda signal: (not signal.is_of_shard_index, signal.event.key))
         return [] if _is_as_expected(self.storage.head(one.event.key), one) else [one]
 
-    def _plan(self, layout: SubdirLayout, foreign: Sequence[Signal]) -> tuple[str, ...]:
+    def _is_foreign_index(self, signal: Signal) -> bool:
+        """Tell whether a shard index was deleted or written by another tool, not by the command for an operator."""
+        if not signal.is_of_shard_index or signal.event.action == "removed":
+            return signal.is_of_shard_index
+        return not _is_as_expected(self.storage.head(signal.event.key, version=signal.event.version), signal)
+
+    def _plan(self, layout: SubdirLayout, indexes: Sequence[Signal]) -> tuple[str, ...]:
         stored = self.storage.get(layout.signals)
         known = SubdirSignals() if stored is None else decode_signals(stored.body)
         now_ms = self.now_ms()
-        known, repeated = add_foreign(known, foreign, now_ms=now_ms)
+        known, repeated = add_foreign(known, indexes, now_ms=now_ms)
         for one in repeated:
             self.raise_alarm(layout.subdir, one)
         keys: tuple[str, ...] = layout.check_keys

@@ -130,19 +130,17 @@ def plan_check(known: SubdirSignals, *, now_ms: int, period_ms: int) -> tuple[Su
 
 
 def add_foreign(
-    known: SubdirSignals, signals: Iterable[Signal], *, now_ms: int
+    known: SubdirSignals, indexes: Iterable[Signal], *, now_ms: int
 ) -> tuple[SubdirSignals, list[ForeignIndex]]:
-    """Remember foreign indexes; return those that are not the first one within an hour.
+    """Remember signals of foreign indexes; return those that are not the first one within an hour.
 
     An event that is delivered again is not another foreign index.
     """
     recent = [one for one in known.foreign if now_ms - one.at_ms < ALARM_MS]
     repeated = []
-    for signal in signals:
+    for signal in indexes:
         event = signal.event
-        if not signal.is_of_shard_index or (
-            event.sequencer and any(one.sequencer == event.sequencer for one in recent)
-        ):
+        if event.sequencer and any(one.sequencer == event.sequencer for one in recent):
             continue
         found = ForeignIndex(at_ms=now_ms, principal=event.principal, sequencer=event.sequencer)
         if recent:

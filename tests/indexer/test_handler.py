@@ -698,9 +698,11 @@ def test_handle_queue__second_foreign_index_within_an_hour_names_the_principal(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
     queue.send(INDEX, f"{NOARCH}/repodata.json", principal="AWS:AIDAEVE")
     queue.deliver()
     assert "ForeignIndexes" not in read_metrics(capsys.readouterr().out)
+    world.storage.remove(INDEX)
     queue.send(INDEX, principal=MALLORY)
     operator_events.fails = True
     assert len(queue.deliver()) == 1
@@ -710,6 +712,16 @@ def test_handle_queue__second_foreign_index_within_an_hour_names_the_principal(
     assert read_metrics(capsys.readouterr().out)["ForeignIndexes"] == 1
     (logged,) = [record for record in caplog.records if record.message == "foreign index again"]
     assert vars(logged)["principal"] == MALLORY
+
+
+def test_handle_queue__command_of_an_operator_raises_no_alarm(
+    world: World, queue: Queue, operator_events: RecordingOperatorEvents
+) -> None:
+    for name in ("a", "b", "c"):
+        world.publish(NOARCH, package(name=name))
+        queue.send(INDEX, principal="AWS:AIDAOPERATOR")
+        assert queue.deliver() == set()
+    assert operator_events.named == []
 
 
 # Turns
