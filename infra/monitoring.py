@@ -194,7 +194,7 @@ class Monitoring(Construct):
             "ForeignIndexes",
             foreign,
             above=0,
-            message="another principal than the indexer wrote or deleted a shard index, the second time within an hour;"
+            message="another tool wrote or deleted a shard index, the second time within an hour;"
             " the mail about it, and 'foreign index again' in the indexer's log, name the principal",
         )
         # The authorizer logs these failures in the regions of its readers; this alarm sees them for all readers.
