@@ -43,6 +43,10 @@ class Indexing(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._configuration = configuration
+        self._visibility_seconds = (
+            configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
+        )
+        self._max_receives = min(math.ceil(RETRIED_SECONDS / self._visibility_seconds), MAX_RECEIVES)
         self.dead_letters = self._make_dead_letters()
         self.queue = self._make_queue()
         self.bus = events.EventBus(self, "Events", description="Fairway: indexed and rejected uploads")
@@ -64,19 +68,17 @@ class Indexing(Construct):
     def _make_queue(self) -> sqs.Queue:
         """Declare the queue, which accepts messages from the bucket alone."""
         configuration = self._configuration
-        visibility_seconds = configuration.indexer_timeout_seconds + configuration.batch_window_seconds + MARGIN_SECONDS
-        max_receives = min(math.ceil(RETRIED_SECONDS / visibility_seconds), MAX_RECEIVES)
         queue = sqs.Queue(
             self,
             "Queue",
             # Little more than the function's timeout, so that the messages of a crashed run are redelivered soon.
             # AWS advises six times the timeout, because messages may expire while the function is throttled.
             # The event source's maximum concurrency prevents that, and indexing twice is harmless.
-            visibility_timeout=cdk.Duration.seconds(visibility_seconds),
+            visibility_timeout=cdk.Duration.seconds(self._visibility_seconds),
             retention_period=cdk.Duration.days(14),
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=not configuration.is_emulated,
-            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=max_receives),
+            dead_letter_queue=sqs.DeadLetterQueue(queue=self.dead_letters, max_receive_count=self._max_receives),
         )
         queue.add_to_resource_policy(
             iam.PolicyStatement(
@@ -145,7 +147,11 @@ class Indexing(Construct):
             )
         )
         role.add_to_policy(
-            iam.PolicyStatement(sid="Requeue", actions=["sqs:SendMessage"], resources=[self.queue.queue_arn])
+            iam.PolicyStatement(
+                sid="Requeue",
+                actions=["sqs:SendMessage"],
+                resources=[self.queue.queue_arn, self.dead_letters.queue_arn],
+            )
         )
         role.add_to_policy(
             iam.PolicyStatement(sid="PutEvents", actions=["events:PutEvents"], resources=[self.bus.event_bus_arn])
@@ -157,11 +163,14 @@ class Indexing(Construct):
         environment = {
             "FAIRWAY_BUCKET": configuration.bucket_name,
             "FAIRWAY_CHANNEL_URL": channel_url,
+            "FAIRWAY_DEAD_LETTERS_URL": self.dead_letters.queue_url,
             "FAIRWAY_DISTRIBUTION_ID": distribution_id,
             "FAIRWAY_EVENT_BUS": self.bus.event_bus_name,
+            "FAIRWAY_MAX_RECEIVES": str(self._max_receives),
             "FAIRWAY_MUTABLE_CHANNELS": ",".join(configuration.mutable_channels),
             "FAIRWAY_OPTIONAL_OUTPUTS": ",".join(configuration.optional_outputs),
             "FAIRWAY_QUEUE_URL": self.queue.queue_url,
+            "FAIRWAY_ROLE_ID": self.role.role_id,  # S3 names it in events that the role causes
             "FAIRWAY_SHARD_GRACE_DAYS": str(configuration.shard_grace_days),
             "POWERTOOLS_LOG_LEVEL": "INFO",
             "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sns as sns
@@ -18,6 +20,7 @@ from infra.config import EDGE_REGION, Configuration
 from infra.functions import make_log_group
 from infra.indexing import NAMESPACE, Indexing
 from infra.key_refreshing import REFRESH_INTERVAL, KeyRefreshing
+from lambdas.indexer.signals import FOREIGN_INDEX
 from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 
 # All fields that CloudFront offers, except those that may contain a token (cs-uri-stem, cs-uri-query,
@@ -76,6 +79,24 @@ class Alarms(Construct):
             alarm.add_ok_action(actions.SnsAction(self._topic))
         self.alarms.append(alarm)
 
+    def mail_foreign_indexes(self, bus: events.IEventBus) -> None:
+        """Send mail that names the principal: a CloudWatch alarm can only name its metric."""
+        if self._topic is None:
+            return
+        text = (
+            f"Fairway: {events.EventField.from_path('$.detail.principal')} has written or deleted the shard index of"
+            f" {events.EventField.from_path('$.detail.subdir')}, the second foreign change within an hour. It was"
+            " checked and healed. Only the indexer may write index files: find the tool that does, and take the"
+            " permission away."
+        )
+        rule = events.Rule(
+            self,
+            "ForeignIndexMail",
+            event_bus=bus,
+            event_pattern=events.EventPattern(detail_type=[FOREIGN_INDEX]),
+        )
+        rule.add_target(targets.SnsTopic(self._topic, message=events.RuleTargetInput.from_text(text)))
+
     def _make_topic(self, configuration: Configuration) -> sns.Topic:
         topic = sns.Topic(self, "Mail", display_name=f"Fairway {configuration.name}", enforce_ssl=True)
         topic.add_subscription(subscriptions.EmailSubscription(str(configuration.alarm_email)))
@@ -117,6 +138,7 @@ class Monitoring(Construct):
             key_refreshing.key_refresher.metric_errors(period=REFRESH_INTERVAL, statistic="Sum"),
         ]
         self._configuration = configuration
+        alarms.mail_foreign_indexes(indexing.bus)
         self._add_alarms(
             alarms,
             dead=dead,
@@ -155,7 +177,7 @@ class Monitoring(Construct):
         indexer, reconciler, key_refresher = errors
         (rejected,) = self._count("RejectedUploads")
         (failed,) = self._count("FailedKeys", period=cdk.Duration.minutes(30))
-        (healed,) = self._count("HealedIndexes", period=cdk.Duration.days(1))
+        (foreign,) = self._count("ForeignIndexes")
         alarms.add(
             "DeadLetters",
             dead,
@@ -168,7 +190,13 @@ class Monitoring(Construct):
         alarms.add("OldestMessage", oldest, above=3600, message="an upload has been waiting for more than an hour")
         # A message that was received more than three times no longer counts as the oldest one.
         alarms.add("FailedKeys", failed, above=0, periods=2, message="an upload has kept failing for an hour")
-        alarms.add("HealedIndexes", healed, above=1, message="another tool has written an index twice within a day")
+        alarms.add(
+            "ForeignIndexes",
+            foreign,
+            above=0,
+            message="another tool wrote or deleted a shard index, the second time within an hour;"
+            " the mail about it, and 'foreign index again' in the indexer's log, name the principal",
+        )
         # The authorizer logs these failures in the regions of its readers; this alarm sees them for all readers.
         alarms.add("KeyRefresherErrors", key_refresher, above=0, message="the access document is missing or malformed")
         # Keys are trusted for a week, so an issuer that does not answer for an hour is no problem yet.

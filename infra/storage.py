@@ -47,11 +47,13 @@ from lambdas.channel.layout import (
     REPLACED_PREFIX,
     SHARD_INDEX,
     SHARDS_FOLDER,
+    SIGNALS_PREFIX,
     TABLES_PREFIX,
 )
 from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
 
-NOTIFIED_EVENTS = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
+CHANGES = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+EXPIRATIONS = ("s3:LifecycleExpiration:*",)
 
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
 
@@ -65,6 +67,7 @@ _PRIVATE_DOCUMENTS = (
     f"{TABLES_PREFIX}*",
     f"{REJECTED_PREFIX}*",
     f"{REPLACED_PREFIX}*",
+    f"{SIGNALS_PREFIX}*",
 )
 
 
@@ -105,8 +108,22 @@ def _deleted_by_indexer() -> list[str]:
 
 
 def notified_suffixes() -> tuple[str, ...]:
-    """Return the suffixes of the keys that S3 notifies about."""
+    """Return the suffixes of the uploads that S3 notifies about."""
     return (*extensions(), ATTESTATIONS_SUFFIX, PATCH_INSTRUCTIONS)
+
+
+def notified_events() -> dict[str, tuple[str, ...]]:
+    """Return which events S3 notifies about: ``{suffix of a key: kinds of events}``.
+
+    The slash in front of index files' names keeps suffixes from overlapping, which S3 rejects, and
+    other names that end alike from raising events. Old versions of index files expire all the time,
+    which changes nothing for readers.
+    """
+    index_files = dict.fromkeys((SHARD_INDEX, *subdir_filenames(), *channel_filenames()))
+    return {
+        **dict.fromkeys(notified_suffixes(), (*CHANGES, *EXPIRATIONS)),
+        **dict.fromkeys((f"/{filename}" for filename in index_files), CHANGES),
+    }
 
 
 class Storage(Construct):
@@ -148,7 +165,7 @@ class Storage(Construct):
         )
 
     def notify(self, queue: sqs.IQueue) -> None:
-        """Send the queue a message for each artifact, attestations file or patch file that is uploaded or deleted."""
+        """Send the queue a message for each artifact, companion of one, or index file that is written or deleted."""
         bucket = self.bucket.node.default_child
         if not isinstance(bucket, s3.CfnBucket):  # a Bucket has no other default child
             raise TypeError(type(bucket))
@@ -164,8 +181,8 @@ class Storage(Construct):
                         )
                     ),
                 )
-                for suffix in notified_suffixes()
-                for event in NOTIFIED_EVENTS
+                for suffix, events in notified_events().items()
+                for event in events
             ]
         )
         # S3 sends a test message when notifications are configured, so the queue's policy must exist by then.

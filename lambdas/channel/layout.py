@@ -34,6 +34,7 @@ GARBAGE_PREFIX: Final = ".fairway/garbage/"
 CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
 DRAFTS_PREFIX: Final = ".fairway/drafts/"
 REPLACED_PREFIX: Final = ".fairway/replaced/"
+SIGNALS_PREFIX: Final = ".fairway/signals/"
 WHOLE_SUBDIR: Final = "*"
 """In place of a filename in the indexer's own messages: everything in the subdir."""
 
@@ -232,6 +233,11 @@ class SubdirLayout:
         return f"{self.subdir}/{WHOLE_SUBDIR}"
 
     @property
+    def check_keys(self) -> tuple[str, str]:
+        """The keys by which a message asks for a check of the whole subdir, and for all of its outputs."""
+        return self.whole, self.prefix
+
+    @property
     def shards_prefix(self) -> str:
         """The prefix of all shards."""
         return f"{self.subdir}/{SHARDS_FOLDER}"
@@ -255,6 +261,11 @@ class SubdirLayout:
     def garbage(self) -> str:
         """The list of unreferenced shards and when each was first seen so."""
         return f"{GARBAGE_PREFIX}{self.subdir}/garbage.json"
+
+    @property
+    def signals(self) -> str:
+        """When other principals wrote index files here, and when they were checked."""
+        return f"{SIGNALS_PREFIX}{self.subdir}/signals.json"
 
     def shard(self, sha256: str) -> str:
         """Return the key of a shard."""

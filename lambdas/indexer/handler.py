@@ -5,7 +5,7 @@ import itertools
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 import boto3
@@ -17,15 +17,21 @@ from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from lambdas.channel.errors import DeadlineError, FairwayError, LimitExceededError
-from lambdas.channel.names import Channel, parse_channel
+from lambdas.channel.layout import SubdirLayout
+from lambdas.channel.names import Channel, SubdirId, parse_channel
 from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.inspect import ReadingRules
-from lambdas.indexer.events import Message, parse_message
+from lambdas.indexer.change.results import guard
+from lambdas.indexer.events import Message, parse_message, plan_work
+from lambdas.indexer.index_watch import IndexWatch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Mode, Report
 from lambdas.indexer.notify import AwsNotifier, Requeuer
+from lambdas.indexer.operators import UNKNOWN_PRINCIPAL, DeadLetters, OperatorEvents
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings
+from lambdas.indexer.signals import ForeignIndex, Signal, find_signals, parse_index_key
 from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.turns import list_offenders, take_turns
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
@@ -35,6 +41,8 @@ from lambdas.storage.s3 import S3Storage
 _SUBDIR_MS: Final = 120_000  # with less time left, no further subdir is begun
 _MODES: Final[Sequence[Mode]] = get_args(Mode)
 _RECEIVES_TOGETHER: Final = 3  # a message that was received more often is indexed by itself
+_BACKLOG_SECONDS: Final = 5  # a message that waited longer was behind others
+_SMALL_BATCH: Final = 10  # messages: such batches are packed into larger ones while others wait
 _READING_SHARE: Final = 0.6  # of the function's time: the rest is for artifacts in hand, the commit and the outputs
 
 logger = Logger()
@@ -63,6 +71,20 @@ def requeuer() -> Requeuer | None:
 
 
 @functools.cache
+def dead_letters() -> DeadLetters | None:
+    """Connect once per execution environment."""
+    queue_url = settings().dead_letters_url
+    return None if queue_url is None else DeadLetters(boto3.client("sqs"), queue_url=queue_url)
+
+
+@functools.cache
+def operator_events() -> OperatorEvents | None:
+    """Connect once per execution environment."""
+    event_bus = settings().event_bus
+    return None if event_bus is None else OperatorEvents(boto3.client("events"), event_bus=event_bus)
+
+
+@functools.cache
 def indexer() -> Indexer:
     """Wire the indexer once per execution environment, and store its settings for the command."""
     publish_settings(storage(), settings())
@@ -85,6 +107,9 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     """
     _count("Messages", len(event["Records"]))
     batch = _Batch(event)
+    batch.add_checks()
+    batch.postpone_first_listings()
+    batch.pack()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
     batch.requeue_unread()
@@ -140,15 +165,33 @@ def _reject_invalid_keys(channel: Channel | None, context: LambdaContext) -> Non
         logger.exception("uploads under invalid keys not rejected", extra={"channel": channel})
 
 
+def _raise_alarm(subdir: SubdirId, found: ForeignIndex) -> None:
+    """Tell operators which principal replaced or deleted a shard index that another one had just before."""
+    events = operator_events()
+    if events is not None:
+        events.publish_foreign_index(subdir, found)
+    logger.error("foreign index again", subdir=str(subdir), principal=found.principal or UNKNOWN_PRINCIPAL)
+    _count("ForeignIndexes", 1)
+
+
 class _Batch:
     """The messages of one invocation."""
 
     def __init__(self, event: Mapping[str, Any]) -> None:
         self._messages: dict[str, Message | FairwayError] = {}
+        self._checks: dict[str, Sequence[str]] = {}
+        """``{key of an index file: keys of the check that it leads to}``."""
         self._failures: dict[str, FairwayError] = {}
         self._modes: dict[str, Mode] = {}
+        self._publishers: dict[str, str] = {}
         self._persistent: set[str] = set()
         """Keys that have failed repeatedly."""
+        self._uploads: set[str] = set()
+        """Keys of notifications that are received for the first time."""
+        self._age: dict[str, tuple[int, int]] = {}
+        """Sorts keys, the newest first."""
+        self._waited_ms = 0
+        """The longest time that a message waited for its turn."""
         for record in event["Records"]:
             try:
                 message = parse_message(record["body"], bucket=settings().bucket)
@@ -161,17 +204,67 @@ class _Batch:
             if receives > _RECEIVES_TOGETHER:
                 self._persistent.update(message.keys)
             for key in message.keys:
-                self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
+                self._add_key(key, mode)
+                if message.publisher is not None:
+                    self._publishers[key] = message.publisher
+            for one in message.events:
+                if one.principal is not None:
+                    self._publishers[one.key] = one.principal
+            sent_ms = int(record["attributes"].get("SentTimestamp", _now_ms()))
+            self._age |= {key: (-sent_ms, position) for position, key in enumerate(message.keys)}
+            if receives == 1 and (message.events or message.publisher is not None):
+                self._waited_ms = max(self._waited_ms, _now_ms() - sent_ms)
+                self._uploads |= {one.key for one in message.events if parse_index_key(one.key) is None}
+
+    def _add_key(self, key: str, mode: Mode) -> None:
+        self._modes[key] = max(mode, self._modes.get(key, mode), key=_MODES.index)
+        self._publishers.setdefault(key, key.partition("/")[0])  # the channel, if the event names no principal
+
+    def add_checks(self) -> None:
+        """Add checks of subdirs whose index files other principals wrote or deleted."""
+        subdirs: dict[SubdirId, list[Signal]] = {}
+        for message in self._messages.values():
+            if isinstance(message, Message):
+                for signal in find_signals(message.events, role_id=settings().role_id):
+                    subdirs.setdefault(signal.subdir, []).append(signal)
+        for subdir, signals in subdirs.items():
+            keys = self._list_checks(subdir, signals)
+            self._checks |= dict.fromkeys((signal.event.key for signal in signals), keys)
+
+    def postpone_first_listings(self) -> None:
+        """Leave the first listing of a subdir for later while its first uploads are being indexed."""
+        for subdir, keys in plan_work(self._modes).subdirs.items():
+            if not keys.whole or keys.deferred:  # with both, it is a check
+                continue
+            postponed = guard(lambda one=subdir: _watch().postpone_listing(one), f"postpone the listing of {subdir}")  # type: ignore[misc]  # defaults bind now
+            whole = SubdirLayout(subdir=subdir).whole
+            if isinstance(postponed, FairwayError):
+                self._failures[whole] = postponed
+            if postponed:
+                del self._modes[whole]
+                self._persistent.discard(whole)
+
+    def _list_checks(self, subdir: SubdirId, signals: Sequence[Signal]) -> Sequence[str]:
+        """Return the keys of the check that signals lead to; they fail if the signals can't be judged."""
+        keys = guard(lambda: _watch().list_checks(subdir, signals), f"plan a check of {subdir}")
+        if isinstance(keys, FairwayError):
+            failed = SubdirLayout(subdir=subdir).check_keys
+            self._failures |= dict.fromkeys(failed, keys)
+            return failed
+        for key in keys:
+            self._add_key(key, "together")
+        return keys
 
     def index(self, *, deadline: float) -> None:
         """Index the keys of all messages: those that failed before or take long come last, one at a time.
 
-        What has failed repeatedly is committed one by one as well, in random order: should one of these
-        keys crash the function, it does not hold up the same others each time.
+        Before that, publishers take turns. What has failed repeatedly is committed one by one as well, in
+        random order: should one of these keys crash the function, it does not hold up the same others each
+        time.
         """
         for mode in _MODES:
-            keys = set(self._list_keys(mode))
-            self._index(sorted(keys - self._persistent), ReadingRules(deadline=deadline, mode=mode))
+            keys = set(self._list_keys(mode)) - self._persistent
+            self._index_in_turns(keys, ReadingRules(deadline=deadline, mode=mode))
         persistent = sorted(self._persistent)
         random.shuffle(persistent)
         for key in persistent:
@@ -180,6 +273,50 @@ class _Batch:
                 self._failures[key] = DeadlineError(f"no time was left for {key!r}")
             else:
                 self._index([key], rules)
+
+    @property
+    def _has_backlog(self) -> bool:
+        """Whether other messages probably wait behind these."""
+        return self._waited_ms > _BACKLOG_SECONDS * 1000 and requeuer() is not None
+
+    def pack(self) -> None:
+        """Send the keys of a small batch on as few messages, if others wait: a large batch is indexed faster."""
+        if self._has_backlog and len(self._messages) <= _SMALL_BATCH and len(self._uploads) > 1:
+            keys = sorted(self._uploads, key=self._get_age)
+            self._send_to_the_back([key for key in keys if self._modes[key] == "together"])
+
+    def _get_age(self, key: str) -> tuple[tuple[int, int], str]:
+        return self._age.get(key, (0, 0)), key
+
+    def _send_to_the_back(self, keys: Sequence[str]) -> None:
+        """Have keys inspected after everything else that waits; those that the queue doesn't accept stay."""
+        queue = requeuer()
+        if queue is None:
+            return
+        for publisher in dict.fromkeys(self._publishers[key] for key in keys):
+            some = [key for key in keys if self._publishers[key] == publisher]
+            sent = guard(lambda one=publisher, some=some: queue.requeue_turn(some, one), "requeue keys")  # type: ignore[misc]  # defaults bind now
+            for key in some:
+                if isinstance(sent, FairwayError):
+                    self._failures[key] = sent
+                del self._modes[key]
+
+    def _index_in_turns(self, keys: Iterable[str], rules: ReadingRules) -> None:
+        """Index keys of one mode, round by round, the newest first.
+
+        While others wait, a publisher of whose first turn most was rejected goes to the back of the queue.
+        """
+        publishers = {key: self._publishers[key] for key in sorted(keys, key=self._get_age)}
+        is_probing = self._has_backlog and rules.mode == "together"
+        offenders: frozenset[str] = frozenset()
+        back: list[str] = []
+        for turn in take_turns(publishers, is_probing=is_probing):
+            back += [key for key in turn if publishers[key] in offenders]
+            now = [key for key in turn if publishers[key] not in offenders]
+            rejected = self._index(now, rules)
+            if is_probing:
+                offenders |= list_offenders(now, rejected, publishers)
+        self._send_to_the_back(back)
 
     def requeue_unread(self) -> None:
         """Send keys that there was no time for, or that took too long, as new messages: neither is a failure."""
@@ -198,19 +335,45 @@ class _Batch:
         if isinstance(message, FairwayError):
             logger.error("invalid message", message_id=record.message_id, exc_info=message)
             raise message
-        for key in message.keys:
-            if key in self._failures:
-                failure = self._failures[key]
-                logger.error("to be tried again", key=key, exc_info=failure)
-                raise failure
+        failed = {key: self._failures[key] for key in self._list_keys_of(message) if key in self._failures}
+        if not failed:
+            return
+        for key, failure in failed.items():
+            logger.error("to be tried again", key=key, exc_info=failure)
+        receives = int(record.attributes.approximate_receive_count)
+        if not 0 < settings().max_receives <= receives or not self._send_dead_letters(failed):
+            raise next(iter(failed.values()))
 
-    def _index(self, keys: Sequence[str], rules: ReadingRules) -> None:
+    def _list_keys_of(self, message: Message) -> list[str]:
+        """Return the keys that have to be done for a message to be done."""
+        return [one for key in message.keys for one in (key, *self._checks.get(key, ()))]
+
+    def _send_dead_letters(self, failed: Mapping[str, FairwayError]) -> bool:
+        """Send keys to the dead-letter queue, each with its error; return whether all of them were accepted.
+
+        Otherwise SQS sends the message there, without the errors.
+        """
+        queue = dead_letters()
+        if queue is None:
+            return False
+        try:
+            for key, failure in failed.items():
+                queue.send([key], self._modes.get(key, "together"), failure)
+        except FairwayError:
+            logger.exception("dead letter without its error")
+            return False
+        return True
+
+    def _index(self, keys: Sequence[str], rules: ReadingRules) -> frozenset[str]:
+        """Index keys in one go; return those that were rejected."""
         report = index_batch(indexer(), keys, rules=rules)
         self._failures |= report.failures
         if report.invalid_keys.outcomes:
             _log_report("", report.invalid_keys)
         for subdir, one in report.subdirs.items():
             _log_report(str(subdir), one)
+        outcomes = [one for each in (report.invalid_keys, *report.subdirs.values()) for one in each.outcomes]
+        return frozenset(one.key for one in outcomes if one.status == "rejected")
 
     def _requeue(self, keys: Sequence[str], mode: Mode) -> None:
         queue = requeuer()
@@ -253,6 +416,20 @@ def _log_report(subdir: str, report: Report) -> None:
 def _log_failures(report: Report) -> None:
     for key, failure in report.failures.items():
         logger.error("to be tried again", key=key, exc_info=failure)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6
+
+
+def _watch() -> IndexWatch:
+    return IndexWatch(
+        storage=storage(),
+        outputs=settings().policy.outputs,
+        queue=requeuer(),
+        period_seconds=settings().deferral_seconds,
+        raise_alarm=_raise_alarm,
+    )
 
 
 def _count(name: str, value: int) -> None:

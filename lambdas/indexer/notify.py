@@ -106,8 +106,26 @@ class Requeuer:
         for start in range(0, len(keys), KEYS_PER_MESSAGE):
             self._send(keys[start : start + KEYS_PER_MESSAGE], mode, delay_seconds=0)
 
-    def _send(self, keys: Sequence[str], mode: Mode, *, delay_seconds: int) -> None:
-        body = format_requeued(keys, mode)
+    def requeue_turn(self, keys: Sequence[str], publisher: str) -> None:
+        """Have the keys of a publisher inspected after everything else that waits in the queue.
+
+        Raises:
+            UnavailableError: the queue did not accept them.
+        """
+        for start in range(0, len(keys), KEYS_PER_MESSAGE):
+            part = keys[start : start + KEYS_PER_MESSAGE]
+            self._send(part, "together", delay_seconds=0, publisher=publisher)
+
+    def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
+        """Have keys inspected after a delay of their own.
+
+        Raises:
+            UnavailableError: the queue did not accept them.
+        """
+        self._send(keys, "together", delay_seconds=delay_seconds)
+
+    def _send(self, keys: Sequence[str], mode: Mode, *, delay_seconds: int, publisher: str | None = None) -> None:
+        body = format_requeued(keys, mode, publisher=publisher)
         try:
             self._sqs.send_message(QueueUrl=self._queue_url, MessageBody=body, DelaySeconds=delay_seconds)
         except (ClientError, BotoCoreError) as error:

@@ -34,7 +34,13 @@ class Settings:
     queue_url: str | None = None
     """The queue that the indexer sends messages to; without it, nothing is deferred."""
     deferral_seconds: int = DEFERRAL_SECONDS
-    """Deferred outputs are written once in this time."""
+    """Deferred outputs are written, and subdirs with foreign index files checked, once in this time."""
+    role_id: str | None = None
+    """The unique ID of the indexer's role, by which it knows events of its own; None: it knows none."""
+    dead_letters_url: str | None = None
+    """The dead-letter queue."""
+    max_receives: int = 0
+    """After as many, a message is a dead letter; 0: never."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
@@ -60,6 +66,9 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", SHARD_GRACE_DAYS)),
         queue_url=environment.get("FAIRWAY_QUEUE_URL") or None,
         deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", DEFERRAL_SECONDS)),
+        role_id=environment.get("FAIRWAY_ROLE_ID") or None,
+        dead_letters_url=environment.get("FAIRWAY_DEAD_LETTERS_URL") or None,
+        max_receives=int(environment.get("FAIRWAY_MAX_RECEIVES", "0")),
     )
 
 

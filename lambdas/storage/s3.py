@@ -334,6 +334,7 @@ class S3Storage:
         """Copy in parts: their completion takes If-None-Match, also where a policy demands it.
 
         Of CopyObject AWS says so in one place, and in another that it answers 501.
+        Tags are not copied, so that none of their permissions is needed.
 
         Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
         """

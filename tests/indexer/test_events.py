@@ -63,6 +63,41 @@ def test_parse_message__any_key_round_trips(key: str) -> None:
     assert parse_message(notification(key), bucket=BUCKET).keys == (key,)
 
 
+@pytest.mark.parametrize(
+    ("identity", "principal"),
+    [
+        ({"principalId": "AWS:AROAX:ci"}, "AWS:AROAX:ci"),
+        ({"principalId": ""}, None),
+        ({"principalId": "EXAMPLE"}, None),
+        ({"principalId": 1}, None),
+        ({}, None),
+        (None, None),
+        ("AWS:AROAX", None),
+    ],
+)
+def test_parse_message__principal(identity: object, principal: str | None) -> None:
+    document = json.loads(notification("a/noarch/x"))
+    document["Records"][0]["userIdentity"] = identity
+    (event,) = parse_message(json.dumps(document), bucket=BUCKET).events
+    assert event.principal == principal
+
+
+@pytest.mark.parametrize(
+    ("name", "action"),
+    [
+        ("ObjectCreated:Put", "created"),
+        ("ObjectCreated:CompleteMultipartUpload", "created"),
+        ("ObjectRemoved:DeleteMarkerCreated", "removed"),
+        ("ObjectRemoved:Delete", "removed"),
+        ("LifecycleExpiration:Delete", None),
+        ("", None),
+    ],
+)
+def test_parse_message__action(name: str, action: str | None) -> None:
+    (event,) = parse_message(notification("a/noarch/x", event=name), bucket=BUCKET).events
+    assert (event.action, event.sequencer) == (action, "0055AED6DCD90281E5")
+
+
 def test_parse_message__plus_is_a_space() -> None:
     body = notification("x").replace('"key": "x"', '"key": "a+b%2Bc"')
     assert parse_message(body, bucket=BUCKET).keys == ("a b+c",)

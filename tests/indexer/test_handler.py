@@ -1,6 +1,7 @@
 """The queue's handler: exactly the messages whose keys failed are redelivered."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,14 +10,17 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from lambdas.channel.errors import LimitExceededError, UnavailableError
+from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
 from lambdas.indexer import handler
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
 from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Mode
+from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
+from lambdas.indexer.signals import ForeignIndex
+from lambdas.indexer.turns import FIRST_TURN
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
 
@@ -45,10 +49,21 @@ class Queue:
     world: World
     bodies: dict[str, str] = field(default_factory=dict)
     receives: Counter[str] = field(default_factory=Counter)
+    waited_ms: int = 0
+    """How long each message was in the queue."""
 
-    def send(self, *keys: str, identity: str | None = None, body: str | None = None) -> str:
+    def send(
+        self, *keys: str, identity: str | None = None, body: str | None = None, principal: str | None = None
+    ) -> str:
         identity = identity or f"message-{len(self.bodies)}"
-        records = [{"s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}}} for key in keys]
+        records = [
+            {
+                "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": BUCKET}, "object": {"key": quote_plus(key)}},
+                **({} if principal is None else {"userIdentity": {"principalId": principal}}),
+            }
+            for key in keys
+        ]
         self.bodies[identity] = json.dumps({"Records": records}) if body is None else body
         return identity
 
@@ -60,14 +75,18 @@ class Queue:
                     "messageId": identity,
                     "receiptHandle": "handle",
                     "body": body,
-                    "attributes": {"ApproximateReceiveCount": str(self.receives[identity])},
+                    "attributes": {
+                        "ApproximateReceiveCount": str(self.receives[identity]),
+                        # One after another, in the order in which they were sent.
+                        "SentTimestamp": str(time.time_ns() // 10**6 - self.waited_ms + number),
+                    },
                     "messageAttributes": {},
                     "md5OfBody": "",
                     "eventSource": "aws:sqs",
                     "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
                     "awsRegion": "us-east-1",
                 }
-                for identity, body in self.bodies.items()
+                for number, (identity, body) in enumerate(self.bodies.items())
             ]
         }
         answer: Any = handler.handle_queue(event, Context(remaining_ms=remaining_ms))
@@ -82,6 +101,16 @@ class RecordingRequeuer:
 
     fails: bool = False
     requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
+    delayed: list[tuple[Sequence[str], int]] = field(default_factory=list)
+    turns: list[tuple[Sequence[str], str]] = field(default_factory=list)
+
+    def requeue_turn(self, keys: Sequence[str], publisher: str) -> None:
+        if self.fails:
+            raise UnavailableError("SQS did not accept the message")
+        self.turns.append((keys, publisher))
+
+    def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
+        self.delayed.append((keys, delay_seconds))
 
     def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
         if self.fails:
@@ -92,11 +121,21 @@ class RecordingRequeuer:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    settings = Settings(bucket=BUCKET, policy=POLICY, event_bus=None, distribution_id=None, shard_grace_days=14)
+    settings = Settings(
+        bucket=BUCKET,
+        policy=POLICY,
+        event_bus=None,
+        distribution_id=None,
+        shard_grace_days=14,
+        role_id="AROAINDEXER",
+        max_receives=3,
+    )
     monkeypatch.setattr(handler, "settings", lambda: settings)
     monkeypatch.setattr(handler, "storage", lambda: world.storage)
     monkeypatch.setattr(handler, "indexer", world.indexer)
     monkeypatch.setattr(handler, "requeuer", lambda: None)
+    monkeypatch.setattr(handler, "dead_letters", lambda: None)
+    monkeypatch.setattr(handler, "operator_events", lambda: None)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
@@ -436,7 +475,7 @@ def test_handle_queue__duplicates_in_one_batch(world: World, queue: Queue) -> No
 
 
 def test_handle_queue__irrelevant_keys(world: World, queue: Queue) -> None:
-    queue.send("team/noarch/repodata.json", ".fairway/rejected/x.conda", "team/notices.json")
+    queue.send("team/noarch/shards/00.msgpack.zst", ".fairway/rejected/x.conda", "team/notices.json")
     assert queue.deliver() == set()
     assert world.storage.log == []
 
@@ -505,3 +544,359 @@ def test_handle_schedule__invalid_keys_cannot_be_listed(world: World) -> None:
     world.storage.fault = fault
     answer: Any = handler.handle_schedule({}, Context())
     assert (answer["reconciled"], answer["failed"], len(listed)) == (1, 0, 2)
+
+
+# Index files
+
+
+INDEX: Final = f"{NOARCH}/repodata_shards.msgpack.zst"
+OWN: Final = "AWS:AROAINDEXER:fairway-indexer"
+MALLORY: Final = "AWS:AROAMALLORY:ci"
+INDEX_FILES: Final = (
+    INDEX,
+    *(f"{NOARCH}/{name}" for name in subdir_filenames()),
+    *(f"team/{name}" for name in channel_filenames()),
+)
+
+
+@pytest.fixture
+def operator_events(monkeypatch: pytest.MonkeyPatch) -> "RecordingOperatorEvents":
+    events = RecordingOperatorEvents()
+    monkeypatch.setattr(handler, "operator_events", lambda: events)
+    return events
+
+
+@dataclass(kw_only=True)
+class RecordingOperatorEvents:
+    """Records which principals are named."""
+
+    fails: bool = False
+    named: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def publish_foreign_index(self, subdir: object, found: ForeignIndex) -> None:
+        if self.fails:
+            raise UnavailableError("EventBridge did not accept the event")
+        self.named.append((str(subdir), found.principal))
+
+
+def test_handle_queue__index_files_written_by_the_indexer_cost_no_request(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    queue.send(*INDEX_FILES, principal=OWN)
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    assert world.storage.log == []
+
+
+def test_handle_queue__index_files_without_a_principal_cost_one_head_per_subdir(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.publish(LINUX, package(path=LINUX))
+    written = [key for key in world.storage.list_keys() if key.endswith((".zst", ".json", ".xml", ".html"))]
+    for key in written:
+        queue.send(key)
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    assert sorted(world.storage.log) == [("head", f"{LINUX}/repodata_shards.msgpack.zst"), ("head", INDEX)]
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+def test_handle_queue__foreign_index_is_healed(world: World, queue: Queue, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
+    queue.send(INDEX, principal=principal)
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__deleted_index_is_healed(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.storage.remove(INDEX)
+    queue.send(INDEX, principal=MALLORY)
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__restored_older_index_is_reconciled(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    backup = world.storage.body(INDEX)
+    world.publish(NOARCH, package(name="bar"))
+    world.storage.upload(INDEX, backup)
+    queue.send(INDEX, principal=MALLORY)
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "bar-1.0-0.conda"}
+    assert_same_as_from_nothing(world.storage)
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+@pytest.mark.parametrize("key", [f"{NOARCH}/repodata.json", f"{NOARCH}/index.html", "team/channeldata.json"])
+def test_handle_queue__foreign_output_is_replaced(world: World, queue: Queue, key: str, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    before = world.storage.body(key)
+    world.storage.upload(key, b"foreign")
+    queue.send(key, principal=principal)
+    assert queue.deliver() == set()
+    assert world.storage.body(key) == before
+    assert any(kept.startswith(f".fairway/replaced/{key}/") for kept in world.storage.list_keys())
+
+
+@pytest.mark.parametrize("principal", [None, MALLORY])
+def test_handle_queue__output_that_is_not_wanted_is_removed(world: World, queue: Queue, principal: str | None) -> None:
+    world.publish(NOARCH, package())
+    key = f"{NOARCH}/current_repodata.json.zst"
+    world.storage.upload(key, b"foreign")
+    queue.send(*INDEX_FILES[:2], principal=principal)
+    queue.send(key, principal=principal)
+    assert queue.deliver() == set()
+    assert world.storage.head(key) is None
+
+
+def test_handle_queue__files_that_no_channel_has(world: World, queue: Queue) -> None:
+    """An operator's pages beside the channels make no channel."""
+    for key in ("docs/index.html", "docs/linux-64/index.html", "docs/rss.xml"):
+        world.storage.upload(key, b"a page")
+        queue.send(key, principal=MALLORY)
+    before = world.storage.list_keys()
+    assert queue.deliver() == set()
+    assert world.storage.list_keys() == before
+
+
+def test_handle_queue__checks_are_coalesced_and_the_last_write_is_checked(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    world.publish(NOARCH, package())
+    for number in range(5):
+        world.storage.upload(INDEX, b"foreign %d" % number)
+        queue.send(INDEX, principal=MALLORY)
+        assert queue.deliver() == set()
+    assert world.storage.body(INDEX) == b"foreign 4"
+    ((keys, delay_seconds),) = requeuer.delayed
+    assert 0 < delay_seconds <= 60
+    queue.send(body=format_requeued(keys))
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__check_that_cannot_be_planned_is_tried_again(world: World, queue: Queue) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
+    stuck = queue.send(INDEX, principal=MALLORY)
+    other = queue.send(world.upload(LINUX, package(path=LINUX)))
+    world.storage.fault = fail_for("signals.json")
+    assert queue.deliver() == {stuck}
+    assert other not in queue.bodies
+    world.storage.fault = None
+    assert queue.deliver() == set()
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_handle_queue__second_foreign_index_within_an_hour_names_the_principal(
+    world: World,
+    queue: Queue,
+    operator_events: RecordingOperatorEvents,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world.publish(NOARCH, package())
+    world.storage.upload(INDEX, b"foreign")
+    queue.send(INDEX, f"{NOARCH}/repodata.json", principal="AWS:AIDAEVE")
+    queue.deliver()
+    assert "ForeignIndexes" not in read_metrics(capsys.readouterr().out)
+    world.storage.remove(INDEX)
+    queue.send(INDEX, principal=MALLORY)
+    operator_events.fails = True
+    assert len(queue.deliver()) == 1
+    operator_events.fails = False
+    assert queue.deliver() == set()
+    assert operator_events.named == [("team/noarch", MALLORY)]
+    assert read_metrics(capsys.readouterr().out)["ForeignIndexes"] == 1
+    (logged,) = [record for record in caplog.records if record.message == "foreign index again"]
+    assert vars(logged)["principal"] == MALLORY
+
+
+def test_handle_queue__command_of_an_operator_raises_no_alarm(
+    world: World, queue: Queue, operator_events: RecordingOperatorEvents
+) -> None:
+    for name in ("a", "b", "c"):
+        world.publish(NOARCH, package(name=name))
+        queue.send(INDEX, principal="AWS:AIDAOPERATOR")
+        assert queue.deliver() == set()
+    assert operator_events.named == []
+
+
+# Turns
+
+
+def test_handle_queue__publishers_take_turns(world: World, queue: Queue) -> None:
+    """What one publisher uploads is committed before the rest of another's thousand."""
+    for number in range(40):
+        key = f"{NOARCH}/bad{number:02}-1.0-0.conda"
+        world.storage.upload(key, b"bad")
+        queue.send(key, principal=MALLORY)
+    good = world.upload(NOARCH, package(name="z"))
+    queue.send(good, principal="AWS:AIDAALICE")
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    rejected = [key for kind, key in world.storage.log if kind == "delete"]
+    assert len(rejected) == 40
+    committed = world.storage.log.index(("put", INDEX))
+    assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+def test_handle_queue__channels_take_turns_without_principals(world: World, queue: Queue) -> None:
+    for number in range(40):
+        key = f"aaa/noarch/bad{number:02}-1.0-0.conda"
+        world.storage.upload(key, b"bad")
+        queue.send(key)
+    queue.send(world.upload(NOARCH, package(name="z")))
+    world.storage.log.clear()
+    assert queue.deliver() == set()
+    committed = world.storage.log.index(("put", INDEX))
+    assert sum(kind == "delete" for kind, _ in world.storage.log[:committed]) == FIRST_TURN
+
+
+def upload_bad(world: World, number: int) -> str:
+    key = f"{NOARCH}/bad{number:02}-1.0-0.conda"
+    world.storage.upload(key, b"bad")
+    return key
+
+
+def test_handle_queue__small_batch_is_packed_while_others_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    keys = [world.upload(NOARCH, package(name=name)) for name in "abc"]
+    for key in keys:
+        queue.send(key, principal="AWS:AIDAALICE")
+    other = world.upload(LINUX, package(path=LINUX))
+    queue.send(other)
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert requeuer.turns == [([other], "team"), ([keys[2], keys[1], keys[0]], "AWS:AIDAALICE")], "the newest first"
+    assert world.storage.list_keys() == sorted([*keys, other])
+    for some, publisher in requeuer.turns:
+        queue.send(body=format_requeued(some, publisher=publisher))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {f"{name}-1.0-0.conda" for name in "abc"}
+    assert world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_queue__packing_fails(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    sent = {queue.send(world.upload(NOARCH, package(name=name))) for name in "ab"}
+    queue.waited_ms = 60_000
+    requeuer.fails = True
+    assert queue.deliver() == sent
+    requeuer.fails = False
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"a-1.0-0.conda", "b-1.0-0.conda"}
+
+
+@pytest.mark.parametrize("waited_ms", [0, 60_000])
+def test_handle_queue__one_upload_is_not_packed(
+    world: World, queue: Queue, requeuer: RecordingRequeuer, waited_ms: int
+) -> None:
+    queue.send(world.upload(NOARCH, package()))
+    queue.waited_ms = waited_ms
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    assert requeuer.turns == []
+
+
+def test_handle_queue__publisher_of_rejected_uploads_goes_to_the_back_while_others_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    """Its newest upload is good, and indexed at once."""
+    bad = [upload_bad(world, number) for number in range(40)]
+    good = world.upload(NOARCH, package(name="z"))
+    queue.send(body=format_requeued([good, *bad], publisher=MALLORY))
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"z-1.0-0.conda"}
+    assert len(list(list_rejections(world.storage))) == FIRST_TURN - 1
+    assert requeuer.turns == [(bad[FIRST_TURN - 1 :], MALLORY)]
+
+
+def test_handle_queue__publisher_of_good_uploads_goes_on(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    keys = [world.upload(NOARCH, package(name=f"p{number:02}")) for number in range(40)]
+    queue.send(body=format_requeued(keys, publisher=MALLORY))
+    queue.waited_ms = 60_000
+    assert queue.deliver() == set()
+    assert len(world.listed(NOARCH)) == 40
+    assert requeuer.turns == []
+
+
+def test_handle_queue__rejected_uploads_are_finished_where_none_wait(
+    world: World, queue: Queue, requeuer: RecordingRequeuer
+) -> None:
+    for number in range(40):
+        queue.send(upload_bad(world, number))
+    assert queue.deliver() == set()
+    assert len(list(list_rejections(world.storage))) == 40
+    assert requeuer.turns == []
+
+
+# First uploads
+
+
+def test_handle_queue__first_burst_is_read_once(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    """The listing waits until no run has committed for a while: the artifacts in it are read by other runs."""
+    world.storage.clock_ms = time.time_ns() // 10**6
+    keys = [world.upload(NOARCH, package(name=f"p{number:02}")) for number in range(20)]
+    listing = f"{NOARCH}/*"
+    for start in range(0, 20, 5):
+        queue.send(*keys[start : start + 5], identity=f"burst-{start}")
+        assert queue.deliver() == set()
+        queue.send(body=format_requeued([listing]), identity=f"listing-{start}")
+        assert queue.deliver() == set()
+    assert [one[0] for one in requeuer.delayed] == [[listing]] * 4
+    read = Counter(key for kind, key in world.storage.log if kind == "get" and key in keys)
+    assert read == dict.fromkeys(keys, 1)
+
+
+def test_handle_queue__first_listing_finds_the_rest(world: World, queue: Queue, requeuer: RecordingRequeuer) -> None:
+    for name in ("a", "b"):
+        world.upload(NOARCH, package(name=name))
+    queue.send(world.upload(NOARCH, package()))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda"}
+    queue.send(body=format_requeued([f"{NOARCH}/*"]))
+    assert queue.deliver() == set()
+    assert requeuer.delayed == []
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "a-1.0-0.conda", "b-1.0-0.conda"}
+
+
+# Dead letters
+
+
+@dataclass(kw_only=True)
+class RecordingDeadLetters:
+    """Records what is given up."""
+
+    fails: bool = False
+    sent: list[tuple[Sequence[str], Mode, str]] = field(default_factory=list)
+
+    def send(self, keys: Sequence[str], mode: Mode, failure: FairwayError) -> None:
+        if self.fails:
+            raise UnavailableError("SQS did not accept the message")
+        self.sent.append((keys, mode, str(failure)))
+
+
+def test_handle_queue__dead_letter_names_key_and_error(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = RecordingDeadLetters(fails=True)
+    monkeypatch.setattr(handler, "dead_letters", lambda: letters)
+    stuck = queue.send(world.upload(NOARCH, package()), world.upload(NOARCH, package(name="bar")))
+    world.storage.fault = fail_for("foo-1.0-0.conda")
+    for _ in range(3):
+        assert queue.deliver() == {stuck}
+    assert letters.sent == []
+    letters.fails = False
+    assert queue.deliver() == set()
+    assert letters.sent == [([FOO], "alone", "503")]
+    assert world.listed(NOARCH) == {"bar-1.0-0.conda"}
+    world.storage.fault = None
+    queue.send(body=format_requeued([FOO], "alone", error="UnavailableError: 503"))  # redriven
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {"foo-1.0-0.conda", "bar-1.0-0.conda"}

@@ -17,6 +17,7 @@ def test_parse_settings__minimal() -> None:
     assert (settings.event_bus, settings.distribution_id) == (None, None)
     assert settings.shard_grace_days == 14
     assert (settings.queue_url, settings.deferral_seconds) == (None, 60)
+    assert (settings.role_id, settings.dead_letters_url, settings.max_receives) == (None, None, 0)
 
 
 def test_parse_settings__everything() -> None:
@@ -31,6 +32,9 @@ def test_parse_settings__everything() -> None:
             "FAIRWAY_SHARD_GRACE_DAYS": "30",
             "FAIRWAY_QUEUE_URL": "https://sqs.example.org/queue",
             "FAIRWAY_DEFERRAL_SECONDS": "5",
+            "FAIRWAY_ROLE_ID": "AROAINDEXER",
+            "FAIRWAY_DEAD_LETTERS_URL": "https://sqs.example.org/dead",
+            "FAIRWAY_MAX_RECEIVES": "264",
         }
     )
     assert settings.policy.mutable_channels == ("dev", "staging-*")
@@ -39,6 +43,8 @@ def test_parse_settings__everything() -> None:
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
     assert settings.shard_grace_days == 30
     assert (settings.queue_url, settings.deferral_seconds) == ("https://sqs.example.org/queue", 5)
+    assert settings.role_id == "AROAINDEXER"
+    assert (settings.dead_letters_url, settings.max_receives) == ("https://sqs.example.org/dead", 264)
 
 
 def test_parse_settings__empty_is_unset() -> None:

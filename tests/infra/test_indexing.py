@@ -25,6 +25,11 @@ def test_indexer__environment(full: Synthesis) -> None:
     assert variables["FAIRWAY_EVENT_BUS"] == {"Ref": full.only("AWS::Events::EventBus")["Id"]}
     (queue,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]]
     assert variables["FAIRWAY_QUEUE_URL"] == {"Ref": queue}
+    (dead_letters,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if each["Id"] != queue]
+    assert variables["FAIRWAY_DEAD_LETTERS_URL"] == {"Ref": dead_letters}
+    (redriving,) = [each["Properties"] for each in full.resources("AWS::SQS::Queue") if each["Id"] == queue]
+    assert variables["FAIRWAY_MAX_RECEIVES"] == str(redriving["RedrivePolicy"]["maxReceiveCount"])
+    assert variables["FAIRWAY_ROLE_ID"] == {"Fn::GetAtt": [full.role_of(INDEXER)["Id"], "RoleId"]}
     assert variables["POWERTOOLS_METRICS_NAMESPACE"] == "Fairway"
     assert variables["POWERTOOLS_SERVICE_NAME"] == "fairway-team-indexer"
     assert "AWS_ENDPOINT_URL" not in variables
@@ -68,7 +73,10 @@ def test_queue__accepts_messages_from_the_indexer(full: Synthesis) -> None:
     (queue,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if "RedrivePolicy" in each["Properties"]]
     statements = full.statements(full.role_of(INDEXER))
     (grant,) = [each for each in statements if "sqs:SendMessage" in as_list(each["Action"])]
-    assert (grant["Effect"], grant["Resource"]) == ("Allow", {"Fn::GetAtt": [queue, "Arn"]})
+    (dead_letters,) = [each["Id"] for each in full.resources("AWS::SQS::Queue") if each["Id"] != queue]
+    granted = [{"Fn::GetAtt": [name, "Arn"]} for name in (queue, dead_letters)]
+    assert grant["Effect"] == "Allow"
+    assert sorted(grant["Resource"], key=str) == sorted(granted, key=str)
 
 
 def test_indexer__recursion_is_allowed(plain: Synthesis) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from infra.monitoring import ACCESS_LOG_FIELDS
+from lambdas.indexer.signals import FOREIGN_INDEX
 from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 from tests.infra.synthesis import KEY_REFRESHER, Synthesis
 
@@ -18,7 +19,7 @@ def test_alarms__metrics(plain: Synthesis) -> None:
         "AuthorizerFailures-fairway-conda-us-east-1",
         "Errors",
         "FailedKeys",
-        "HealedIndexes",
+        "ForeignIndexes",
         "IssuersUnavailable-fairway-conda-us-east-1",
         "RejectedUploads",
     }
@@ -39,7 +40,7 @@ def test_alarms__unusable_access_document_within_the_hour(plain: Synthesis, othe
         assert (found["Threshold"], found["EvaluationPeriods"]) == (0, 1)
         assert found["ComparisonOperator"] == "GreaterThanThreshold"
         rules = [each["Properties"] for each in synthesis.resources("AWS::Events::Rule")]
-        (hourly,) = [each for each in rules if each["ScheduleExpression"] == "rate(1 hour)"]
+        (hourly,) = [each for each in rules if each.get("ScheduleExpression") == "rate(1 hour)"]
         assert hourly["Targets"][0]["Arn"] == {"Fn::GetAtt": [key_refresher["Id"], "Arn"]}
 
 
@@ -67,6 +68,23 @@ def test_alarms__send_mail_if_configured(full: Synthesis, plain: Synthesis) -> N
     statements = full.only("AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
     assert {"Service": "cloudwatch.amazonaws.com"} in [each["Principal"] for each in statements]
     assert not plain.resources("AWS::SNS::Topic")
+
+
+def test_alarms__foreign_index_mail_names_the_principal(full: Synthesis, plain: Synthesis) -> None:
+    (rule,) = [each for each in full.resources("AWS::Events::Rule") if "EventBusName" in each["Properties"]]
+    found = rule["Properties"]
+    assert found["EventBusName"] == {"Ref": full.only("AWS::Events::EventBus")["Id"]}
+    assert found["EventPattern"] == {"detail-type": [FOREIGN_INDEX]}
+    (target,) = found["Targets"]
+    topic = full.only("AWS::SNS::Topic")["Id"]
+    assert target["Arn"] == {"Ref": topic}
+    paths = target["InputTransformer"]["InputPathsMap"]
+    assert set(paths.values()) == {"$.detail.principal", "$.detail.subdir"}
+    assert all(f"<{name}>" in target["InputTransformer"]["InputTemplate"] for name in paths)
+    statements = full.only("AWS::SNS::TopicPolicy")["Properties"]["PolicyDocument"]["Statement"]
+    (grant,) = [each for each in statements if each["Principal"] == {"Service": "events.amazonaws.com"}]
+    assert (grant["Effect"], grant["Action"]) == ("Allow", "sns:Publish")
+    assert not [each for each in plain.resources("AWS::Events::Rule") if "EventBusName" in each["Properties"]]
 
 
 def test_access_log__has_no_field_that_could_hold_a_token(full: Synthesis) -> None:

@@ -1,10 +1,12 @@
 """The bucket, its policy, and the functions' permissions on it."""
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 
+from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 from tests.infra.iam import Request, is_denied
 from tests.infra.synthesis import (
     AUTHORIZER,
@@ -217,15 +219,44 @@ def _arn(synthesis: Synthesis, key: str) -> str:
     return f"arn:aws:s3:::{synthesis.only('AWS::S3::Bucket')['Properties']['BucketName']}/{key}"
 
 
+def _list_notifications(synthesis: Synthesis) -> list[tuple[str, str]]:
+    """Return the pairs of an event and a suffix that the bucket notifies about."""
+    properties = synthesis.only("AWS::S3::Bucket")["Properties"]
+    configurations = properties["NotificationConfiguration"]["QueueConfigurations"]
+    found = []
+    for each in configurations:
+        (rule,) = each["Filter"]["S3Key"]["Rules"]
+        assert rule["Name"] == "suffix"
+        found.append((each["Event"], rule["Value"]))
+    return found
+
+
+UPLOADS = (".conda", ".tar.bz2", ".sigs", "patch_instructions.json")
+
+
 def test_notifications__name_every_suffix_and_event_once(plain: Synthesis) -> None:
-    configurations = plain.only("AWS::S3::Bucket")["Properties"]["NotificationConfiguration"]["QueueConfigurations"]
-    found = {(each["Event"], each["Filter"]["S3Key"]["Rules"][0]["Value"]) for each in configurations}
-    assert found == {
-        (event, suffix)
-        for event in ("s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*")
-        for suffix in (".conda", ".tar.bz2", ".sigs", "patch_instructions.json")
+    found = _list_notifications(plain)
+    index_files = ["repodata_shards.msgpack.zst", *subdir_filenames(), *channel_filenames()]
+    changes = ("s3:ObjectCreated:*", "s3:ObjectRemoved:*")
+    assert set(found) == {
+        *((event, suffix) for event in (*changes, "s3:LifecycleExpiration:*") for suffix in UPLOADS),
+        *((event, f"/{filename}") for event in changes for filename in index_files),
     }
-    assert len(found) == len(configurations)
+    assert len(set(found)) == len(found)
+    assert len(found) <= 100, "S3's limit of a bucket"
+
+
+@pytest.mark.parametrize("which", ["plain", "full", "other_region", "emulated"])
+def test_notifications__suffixes_do_not_overlap(which: str, request: pytest.FixtureRequest) -> None:
+    """S3 rejects two configurations of a kind of event if some key could match both."""
+    synthesis: Synthesis = request.getfixturevalue(which)
+    found = _list_notifications(synthesis)
+    for event in {event for event, _ in found}:
+        suffixes = [suffix for other, suffix in found if other == event]
+        overlapping = [
+            (one, other) for one, other in itertools.permutations(suffixes, 2) if one.lower().endswith(other.lower())
+        ]
+        assert overlapping == []
 
 
 def test_notifications__depend_on_the_queues_policy(plain: Synthesis) -> None:
@@ -258,6 +289,7 @@ def test_notifications__depend_on_the_queues_policy(plain: Synthesis) -> None:
         ".fairway/patches/team/noarch/00ff.json",
         ".fairway/policy.json",
         ".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json",
+        ".fairway/signals/team/noarch/signals.json",
     ],
 )
 def test_indexer__may_write_its_own_keys(full: Synthesis, key: str) -> None:

@@ -33,6 +33,9 @@ from lambdas.storage.protocol import (
     ObjectStorage,
 )
 
+COMMIT_OF: Final = "fairway-commit-of"
+"""Metadata of a shard index that Fairway wrote: ``CHANNEL/SUBDIR``. Its bytes decide, this spares reading them."""
+
 _ZSTD: Final = "application/zstd"
 _SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.IMMUTABLE)
 _INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.METADATA)
@@ -145,6 +148,7 @@ class Subdir:
             self.layout.shard_index,
             body,
             headers=_INDEX_HEADERS,
+            metadata={COMMIT_OF: str(self.id)},
             condition=IfAbsent() if base.etag is None else IfMatch(etag=base.etag),
         )
         return Commit(index=index, sha256=hashlib.sha256(body).hexdigest(), etag=info.etag, version=info.version)
