@@ -112,6 +112,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     batch.pack()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
+    _invalidate_rejected()
     batch.requeue_unread()
     batch.count_failures()
     return process_partial_response(
@@ -150,6 +151,7 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
             failed += 1
     for channel in [*channels, *([] if event.get("channels") else [None])]:
         _reject_invalid_keys(channel, context)
+    _invalidate_rejected(all_runs=True)
     _count("UnreconciledSubdirs", failed + len(subdirs))
     return {"reconciled": done, "failed": failed, "unfinished": [str(subdir) for subdir in subdirs]}
 
@@ -172,6 +174,14 @@ def _raise_alarm(subdir: SubdirId, found: ForeignIndex) -> None:
         events.publish_foreign_index(subdir, found)
     logger.error("foreign index again", subdir=str(subdir), principal=found.principal or UNKNOWN_PRINCIPAL)
     _count("ForeignIndexes", 1)
+
+
+def _invalidate_rejected(*, all_runs: bool = False) -> None:
+    """Invalidate what was rejected: a failure delays that, and nothing else."""
+    try:
+        indexer().invalidate_rejected(all_runs=all_runs)
+    except FairwayError as failure:
+        logger.warning("rejected uploads not invalidated", exc_info=failure)
 
 
 class _Batch:

@@ -103,6 +103,14 @@ class Indexer:
             failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
         )
 
+    def invalidate_rejected(self, *, all_runs: bool = False) -> None:
+        """Have caches drop what was rejected, in one call; see ``Quarantine.invalidate``.
+
+        Raises:
+            TransientError: the storage or the CDN is not available: the next call invalidates the same.
+        """
+        self._quarantine.invalidate(all_runs=all_runs)
+
     def _reject(self, key: str, error: RejectedError, etag: str | None) -> Rejection | None:
         try:
             info = self._storage.head(key)

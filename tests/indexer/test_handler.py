@@ -1,5 +1,6 @@
 """The queue's handler: exactly the messages whose keys failed are redelivered."""
 
+import functools
 import json
 import time
 from collections import Counter
@@ -478,6 +479,37 @@ def test_handle_queue__irrelevant_keys(world: World, queue: Queue) -> None:
     queue.send("team/noarch/shards/00.msgpack.zst", ".fairway/rejected/x.conda", "team/notices.json")
     assert queue.deliver() == set()
     assert world.storage.log == []
+
+
+def test_handle_queue__rejections_are_invalidated_once(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However their messages came: for the first time, again, or repeatedly."""
+    monkeypatch.setattr(handler, "indexer", functools.cache(world.indexer))
+    bad = [f"{subdir}/bad{number}-1.0-0.conda" for subdir in (LINUX, NOARCH) for number in range(3)]
+    for number, key in enumerate(bad):
+        world.storage.upload(key, b"bad")
+        queue.receives[queue.send(key)] = 2 * (number % 3)
+    assert queue.deliver() == set()
+    assert {one.key for one in world.notifier.rejections} == set(bad)
+    assert (world.notifier.invalidations, sorted(world.notifier.dropped)) == (1, sorted(bad))
+
+
+def test_handle_queue__failed_invalidation_is_repeated_by_the_daily_run(world: World, queue: Queue) -> None:
+    bad = f"{NOARCH}/bad-1.0-0.conda"
+    world.storage.upload(bad, b"bad")
+    queue.send(bad)
+    invalidate = world.notifier.invalidate
+
+    def fail(_: object) -> None:
+        raise UnavailableError("throttled")
+
+    world.notifier.invalidate = fail  # type: ignore[method-assign,assignment]
+    assert queue.deliver() == set()
+    assert world.storage.head(bad) is None
+    world.notifier.invalidate = invalidate  # type: ignore[method-assign]
+    handler.handle_schedule({}, Context())
+    assert world.notifier.dropped == [bad]
 
 
 def test_handle_schedule__indexes_uploads_without_events(world: World) -> None:
