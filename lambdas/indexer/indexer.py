@@ -228,7 +228,25 @@ class Indexer:
     def _commit_until_stable(
         self, committer: Committer, keys: SubdirKeys
     ) -> tuple[Commit, dict[PackageName, EncodedShard]]:
+        """Commit the keys, in as many commits as their memory needs.
+
+        Return the last commit, and the shards of what it changed.
+
+        Raises:
+            TransientError: as ``_commit_some``.
+        """
+        while True:
+            commit, encoded, left = self._commit_some(committer, keys)
+            if not left.filenames:
+                return commit, encoded
+            keys = left
+
+    def _commit_some(
+        self, committer: Committer, keys: SubdirKeys
+    ) -> tuple[Commit, dict[PackageName, EncodedShard], SubdirKeys]:
         """Commit until the commit agrees with what is under the keys, then inspect once more.
+
+        Return the keys that are left to the next commit, too.
 
         The second inspection closes the gap between the first one and the swap: an event in between may
         have been handled before our commit was there to be corrected.
@@ -237,10 +255,11 @@ class Indexer:
             TransientError: the subdir kept changing, or the storage is not available.
         """
         pending = keys
+        left: frozenset[str] = frozenset()
         encoded: dict[PackageName, EncodedShard] = {}
 
         def attempt() -> Commit:
-            nonlocal pending
+            nonlocal pending, left
             for _ in range(MAX_ATTEMPTS):
                 try:
                     done = committer.attempt(pending)
@@ -251,6 +270,9 @@ class Indexer:
                 if done.is_first and self._requeue is not None and not committer.subdir.layout.is_draft:
                     # Without an index, nothing tells what else is in the bucket but its listing.
                     self._requeue(committer.subdir.layout.whole)
+                committer.changes.forget_read()
+                left |= done.left
+                pending = pending.without(left)
                 encoded.update(done.encoded)
                 moved = committer.list_moved(done.etags)
                 # Patches and attestations are inspected again by further attempts, until one changes nothing.
@@ -260,7 +282,9 @@ class Indexer:
                 pending = replace(pending, artifacts=moved) if is_beside else SubdirKeys(artifacts=moved)
             raise ConflictError(f"{committer.subdir} kept changing")
 
-        return retry_conflicts(attempt, retry_on=TransientError, sleep=self._sleep), encoded
+        commit = retry_conflicts(attempt, retry_on=TransientError, sleep=self._sleep)
+        rest = SubdirKeys(artifacts=keys.artifacts, attestations=keys.attestations)
+        return commit, encoded, rest.without(rest.filenames - left)
 
     def _ensure_noarch(self, channel: Channel, catch_up: CatchUp) -> None:
         """Make the channel's ``noarch`` subdir, if it is missing or incomplete (invariant 13)."""

@@ -1,7 +1,7 @@
 """What events, settings, the indexer and its outputs share: values only. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -33,6 +33,19 @@ class SubdirKeys:
     """Outputs that earlier runs deferred are due now."""
     whole: bool = False
     """Whatever the listing of the subdir shows to differ."""
+
+    @property
+    def filenames(self) -> frozenset[str]:
+        """The artifacts to inspect, for themselves or for their attestations."""
+        return frozenset(key.filename for key in self.artifacts | self.attestations)
+
+    def without(self, filenames: frozenset[str]) -> "SubdirKeys":
+        """Return the same keys without those of some artifacts."""
+        return replace(
+            self,
+            artifacts=frozenset(key for key in self.artifacts if key.filename not in filenames),
+            attestations=frozenset(key for key in self.attestations if key.filename not in filenames),
+        )
 
     def list_keys(self, subdir: SubdirId) -> list[str]:
         """Return the keys in messages that lead here."""
@@ -68,6 +81,11 @@ class Limits:
     max_feed_items: int = 100
     max_shard_bytes: int = 16 * 1024 * 1024
     """Of a decompressed shard: conda reads no larger one."""
+
+    max_kept_bytes: int = 64 * 1024 * 1024
+    """Of memory for the cards that one commit reads, and as much again for new ones: a batch is cut into commits."""
+    max_name_bytes: int = 192 * 1024 * 1024
+    """Of memory for the cards of one name, as estimated: those of a real 16 MiB shard take less."""
 
     @property
     def kept_rows(self) -> int:
