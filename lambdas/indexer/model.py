@@ -78,7 +78,11 @@ class Limits:
     sizes: Sizes = SIZES
     max_rows: int = 1000
     """Of a page."""
+    max_page_bytes: int = 2 * 1024 * 1024
+    """Of the rows of a page: older ones are left out."""
     max_feed_items: int = 100
+    max_feed_bytes: int = 512 * 1024
+    """Of the items of a feed: older ones are left out."""
     max_shard_bytes: int = 16 * 1024 * 1024
     """Of a decompressed shard: conda reads no larger one."""
 

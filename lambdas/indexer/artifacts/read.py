@@ -145,7 +145,12 @@ def _fetch_contents(
 
 def cut_texts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return facts for pages with long texts and lists cut: they are repeated in every page and feed."""
-    return {key: _cut(value, MAX_TEXT_BYTES.get(key, MAX_URL_BYTES)) for key, value in facts.items()}
+    return {key: cut_text(key, value) for key, value in facts.items()}
+
+
+def cut_text(key: str, value: object) -> object:
+    """Return the text, or list of texts, of a fact, cut if it is long; anything else as it is."""
+    return _cut(value, MAX_TEXT_BYTES.get(key, MAX_URL_BYTES))
 
 
 def _cut(value: object, max_bytes: int) -> object:
