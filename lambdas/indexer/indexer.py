@@ -20,6 +20,7 @@ from lambdas.indexer.change.find_changes import ChangeFinder
 from lambdas.indexer.change.heal import BATCH, Healer
 from lambdas.indexer.change.inspect import UNHURRIED, Inspector, ReadingRules
 from lambdas.indexer.change.results import Results, guard
+from lambdas.indexer.change.subdir_limit import TooManySubdirsError
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
@@ -135,6 +136,8 @@ class Indexer:
         committer = make(subdir, is_rebuild=is_rebuild)
         try:
             commit, encoded = self._commit_all(committer, keys)
+        except TooManySubdirsError as error:
+            return self.reject(dict.fromkeys(keys.list_keys(subdir_id), error))
         except ForeignIndexError as error:
             results.healed = str(error)
             self._heal(committer, make(subdir.draft()))
@@ -223,6 +226,7 @@ class Indexer:
             results=results,
             limits=self._limits,
             is_rebuild=is_rebuild,
+            max_subdirs=self._policy.max_subdirs,
         )
 
     def _commit_until_stable(

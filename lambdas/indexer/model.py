@@ -98,6 +98,8 @@ class Limits:
 
 
 LIMITS: Final = Limits()
+MAX_SUBDIRS: Final = 64
+"""Of a channel, unless the configuration says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +110,8 @@ class Policy:
     """Marks commits: the bucket's name, or empty for a directory."""
     mutable_channels: tuple[str, ...] = ()
     """Globs of channels whose artifacts may be replaced by other bytes."""
+    max_subdirs: int = MAX_SUBDIRS
+    """Of a channel."""
     outputs: Outputs = field(default_factory=Outputs)
 
     def is_mutable(self, channel: Channel) -> bool:

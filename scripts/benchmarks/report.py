@@ -217,7 +217,7 @@ def _format_hostile(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{one['uploaded_bytes'] / _MIB:.1f}",
             f"{one['peak_bytes'] / _MIB:.0f}",
             f"{one['cpu_s']:.1f}",
-            f"{one['innocent_s']:.1f}",
+            "-" if one["innocent_s"] is None else f"{one['innocent_s']:.1f}",
             str(one["left"]),
             f"{one['largest_output_bytes'] / _MIB:.1f}",
         ]

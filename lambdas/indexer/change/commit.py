@@ -19,7 +19,8 @@ from lambdas.indexer.change.find_changes import ChangeFinder, Changes, KeptMemor
 from lambdas.indexer.change.list_many import current_etag, list_many
 from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
 from lambdas.indexer.change.results import Results
-from lambdas.indexer.model import LIMITS, Limits, SubdirKeys
+from lambdas.indexer.change.subdir_limit import require_room
+from lambdas.indexer.model import LIMITS, MAX_SUBDIRS, Limits, SubdirKeys
 from lambdas.indexer.quarantine import Quarantine
 from lambdas.indexer.tree.cards import Card, Cards, estimate_memory
 from lambdas.indexer.tree.encoding import measure
@@ -56,14 +57,18 @@ class Committer:
     results: Results
     limits: Limits = LIMITS
     is_rebuild: bool = False
+    max_subdirs: int = MAX_SUBDIRS
 
     def attempt(self, keys: SubdirKeys) -> Attempt:
         """Make the commit agree with the objects under these keys.
 
         Raises:
             TransientError: nothing is committed: make another attempt.
+            TooManySubdirsError: the subdir has no commit, and its channel may have no further one.
         """
         base = self.fetch_base()
+        if base.etag is None and not self.subdir.layout.is_draft:
+            require_room(self.subdir.storage, self.subdir.id, max_subdirs=self.max_subdirs)
         patches = (
             inspect_patches(self.subdir, base, self.quarantine, self.results)
             if keys.patches

@@ -13,8 +13,8 @@ from typing import Any, Final
 from lambdas.channel.artifact_kinds import CONDA, kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
-from lambdas.indexer.artifacts.read import cut_text
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.artifacts.versions import VersionKey
 from lambdas.indexer.spliced.segments import Summary
 from lambdas.indexer.tree.cards import Card, Cards

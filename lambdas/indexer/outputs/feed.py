@@ -12,7 +12,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from lambdas.channel.names import Channel
-from lambdas.indexer.artifacts.read import cut_text
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.model import LIMITS, Limits
 
 _ILLEGAL_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from lambdas.channel.artifact_kinds import name_of
 from lambdas.channel.names import PackageName
-from lambdas.indexer.artifacts.read import cut_text
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.model import Limits
 from lambdas.indexer.tree.shards import Shard, iter_records
 

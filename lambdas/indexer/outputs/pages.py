@@ -10,8 +10,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from lambdas.channel.names import Channel, SubdirId
-from lambdas.indexer.artifacts.read import cut_text
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.model import LIMITS, Limits
 from lambdas.indexer.outputs.feed import newest_packages
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lambdas.channel.names import Channel, parse_subdir_id
-from lambdas.indexer.artifacts.read import MAX_LIST_ENTRIES, MAX_TEXT_BYTES, MAX_URL_BYTES
+from lambdas.indexer.artifacts.texts import MAX_LIST_ENTRIES, MAX_TEXT_BYTES, MAX_URL_BYTES
 from lambdas.indexer.model import LIMITS
 from lambdas.indexer.outputs import channeldata, feed, newest, pages
 from lambdas.indexer.outputs.feed import format_feed
