@@ -90,8 +90,8 @@ def build_slow() -> Uploads:
 
 
 def build_bzip2() -> Uploads:
-    """16 tarballs with 8 MiB of noise, which bzip2 decompresses slowly."""
-    noise = _member("share/noise", random.Random(2).randbytes(8 * MIB))  # noqa: S311 - synthetic data, not a secret
+    """16 tarballs with 2 MiB of noise, which bzip2 decompresses slowly."""
+    noise = _member("share/noise", random.Random(2).randbytes(2 * MIB))  # noqa: S311 - synthetic data, not a secret
     payload = bz2.compress(noise + _END)
     return {
         f"noise{number}-1.0-0.tar.bz2": bz2.compress(
@@ -129,7 +129,7 @@ BATCHES: Final = (
     HostileBatch(title="50 index.json 50,000 levels deep", build=build_deep),
     HostileBatch(title="50 texts of 1.9 MB", build=build_texts),
     HostileBatch(title="1 archive of 50 s processor time", build=build_slow),
-    HostileBatch(title="16 bzip2 archives of 8 MiB", build=build_bzip2),
+    HostileBatch(title="16 bzip2 archives of 2 MiB", build=build_bzip2),
     HostileBatch(title="3 names with full shards", build=build_large_names, published=publish_large_names),
     HostileBatch(title="200 old texts of 1 MB", build=build_old_texts, published=publish_old_texts),
 )

@@ -22,6 +22,7 @@ from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
 from lambdas.indexer.signals import ForeignIndex
 from lambdas.indexer.turns import FIRST_TURN
+from lambdas.indexer.upkeep import reconcile as reconcile_module
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
 
@@ -103,6 +104,7 @@ class RecordingRequeuer:
     fails: bool = False
     requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
     delayed: list[tuple[Sequence[str], int]] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
     turns: list[tuple[Sequence[str], str]] = field(default_factory=list)
 
     def requeue_turn(self, keys: Sequence[str], publisher: str) -> None:
@@ -112,6 +114,9 @@ class RecordingRequeuer:
 
     def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
         self.delayed.append((keys, delay_seconds))
+
+    def requeue_later(self, key: str) -> None:
+        self.later.append(key)
 
     def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
         if self.fails:
@@ -533,6 +538,25 @@ def test_handle_schedule__no_time_left(world: World) -> None:
     world.upload(NOARCH, package())
     answer: Any = handler.handle_schedule({}, Context(remaining_ms=1000))
     assert answer["unfinished"] == ["team/noarch"]
+
+
+def test_handle_schedule__no_time_left_to_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, requeuer: RecordingRequeuer
+) -> None:
+    """The queue is asked for the rest, by one message; what is read stays."""
+    monkeypatch.setattr(reconcile_module, "BATCH", 4)
+    monkeypatch.setattr(handler, "_READING_SHARE", 1e-9)
+    for number in range(10):
+        world.upload(NOARCH, package(f"foo{number}"))
+    answer: Any = handler.handle_schedule({}, Context())
+    assert answer["failed"] == 0
+    assert requeuer.later == [f"{NOARCH}/*"]
+    assert world.listed(NOARCH) == set()
+    monkeypatch.setattr(handler, "_READING_SHARE", 0.6)
+    queue = Queue(world=world)
+    queue.send(body=format_requeued(requeuer.later))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {f"foo{number}-1.0-0.conda" for number in range(10)}
 
 
 def test_handle_schedule__uploads_to_invalid_keys(world: World, capsys: pytest.CaptureFixture[str]) -> None:
