@@ -45,6 +45,8 @@ class HostileBatch:
     build: Callable[[], Uploads]
     published: Callable[[], Mapping[PackageName, Cards]] = dict
     """What the subdir has before."""
+    is_long: bool = False
+    """Whether it takes more than some seconds: then it is left out of short runs."""
 
 
 def build_windows() -> Uploads:
@@ -128,9 +130,11 @@ BATCHES: Final = (
     HostileBatch(title="100 index.json of 256 KiB", build=build_documents),
     HostileBatch(title="50 index.json 50,000 levels deep", build=build_deep),
     HostileBatch(title="50 texts of 1.9 MB", build=build_texts),
-    HostileBatch(title="1 archive of 50 s processor time", build=build_slow),
+    HostileBatch(title="1 archive of 50 s processor time", build=build_slow, is_long=True),
     HostileBatch(title="16 bzip2 archives of 2 MiB", build=build_bzip2),
-    HostileBatch(title="3 names with full shards", build=build_large_names, published=publish_large_names),
+    HostileBatch(
+        title="3 names with full shards", build=build_large_names, published=publish_large_names, is_long=True
+    ),
     HostileBatch(title="200 old texts of 1 MB", build=build_old_texts, published=publish_old_texts),
 )
 
