@@ -81,8 +81,7 @@ class Quarantine:
             rejection = self.keep(info, error)
         except UnreadableError as unreadable:
             return self.reject(info, not_readable(unreadable), is_published=is_published)
-        # What is not named like an artifact is cached for half a minute at most, what S3 lets nobody read never.
-        if kind_of(info.key) is not None and (is_readable or is_published):
+        if kind_of(info.key) is not None:  # what is not named like an artifact is cached for half a minute at most
             # Before the deletion: should we stop after it, the note tells a later run what to invalidate.
             self._storage.put(stale_key(info.key), info.key.encode(errors="surrogatepass"), headers=_NOTE_HEADERS)
             self._has_stale.set()
