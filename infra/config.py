@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lambdas.indexer.settings import SHARD_GRACE_DAYS
+from lambdas.indexer.settings import MAX_SUBDIRS, SHARD_GRACE_DAYS
 
 EDGE_REGION = "us-east-1"  # where CloudFront's functions, certificates and log deliveries must be
 
@@ -62,6 +62,7 @@ class Configuration:
     existing_oidc_providers: tuple[str, ...] = ()  # issuers with a provider in the account
     require_if_none_match: bool = False
     optional_outputs: tuple[str, ...] = ()
+    max_subdirs: int = MAX_SUBDIRS  # of a channel
     shard_grace_days: int = SHARD_GRACE_DAYS
     old_version_days: int = 30
     rejected_days: int = 90

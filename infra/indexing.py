@@ -167,6 +167,7 @@ class Indexing(Construct):
             "FAIRWAY_DISTRIBUTION_ID": distribution_id,
             "FAIRWAY_EVENT_BUS": self.bus.event_bus_name,
             "FAIRWAY_MAX_RECEIVES": str(self._max_receives),
+            "FAIRWAY_MAX_SUBDIRS": str(configuration.max_subdirs),
             "FAIRWAY_MUTABLE_CHANNELS": ",".join(configuration.mutable_channels),
             "FAIRWAY_OPTIONAL_OUTPUTS": ",".join(configuration.optional_outputs),
             "FAIRWAY_QUEUE_URL": self.queue.queue_url,

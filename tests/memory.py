@@ -355,9 +355,11 @@ class RecordingNotifier:
 
     rejections: list[Rejection] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    invalidations: int = 0
 
     def publish_rejection(self, rejection: Rejection) -> None:
         self.rejections.append(rejection)
 
     def invalidate(self, keys: Sequence[str]) -> None:
+        self.invalidations += bool(keys)
         self.dropped.extend(keys)

@@ -35,6 +35,7 @@ CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
 DRAFTS_PREFIX: Final = ".fairway/drafts/"
 REPLACED_PREFIX: Final = ".fairway/replaced/"
 SIGNALS_PREFIX: Final = ".fairway/signals/"
+STALE_PREFIX: Final = ".fairway/stale/"
 WHOLE_SUBDIR: Final = "*"
 """In place of a filename in the indexer's own messages: everything in the subdir."""
 
@@ -329,6 +330,11 @@ class ChannelLayout:
 def replaced_key(key: str, etag: str) -> str:
     """Return where a file of another tool is kept that Fairway replaced or removed."""
     return f"{REPLACED_PREFIX}{key}/{hashlib.sha256(etag.encode()).hexdigest()[:_ID_CHARS]}"
+
+
+def stale_key(key: str) -> str:
+    """Return the key of the note that caches may keep what was under a key."""
+    return f"{STALE_PREFIX}{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def rejection_folder(key: str) -> str:

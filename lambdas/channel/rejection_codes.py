@@ -10,6 +10,7 @@ class RejectionCode(StrEnum):
     INVALID_KEY = "invalid-key"
     FILENAME_TAKEN = "filename-taken"
     SHARD_FULL = "shard-full"
+    TOO_MANY_SUBDIRS = "too-many-subdirs"
     INNER_NAME_MISMATCH = "inner-name-mismatch"
 
     # The object

@@ -6,6 +6,8 @@ from urllib.parse import quote
 
 MAX_PATHS: Final = 20
 """Above this many keys, whole folders are named."""
+MAX_FOLDERS: Final = 5
+"""Above this many folders, everything is named: 15 wildcards may be in progress at once, over all runs."""
 _SAFE: Final = "/!$'(),"  # the edge caches by the path as viewers write it; RFC 1738 calls these safe
 
 
@@ -19,4 +21,4 @@ def plan_paths(keys: Sequence[str]) -> list[str]:
     if len(keys) <= MAX_PATHS:
         return [f"/{quote(key, safe=_SAFE)}" for key in keys]
     folders = sorted({key.rpartition("/")[0] for key in keys})
-    return [f"/{quote(folder, safe=_SAFE)}/*" for folder in folders] if len(folders) <= MAX_PATHS else ["/*"]
+    return [f"/{quote(folder, safe=_SAFE)}/*" for folder in folders] if len(folders) <= MAX_FOLDERS else ["/*"]

@@ -112,6 +112,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     batch.pack()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
+    _invalidate_rejected()
     batch.requeue_unread()
     batch.count_failures()
     return process_partial_response(
@@ -127,20 +128,26 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Reconcile every channel, or those in ``event["channels"]``, and collect garbage.
 
-    Subdirs are processed in random order, so that none is starved when time runs out. Uploads under
+    Subdirs are processed in random order, so that none is starved when time runs out. Artifacts that there
+    was no time to read are left to the queue: a message asks for the rest of their subdir. Uploads under
     keys where nothing can be indexed harm no reader, and come last.
     """
     publish_settings(storage(), settings())  # whatever happened to them
     channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
     subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
+    rules = ReadingRules(deadline=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)
     done = failed = 0
     while subdirs and context.get_remaining_time_in_millis() > _SUBDIR_MS:
         subdir = open_subdir(storage(), subdirs.pop())
         try:
-            for report in reconcile(subdir, indexer()):
+            is_cut = False
+            for report in reconcile(subdir, indexer(), rules=rules):
                 _log_report(str(subdir), report)
                 _log_failures(report)
+                is_cut = is_cut or any(isinstance(one, DeadlineError) for one in report.failures.values())
+            if is_cut and (queue := requeuer()) is not None:
+                queue.requeue_later(subdir.layout.whole)
             grace_ms = settings().shard_grace_days * DAY_MS
             try_collect_garbage(subdir, now_ms=time.time_ns() // 10**6, grace_ms=grace_ms)
             done += 1
@@ -150,6 +157,7 @@ def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[st
             failed += 1
     for channel in [*channels, *([] if event.get("channels") else [None])]:
         _reject_invalid_keys(channel, context)
+    _invalidate_rejected(all_runs=True)
     _count("UnreconciledSubdirs", failed + len(subdirs))
     return {"reconciled": done, "failed": failed, "unfinished": [str(subdir) for subdir in subdirs]}
 
@@ -172,6 +180,14 @@ def _raise_alarm(subdir: SubdirId, found: ForeignIndex) -> None:
         events.publish_foreign_index(subdir, found)
     logger.error("foreign index again", subdir=str(subdir), principal=found.principal or UNKNOWN_PRINCIPAL)
     _count("ForeignIndexes", 1)
+
+
+def _invalidate_rejected(*, all_runs: bool = False) -> None:
+    """Invalidate what was rejected: a failure delays that, and nothing else."""
+    try:
+        indexer().invalidate_rejected(all_runs=all_runs)
+    except FairwayError as failure:
+        logger.warning("rejected uploads not invalidated", exc_info=failure)
 
 
 class _Batch:
@@ -415,6 +431,8 @@ def _log_report(subdir: str, report: Report) -> None:
 
 def _log_failures(report: Report) -> None:
     for key, failure in report.failures.items():
+        if isinstance(failure, DeadlineError):
+            continue  # no failure, and there may be thousands
         logger.error("to be tried again", key=key, exc_info=failure)
 
 

@@ -20,6 +20,7 @@ from lambdas.indexer.change.find_changes import ChangeFinder
 from lambdas.indexer.change.heal import BATCH, Healer
 from lambdas.indexer.change.inspect import UNHURRIED, Inspector, ReadingRules
 from lambdas.indexer.change.results import Results, guard
+from lambdas.indexer.change.subdir_limit import TooManySubdirsError
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
 from lambdas.indexer.quarantine import Notifier, Quarantine
@@ -103,6 +104,14 @@ class Indexer:
             failures={key: one for key, one in found.items() if isinstance(one, FairwayError)},
         )
 
+    def invalidate_rejected(self, *, all_runs: bool = False) -> None:
+        """Have caches drop what was rejected, in one call; see ``Quarantine.invalidate``.
+
+        Raises:
+            TransientError: the storage or the CDN is not available: the next call invalidates the same.
+        """
+        self._quarantine.invalidate(all_runs=all_runs)
+
     def _reject(self, key: str, error: RejectedError, etag: str | None) -> Rejection | None:
         try:
             info = self._storage.head(key)
@@ -127,6 +136,8 @@ class Indexer:
         committer = make(subdir, is_rebuild=is_rebuild)
         try:
             commit, encoded = self._commit_all(committer, keys)
+        except TooManySubdirsError as error:
+            return self.reject(dict.fromkeys(keys.list_keys(subdir_id), error))
         except ForeignIndexError as error:
             results.healed = str(error)
             self._heal(committer, make(subdir.draft()))
@@ -215,12 +226,31 @@ class Indexer:
             results=results,
             limits=self._limits,
             is_rebuild=is_rebuild,
+            max_subdirs=self._policy.max_subdirs,
         )
 
     def _commit_until_stable(
         self, committer: Committer, keys: SubdirKeys
     ) -> tuple[Commit, dict[PackageName, EncodedShard]]:
+        """Commit the keys, in as many commits as their memory needs.
+
+        Return the last commit, and the shards of what it changed.
+
+        Raises:
+            TransientError: as ``_commit_some``.
+        """
+        while True:
+            commit, encoded, left = self._commit_some(committer, keys)
+            if not left.filenames:
+                return commit, encoded
+            keys = left
+
+    def _commit_some(
+        self, committer: Committer, keys: SubdirKeys
+    ) -> tuple[Commit, dict[PackageName, EncodedShard], SubdirKeys]:
         """Commit until the commit agrees with what is under the keys, then inspect once more.
+
+        Return the keys that are left to the next commit, too.
 
         The second inspection closes the gap between the first one and the swap: an event in between may
         have been handled before our commit was there to be corrected.
@@ -229,10 +259,11 @@ class Indexer:
             TransientError: the subdir kept changing, or the storage is not available.
         """
         pending = keys
+        left: frozenset[str] = frozenset()
         encoded: dict[PackageName, EncodedShard] = {}
 
         def attempt() -> Commit:
-            nonlocal pending
+            nonlocal pending, left
             for _ in range(MAX_ATTEMPTS):
                 try:
                     done = committer.attempt(pending)
@@ -243,6 +274,9 @@ class Indexer:
                 if done.is_first and self._requeue is not None and not committer.subdir.layout.is_draft:
                     # Without an index, nothing tells what else is in the bucket but its listing.
                     self._requeue(committer.subdir.layout.whole)
+                committer.changes.forget_read()
+                left |= done.left
+                pending = pending.without(left)
                 encoded.update(done.encoded)
                 moved = committer.list_moved(done.etags)
                 # Patches and attestations are inspected again by further attempts, until one changes nothing.
@@ -252,7 +286,9 @@ class Indexer:
                 pending = replace(pending, artifacts=moved) if is_beside else SubdirKeys(artifacts=moved)
             raise ConflictError(f"{committer.subdir} kept changing")
 
-        return retry_conflicts(attempt, retry_on=TransientError, sleep=self._sleep), encoded
+        commit = retry_conflicts(attempt, retry_on=TransientError, sleep=self._sleep)
+        rest = SubdirKeys(artifacts=keys.artifacts, attestations=keys.attestations)
+        return commit, encoded, rest.without(rest.filenames - left)
 
     def _ensure_noarch(self, channel: Channel, catch_up: CatchUp) -> None:
         """Make the channel's ``noarch`` subdir, if it is missing or incomplete (invariant 13)."""

@@ -1,7 +1,7 @@
 """What events, settings, the indexer and its outputs share: values only. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -34,6 +34,19 @@ class SubdirKeys:
     whole: bool = False
     """Whatever the listing of the subdir shows to differ."""
 
+    @property
+    def filenames(self) -> frozenset[str]:
+        """The artifacts to inspect, for themselves or for their attestations."""
+        return frozenset(key.filename for key in self.artifacts | self.attestations)
+
+    def without(self, filenames: frozenset[str]) -> "SubdirKeys":
+        """Return the same keys without those of some artifacts."""
+        return replace(
+            self,
+            artifacts=frozenset(key for key in self.artifacts if key.filename not in filenames),
+            attestations=frozenset(key for key in self.attestations if key.filename not in filenames),
+        )
+
     def list_keys(self, subdir: SubdirId) -> list[str]:
         """Return the keys in messages that lead here."""
         layout = SubdirLayout(subdir=subdir)
@@ -65,9 +78,18 @@ class Limits:
     sizes: Sizes = SIZES
     max_rows: int = 1000
     """Of a page."""
+    max_page_bytes: int = 2 * 1024 * 1024
+    """Of the rows of a page: older ones are left out."""
     max_feed_items: int = 100
+    max_feed_bytes: int = 512 * 1024
+    """Of the items of a feed: older ones are left out."""
     max_shard_bytes: int = 16 * 1024 * 1024
     """Of a decompressed shard: conda reads no larger one."""
+
+    max_kept_bytes: int = 64 * 1024 * 1024
+    """Of memory for the cards that one commit reads, and as much again for new ones: a batch is cut into commits."""
+    max_name_bytes: int = 192 * 1024 * 1024
+    """Of memory for the cards of one name, as estimated: those of a real 16 MiB shard take less."""
 
     @property
     def kept_rows(self) -> int:
@@ -76,6 +98,8 @@ class Limits:
 
 
 LIMITS: Final = Limits()
+MAX_SUBDIRS: Final = 64
+"""Of a channel, unless the configuration says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +110,8 @@ class Policy:
     """Marks commits: the bucket's name, or empty for a directory."""
     mutable_channels: tuple[str, ...] = ()
     """Globs of channels whose artifacts may be replaced by other bytes."""
+    max_subdirs: int = MAX_SUBDIRS
+    """Of a channel."""
     outputs: Outputs = field(default_factory=Outputs)
 
     def is_mutable(self, channel: Channel) -> bool:

@@ -3,33 +3,49 @@
 A rejected object leaves its public key, so that the earlier version, if any, is served again; its bytes
 and the reason are kept under ``.fairway/rejected/KEY/ID/``. The ID is derived from the ETag: the same
 bytes rejected twice are in one place.
+
+Until caches were told to drop a rejected artifact, a note of its key is under ``.fairway/stale/``.
 """
 
 import hashlib
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from lambdas.channel import caching
-from lambdas.channel.errors import ConflictError, InvalidDocumentError, RejectedError, UnreadableError
+from lambdas.channel.artifact_kinds import kind_of
+from lambdas.channel.errors import (
+    ConflictError,
+    FairwayError,
+    InvalidDocumentError,
+    RejectedError,
+    UnreadableError,
+)
 from lambdas.channel.layout import (
     REJECTED_PREFIX,
+    STALE_PREFIX,
     is_rejection_key,
     rejected_object_key,
     rejection_folder,
     rejection_key,
     replaced_key,
+    stale_key,
 )
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.indexer.unreadable import not_readable, withdraw
+from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
 
 _ID_CHARS: Final = 16
 _HASH: Final = re.compile(r"\.?[0-9a-f]{64}\Z")  # without the dot: written by 0.1.0
+_STALE_AT_ONCE: Final = 1000
+_NOTE_HEADERS: Final = ContentHeaders(content_type="text/plain", cache_control=caching.NO_STORE)
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
 
@@ -49,6 +65,7 @@ class Quarantine:
     def __init__(self, storage: ObjectStorage, notifier: Notifier) -> None:
         self._storage = storage
         self._notifier = notifier
+        self._has_stale = threading.Event()  # rejections whose invalidation is due
 
     def reject(self, info: ObjectInfo, error: RejectedError, *, is_published: bool = False) -> Rejection:
         """Move a rejected object to the quarantine; one that can't be read is withdrawn.
@@ -64,17 +81,42 @@ class Quarantine:
             rejection = self.keep(info, error)
         except UnreadableError as unreadable:
             return self.reject(info, not_readable(unreadable), is_published=is_published)
-        # Invalidated twice: the second call removes what caches fetched after the first one. The first
-        # one counts if we stop after the deletion, because no later run would know of it.
-        self._notifier.invalidate([info.key])
+        if kind_of(info.key) is not None:  # what is not named like an artifact is cached for half a minute at most
+            # Before the deletion: should we stop after it, the note tells a later run what to invalidate.
+            self._storage.put(stale_key(info.key), info.key.encode(errors="surrogatepass"), headers=_NOTE_HEADERS)
+            self._has_stale.set()
         if is_readable:
             self._storage.delete(info)
         elif is_published:
             self._storage.hide(info)
         else:
             withdraw(self._storage, info)
-        self._notifier.invalidate([info.key])
         return rejection
+
+    def invalidate(self, *, all_runs: bool = False) -> None:
+        """Have caches drop every rejected object in one call, unless nothing was rejected since the last one.
+
+        With ``all_runs``, the rejections of runs that did not get that far count as well. If the call fails,
+        the next one invalidates the same.
+
+        Raises:
+            FairwayError: the storage or the CDN is not available.
+        """
+        if not all_runs and not self._has_stale.is_set():
+            return
+        self._has_stale.clear()
+        try:
+            listed = list(islice(self._storage.list_objects(STALE_PREFIX), _STALE_AT_ONCE))
+            found = in_parallel(lambda info: self._storage.get(info.key), listed)
+            notes = [stored for stored in found if stored is not None]
+            self._notifier.invalidate(sorted(note.body.decode(errors="surrogatepass") for note in notes))
+            # A note that another run has written again in the meantime is another version, and stays.
+            in_parallel(self._storage.delete, [note.info for note in notes])
+        except FairwayError:
+            self._has_stale.set()
+            raise
+        if len(listed) == _STALE_AT_ONCE:
+            self._has_stale.set()
 
     def keep(self, info: ObjectInfo, error: RejectedError) -> Rejection:
         """Keep a rejected object's bytes, if they can be read, with the reason; publish an event.

@@ -16,6 +16,7 @@ from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.storage.protocol import ContentHeaders, ObjectStorage
 
 DEFERRAL_SECONDS: Final = 60
+MAX_SUBDIRS: Final = Policy().max_subdirs
 SHARD_GRACE_DAYS: Final = 14
 OPTIONAL_OUTPUTS: Final = ("current_repodata", "bz2")
 
@@ -56,6 +57,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         policy=Policy(
             deployment=environment["FAIRWAY_BUCKET"],
             mutable_channels=_split(environment.get("FAIRWAY_MUTABLE_CHANNELS", "")),
+            max_subdirs=int(environment.get("FAIRWAY_MAX_SUBDIRS", MAX_SUBDIRS)),
             outputs=Outputs(
                 **{name: name in optional for name in OPTIONAL_OUTPUTS},
                 url=environment.get("FAIRWAY_CHANNEL_URL", "").rstrip("/"),
@@ -100,6 +102,7 @@ def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
             policy=Policy(
                 deployment=policy.get("deployment", bucket),
                 mutable_channels=tuple(policy["mutable_channels"]),
+                max_subdirs=policy.get("max_subdirs", MAX_SUBDIRS),
                 outputs=Outputs(**policy["outputs"]),
             ),
         )

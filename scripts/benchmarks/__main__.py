@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.benchmarks import sections
+from scripts.benchmarks.hostile import BATCHES
 from scripts.benchmarks.report import draw, format_report
 from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
 
 EXAMPLES: Final = """
 examples:
-  scripts/bench                       takes 3 minutes
+  scripts/bench                       takes less than 4 minutes
   scripts/bench --full                up to 1,000,000 records and 100 publishers
   scripts/bench --json | jq .publish  only the figures of publishing
   scripts/bench --records 50000       only this size, with index_s3
+  scripts/bench --hostile             only hostile batches, the long ones too: 2 minutes
 """
 QUICK: Final = {
     "records": (1_000, 10_000),
@@ -33,6 +35,7 @@ QUICK: Final = {
     "rattler_publishers": (20,),
     "burst": 200,
     "events": 2_000,
+    "hostile": [number for number, one in enumerate(BATCHES) if not one.is_long],
 }
 FULL: Final = {
     "records": (1_000, 10_000, 50_000, 100_000, 1_000_000),
@@ -41,6 +44,7 @@ FULL: Final = {
     "rattler_publishers": (1, 8, 20),  # a lost run is repeated as a whole: 100 take a quarter of an hour
     "burst": 2_000,
     "events": 10_000,
+    "hostile": range(len(BATCHES)),
 }
 CROWD_RECORDS: Final = 1_000
 
@@ -55,6 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--full", action="store_true", help="all sizes and all numbers of publishers")
     parser.add_argument("--records", type=int, nargs="+", metavar="N", help="only these sizes, with one publisher")
+    parser.add_argument("--hostile", action="store_true", help="only hostile batches")
     parser.add_argument("--repeats", type=int, default=5, help="number of publishes of each size (default: 5)")
     parser.add_argument(
         "--output", type=Path, default=ROOT / ".local" / "bench", help="folder for the results (default: .local/bench)"
@@ -68,7 +73,9 @@ def main() -> int:
     arguments = parse_arguments()
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
-        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0}
+        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0, "hostile": ()}
+    if arguments.hostile:
+        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": range(len(BATCHES))}
     arguments.output.mkdir(parents=True, exist_ok=True)
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
@@ -95,6 +102,7 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
         "rattler_crowd": [],
         "burst": None,
         "duplicates": None,
+        "hostile": [],
         "authorizer": None,
     }
     for records in plan["records"]:
@@ -105,6 +113,10 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
             say(f"index_s3 on {records:,} records")
             results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
             yield results
+    for number in plan["hostile"]:
+        say(f"a hostile batch: {BATCHES[number].title}")
+        results["hostile"].append(sections.measure_hostile(bench, number))
+        yield results
     for publishers in plan["publishers"]:
         say(f"{publishers} concurrent publishers")
         results["crowd"].append(sections.measure_crowd(bench, publishers, records=CROWD_RECORDS))

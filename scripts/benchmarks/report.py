@@ -41,6 +41,7 @@ def format_report(results: Mapping[str, Any]) -> str:
         ),
         _format_burst(results["burst"]),
         _format_duplicates(results["duplicates"]),
+        _format_hostile(results.get("hostile", [])),
         _format_authorizer(results.get("authorizer")),
         f"COST in US dollars at list prices of {DATED}: requests and Lambda time, deferred outputs included",
         _table(
@@ -201,6 +202,30 @@ def _format_duplicates(duplicates: Mapping[str, Any] | None) -> str:
         f"DUPLICATES: {duplicates['events']:,} events of artifacts that are already indexed: "
         f"{duplicates['writes']} writes, {requests:,} requests, {duplicates['wall_s']:.1f} s"
     )
+
+
+def _format_hostile(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = [
+        "batch", "uploaded MiB", "peak MiB", "CPU s", "innocent upload after s", "left to later runs",
+        "largest output MiB",
+    ]  # fmt: skip
+    table = [
+        [
+            one["title"],
+            f"{one['uploaded_bytes'] / _MIB:.1f}",
+            f"{one['peak_bytes'] / _MIB:.0f}",
+            f"{one['cpu_s']:.1f}",
+            "-" if one["innocent_s"] is None else f"{one['innocent_s']:.1f}",
+            str(one["left"]),
+            f"{one['largest_output_bytes'] / _MIB:.1f}",
+        ]
+        for one in rows
+    ]
+    limit = f"{rows[0]['memory_bytes'] / _MIB:.0f} MiB"
+    title = f"HOSTILE BATCHES with an innocent upload to another channel, in a process limited to {limit} (RLIMIT_DATA)"
+    return f"{title}\n\n{_table(head, table)}"
 
 
 def _format_authorizer(figures: Mapping[str, Any] | None) -> str:

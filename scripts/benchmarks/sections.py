@@ -18,7 +18,8 @@ from lambdas.indexer.tree.shards import iter_records
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage.client import make_s3_client
 from lambdas.storage.s3 import S3Storage
-from scripts.benchmarks.seeding import seed
+from scripts.benchmarks.hostile import BATCHES
+from scripts.benchmarks.seeding import publish_cards, seed
 from scripts.benchmarks.synthetic import Channel
 from scripts.emulated.emulator import ROOT, Emulator
 from tests.builders import conda_package
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 OURS: Final = SubdirId(channel=ChannelName("ours"), name=SubdirName("linux-64"))
 THEIRS: Final = SubdirId(channel=ChannelName("theirs"), name=SubdirName("linux-64"))
+INNOCENT: Final = SubdirId(channel=ChannelName("zz-innocent"), name=SubdirName("linux-64"))
+"""It is indexed after all others."""
+FUNCTION_BYTES: Final = 1769 * 1024 * 1024
+"""The function's memory, as the stack is configured."""
+FUNCTION_SECONDS: Final = 300
 RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
 BATCH: Final = 1000  # as the stack is configured
@@ -200,6 +206,36 @@ def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
     outcome: dict[str, Any] = bench.run("crowd", _task(bucket, OURS) | task)
     bench.empty_bucket(bucket)
     return {"events": events} | outcome
+
+
+def measure_hostile(bench: Bench, number: int) -> dict[str, Any]:
+    """Send a hostile batch, with one innocent upload to another channel among it, to a process of limited memory."""
+    hostile = BATCHES[number]
+    bucket = bench.make_bucket(f"hostile-{number}")
+    storage = S3Storage(bucket, bench.client)
+    if published := hostile.published():
+        publish_cards(storage, OURS, published)
+    uploads = hostile.build()
+    for package in uploads.items():
+        _upload(bench, bucket, OURS, package)
+    innocent = _upload(bench, bucket, INNOCENT, _build("innocent", "1.0"))
+    keys = [f"{OURS}/{filename}" for filename in uploads]
+    task = {
+        "bucket": bucket,
+        "memory_bytes": FUNCTION_BYTES,
+        "seconds": FUNCTION_SECONDS,
+        "keys": keys,
+        "innocent": f"{INNOCENT}/{innocent}",
+    }
+    outcome: dict[str, Any] = bench.run("hostile_run", task)
+    outputs = {info.key: info.size for info in storage.list_objects(f"{OURS.channel}/") if info.key not in keys}
+    bench.empty_bucket(bucket)
+    return {
+        "title": hostile.title,
+        "uploaded_bytes": sum(map(len, uploads.values())),
+        "memory_bytes": FUNCTION_BYTES,
+        "largest_output_bytes": max(outputs.values()),
+    } | outcome
 
 
 def measure_authorizer() -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ publishes to: no other shard or card is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,13 @@ from lambdas.indexer.outputs.channel import ChannelUpdater
 from lambdas.indexer.outputs.channeldata import make_entry, merge_parts
 from lambdas.indexer.outputs.registry import channel_filenames
 from lambdas.indexer.outputs.subdir import SubdirUpdater
+from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.reader import CommitReader
 from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
 from lambdas.indexer.tree.shards import Shard, encode_shard, make_shard
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.protocol import ObjectStorage
+from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks.synthetic import Channel
 
 
@@ -46,6 +48,19 @@ def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names
     SubdirUpdater(_Reader(subdir, commit, channel), Outputs(), LIMITS).update()
     _update_channel(subdir, channel)
     return commit
+
+
+def publish_cards(storage: S3Storage, subdir_id: SubdirId, names: Mapping[PackageName, Cards]) -> None:
+    """Commit the cards of some names; write no output."""
+    subdir = open_subdir(storage, subdir_id, deployment=storage.bucket)
+    base = subdir.fetch_commit()
+    hashes: dict[PackageName, ShardHash | None] = {}
+    for name, cards in names.items():
+        shard = make_shard(cards)
+        sha256, body = encode_shard(shard)
+        subdir.put_shards([EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)])
+        hashes[name] = sha256
+    subdir.swap(base, apply_shards(base.index, hashes, created_ms=0))
 
 
 class _Reader(CommitReader):

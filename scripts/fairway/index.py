@@ -81,7 +81,9 @@ def index(
         for key in list_unwanted(subdir, policy.outputs):
             session.note(f"{key}: a file of another tool; --remove-foreign removes it")
 
-    return show_reports(session, list(run_each(subdirs, run)))
+    reports = list(run_each(subdirs, run))
+    indexer.invalidate_rejected()  # no cache: only the notes are removed
+    return show_reports(session, reports)
 
 
 class SilentNotifier:

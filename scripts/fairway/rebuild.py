@@ -45,4 +45,6 @@ def rebuild(session: Session, target: str, accepted: tuple[str, ...]) -> int:
         session.note(f"{subdir}: reading every artifact")
         return [rebuild_subdir(subdir, indexer, replaceable=replaceable)]
 
-    return show_reports(session, list(run_each(subdirs, run)))
+    reports = list(run_each(subdirs, run))
+    indexer.invalidate_rejected()
+    return show_reports(session, reports)

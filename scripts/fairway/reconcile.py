@@ -56,4 +56,5 @@ def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
     if is_channel(target):
         for place in (channel, None):
             reports += reject_invalid_keys(session.storage, indexer, place)
+    indexer.invalidate_rejected(all_runs=True)
     return show_reports(session, reports, deleted_shards=deleted)

@@ -35,7 +35,7 @@ def verify(session: Session, target: str, *, deep: bool) -> int:
     settings = fetch_settings(session.storage, bucket=session.bucket or "")
     depth = Depth(read_artifacts=deep, now_ms=session.now * 1000, grace_ms=settings.shard_grace_days * DAY_MS)
     channel, subdirs = resolve_target(session.storage, target)
-    view = ChannelView(outputs=settings.policy.outputs)
+    view = ChannelView(outputs=settings.policy.outputs, max_subdirs=settings.policy.max_subdirs)
     findings: list[Finding] = list(verify_all(subdirs, depth, view, progress=session.note))
     if is_channel(target):
         findings += verify_channel(session.storage, channel, view, progress=session.note)

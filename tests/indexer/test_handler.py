@@ -1,5 +1,6 @@
 """The queue's handler: exactly the messages whose keys failed are redelivered."""
 
+import functools
 import json
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from lambdas.indexer.quarantine import list_rejections
 from lambdas.indexer.settings import Settings
 from lambdas.indexer.signals import ForeignIndex
 from lambdas.indexer.turns import FIRST_TURN
+from lambdas.indexer.upkeep import reconcile as reconcile_module
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
 
@@ -102,6 +104,7 @@ class RecordingRequeuer:
     fails: bool = False
     requeued: list[tuple[Sequence[str], Mode]] = field(default_factory=list)
     delayed: list[tuple[Sequence[str], int]] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
     turns: list[tuple[Sequence[str], str]] = field(default_factory=list)
 
     def requeue_turn(self, keys: Sequence[str], publisher: str) -> None:
@@ -111,6 +114,9 @@ class RecordingRequeuer:
 
     def requeue_after(self, keys: Sequence[str], delay_seconds: int) -> None:
         self.delayed.append((keys, delay_seconds))
+
+    def requeue_later(self, key: str) -> None:
+        self.later.append(key)
 
     def requeue_keys(self, keys: Sequence[str], mode: Mode) -> None:
         if self.fails:
@@ -480,6 +486,37 @@ def test_handle_queue__irrelevant_keys(world: World, queue: Queue) -> None:
     assert world.storage.log == []
 
 
+def test_handle_queue__rejections_are_invalidated_once(
+    world: World, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However their messages came: for the first time, again, or repeatedly."""
+    monkeypatch.setattr(handler, "indexer", functools.cache(world.indexer))
+    bad = [f"{subdir}/bad{number}-1.0-0.conda" for subdir in (LINUX, NOARCH) for number in range(3)]
+    for number, key in enumerate(bad):
+        world.storage.upload(key, b"bad")
+        queue.receives[queue.send(key)] = 2 * (number % 3)
+    assert queue.deliver() == set()
+    assert {one.key for one in world.notifier.rejections} == set(bad)
+    assert (world.notifier.invalidations, sorted(world.notifier.dropped)) == (1, sorted(bad))
+
+
+def test_handle_queue__failed_invalidation_is_repeated_by_the_daily_run(world: World, queue: Queue) -> None:
+    bad = f"{NOARCH}/bad-1.0-0.conda"
+    world.storage.upload(bad, b"bad")
+    queue.send(bad)
+    invalidate = world.notifier.invalidate
+
+    def fail(_: object) -> None:
+        raise UnavailableError("throttled")
+
+    world.notifier.invalidate = fail  # type: ignore[method-assign,assignment]
+    assert queue.deliver() == set()
+    assert world.storage.head(bad) is None
+    world.notifier.invalidate = invalidate  # type: ignore[method-assign]
+    handler.handle_schedule({}, Context())
+    assert world.notifier.dropped == [bad]
+
+
 def test_handle_schedule__indexes_uploads_without_events(world: World) -> None:
     world.upload(NOARCH, package())
     world.upload(LINUX, package(path=LINUX))
@@ -501,6 +538,25 @@ def test_handle_schedule__no_time_left(world: World) -> None:
     world.upload(NOARCH, package())
     answer: Any = handler.handle_schedule({}, Context(remaining_ms=1000))
     assert answer["unfinished"] == ["team/noarch"]
+
+
+def test_handle_schedule__no_time_left_to_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, requeuer: RecordingRequeuer
+) -> None:
+    """The queue is asked for the rest, by one message; what is read stays."""
+    monkeypatch.setattr(reconcile_module, "BATCH", 4)
+    monkeypatch.setattr(handler, "_READING_SHARE", 1e-9)
+    for number in range(10):
+        world.upload(NOARCH, package(f"foo{number}"))
+    answer: Any = handler.handle_schedule({}, Context())
+    assert answer["failed"] == 0
+    assert requeuer.later == [f"{NOARCH}/*"]
+    assert world.listed(NOARCH) == set()
+    monkeypatch.setattr(handler, "_READING_SHARE", 0.6)
+    queue = Queue(world=world)
+    queue.send(body=format_requeued(requeuer.later))
+    assert queue.deliver() == set()
+    assert world.listed(NOARCH) == {f"foo{number}-1.0-0.conda" for number in range(10)}
 
 
 def test_handle_schedule__uploads_to_invalid_keys(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from lambdas.channel.errors import RejectedError, UnavailableError
 from lambdas.channel.layout import rejected_object_key
 from lambdas.channel.names import parse_subdir_id
 from lambdas.channel.rejection_codes import RejectionCode
-from lambdas.indexer.cdn import MAX_PATHS
+from lambdas.indexer.cdn import MAX_FOLDERS, MAX_PATHS
 from lambdas.indexer.events import parse_message
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.notify import AwsNotifier, Requeuer
@@ -139,7 +139,9 @@ def test_invalidate__many_keys_by_their_folders(aws: Aws) -> None:
 
 def test_invalidate__many_folders_by_one_pattern(aws: Aws) -> None:
     aws.expect_invalidation("/*")
-    aws.notifier().invalidate([f"{number}/noarch/x.conda" for number in range(MAX_PATHS + 1)])
+    aws.notifier().invalidate(
+        [f"{number % (MAX_FOLDERS + 1)}/noarch/{number}.conda" for number in range(MAX_PATHS + 1)]
+    )
 
 
 def test_invalidate__no_keys_or_no_distribution(aws: Aws) -> None:

@@ -423,7 +423,9 @@ def test_index__bug_while_reading_one_artifact(world: World, monkeypatch: pytest
 def test_reject__invalid_key(world: World) -> None:
     world.storage.upload("team/foo-1.0-0.conda", b"anything")
     error = RejectedError(RejectionCode.INVALID_KEY, "no", hint="upload elsewhere")
-    (outcome,) = world.indexer().reject({"team/foo-1.0-0.conda": error}).outcomes
+    indexer = world.indexer()
+    (outcome,) = indexer.reject({"team/foo-1.0-0.conda": error}).outcomes
+    indexer.invalidate_rejected()
     rejection = outcome.rejection
     assert rejection is not None
     assert (rejection.code, rejection.hint) == ("invalid-key", "upload elsewhere")

@@ -29,6 +29,7 @@ def test_parse_settings__everything() -> None:
             "FAIRWAY_DISTRIBUTION_ID": "E1",
             "FAIRWAY_CHANNEL_URL": "https://conda.example.org/",
             "FAIRWAY_OPTIONAL_OUTPUTS": "current_repodata,bz2",
+            "FAIRWAY_MAX_SUBDIRS": "10",
             "FAIRWAY_SHARD_GRACE_DAYS": "30",
             "FAIRWAY_QUEUE_URL": "https://sqs.example.org/queue",
             "FAIRWAY_DEFERRAL_SECONDS": "5",
@@ -42,6 +43,7 @@ def test_parse_settings__everything() -> None:
     assert settings.policy.outputs.url == "https://conda.example.org"
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
     assert settings.shard_grace_days == 30
+    assert settings.policy.max_subdirs == 10
     assert (settings.queue_url, settings.deferral_seconds) == ("https://sqs.example.org/queue", 5)
     assert settings.role_id == "AROAINDEXER"
     assert (settings.dead_letters_url, settings.max_receives) == ("https://sqs.example.org/dead", 264)

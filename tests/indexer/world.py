@@ -4,10 +4,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from lambdas.channel.errors import InvalidNameError
+from lambdas.channel.errors import FairwayError, InvalidNameError
 from lambdas.channel.layout import SHARD_INDEX, parse_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
 from lambdas.indexer.batch import index_batch
@@ -142,6 +143,8 @@ class InlinePool:
 def index_keys(indexer: Indexer, keys: Iterable[str]) -> list[Report]:
     """Index like the queue's handler; raise the first error of a whole subdir."""
     report = index_batch(indexer, keys)
+    with suppress(FairwayError):  # a failed invalidation delays nothing
+        indexer.invalidate_rejected()
     for failure in report.subdir_failures.values():
         raise failure
     return list(report.subdirs.values())

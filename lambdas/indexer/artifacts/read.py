@@ -39,6 +39,7 @@ from lambdas.indexer.artifacts.strict_json import (
     parsing_bytes,
     read_leniently,
 )
+from lambdas.indexer.artifacts.texts import cut_texts
 
 __all__ = ["ArtifactInfo", "ArtifactLimits", "ArtifactSource", "read_artifact"]
 
@@ -67,11 +68,6 @@ _LINK_SCRIPTS = ("pre-link", "post-link", "pre-unlink")
 _POST_INSTALL = ("binary_prefix", "text_prefix", *_ACTIVATION, *(kind.replace("-", "_") for kind in _LINK_SCRIPTS))
 _DEFAULT_LIMITS = ArtifactLimits()
 _BASE_BYTES = 16 * MIB  # enough for most artifacts: an 8 MiB window, and documents of some MiB
-
-MAX_URL_BYTES = 2 * 1024
-MAX_TEXT_BYTES = {"description": 16 * 1024, "summary": 1024}
-"""Of texts in facts, in UTF-8; URLs and all others may have ``MAX_URL_BYTES``."""
-MAX_LIST_ENTRIES = 64
 
 
 def read_artifact(
@@ -141,18 +137,6 @@ def _fetch_contents(
             RejectionCode.ARTIFACT_OVERSIZED, f"the file has {source.size} bytes, over {limits.max_artifact_bytes}"
         )
     return READERS[distribution.kind.extension](source, distribution, limits, reading)
-
-
-def cut_texts(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts for pages with long texts and lists cut: they are repeated in every page and feed."""
-    return {key: _cut(value, MAX_TEXT_BYTES.get(key, MAX_URL_BYTES)) for key, value in facts.items()}
-
-
-def _cut(value: object, max_bytes: int) -> object:
-    if isinstance(value, str):
-        encoded = value.encode("utf-8", "surrogatepass")
-        return value if len(encoded) <= max_bytes else encoded[:max_bytes].decode("utf-8", "ignore")
-    return [_cut(item, max_bytes) for item in value[:MAX_LIST_ENTRIES]] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

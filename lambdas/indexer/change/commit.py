@@ -5,6 +5,8 @@ shard index. An attempt that loses against another writer is repeated: writes wh
 recognised because the next attempt finds nothing left to do.
 """
 
+import functools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -13,17 +15,18 @@ from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import NOARCH, PackageName
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.change.find_changes import ChangeFinder, Changes
+from lambdas.indexer.change.find_changes import ChangeFinder, Changes, KeptMemory
 from lambdas.indexer.change.list_many import current_etag, list_many
 from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_force, inspect_patches, list_patched_names
 from lambdas.indexer.change.results import Results
-from lambdas.indexer.model import LIMITS, Limits, SubdirKeys
+from lambdas.indexer.change.subdir_limit import require_room
+from lambdas.indexer.model import LIMITS, MAX_SUBDIRS, Limits, SubdirKeys
 from lambdas.indexer.quarantine import Quarantine
-from lambdas.indexer.tree.cards import Card, Cards
+from lambdas.indexer.tree.cards import Card, Cards, estimate_memory
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
-from lambdas.indexer.tree.shards import Shard, choose_overflow, encode_shard, iter_records, make_shard
+from lambdas.indexer.tree.shards import Shard, choose_overflow, encode_shard, iter_records, make_shard, measure_alone
 from lambdas.indexer.tree.subdir import BrokenIndexError, Commit, EncodedShard, ForeignIndexError, Subdir
 from lambdas.storage.parallel import in_parallel
 
@@ -40,6 +43,8 @@ class Attempt:
     has_committed: bool
     is_first: bool
     """Whether the subdir had no commit before."""
+    left: frozenset[str] = frozenset()
+    """Filenames that another attempt has to inspect: with them, this one would have needed too much memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +57,18 @@ class Committer:
     results: Results
     limits: Limits = LIMITS
     is_rebuild: bool = False
+    max_subdirs: int = MAX_SUBDIRS
 
     def attempt(self, keys: SubdirKeys) -> Attempt:
         """Make the commit agree with the objects under these keys.
 
         Raises:
             TransientError: nothing is committed: make another attempt.
+            TooManySubdirsError: the subdir has no commit, and its channel may have no further one.
         """
         base = self.fetch_base()
+        if base.etag is None and not self.subdir.layout.is_draft:
+            require_room(self.subdir.storage, self.subdir.id, max_subdirs=self.max_subdirs)
         patches = (
             inspect_patches(self.subdir, base, self.quarantine, self.results)
             if keys.patches
@@ -71,10 +80,17 @@ class Committer:
             names |= list_patched_names(self.subdir, base, patches.instructions)
         if self.is_rebuild:
             names |= base.index.shards.keys()
-        before, lost = self._fetch_cards(base, names)
+        # A change of patches, and a rebuild, are one commit for all names.
+        is_bounded = patches.sha256 == base.index.patches_sha256 and not self.is_rebuild
+        max_bytes = self.limits.max_kept_bytes if is_bounded else sys.maxsize
+        before, lost = self._fetch_cards(base, names, max_bytes=max_bytes)
+        waiting = {filename for filename, key in inspected.items() if key.distribution.name not in before}
+        inspected = {filename: key for filename, key in inspected.items() if filename not in waiting}
         # Artifacts whose cards are lost are read again with the others.
         inspected |= {filename: parse_artifact_key(self.subdir.layout.file(filename)) for filename in lost}
-        found = self.changes.find(inspected, before, keys.attestations)
+        kept = KeptMemory(max_bytes)
+        found = self.changes.find(inspected, before, keys.attestations, kept=kept, needed=lost)
+        left = found.left | waiting
         found = self._without_unknown(base, patches, inspected, lost, found)
         encoded = _encode(found.cards, patches.instructions)
         self._reject_overflow(inspected, before, encoded, patches.instructions)
@@ -85,6 +101,7 @@ class Committer:
             etags=found.etags,
             has_committed=commit.sha256 != base.sha256,
             is_first=base.etag is None and commit.etag is not None,
+            left=left,
         )
 
     def fetch_base(self) -> Commit:
@@ -126,13 +143,14 @@ class Committer:
         )
 
     def _fetch_cards(
-        self, base: Commit, names: Iterable[PackageName]
+        self, base: Commit, names: Iterable[PackageName], *, max_bytes: int
     ) -> tuple[dict[PackageName, Cards], frozenset[str]]:
         """Read cards; lost ones are restored from readers' records, and their artifacts are to be read.
 
-        Return the cards, and the filenames of those artifacts.
+        Return the cards, of some names if all would take more than ``max_bytes`` of memory, and the filenames
+        of those artifacts.
         """
-        fetched = self.subdir.fetch_cards(base.index, names)
+        fetched = self.subdir.fetch_cards_within(base.index, sorted(names), max_bytes=max_bytes)
         missing = [name for name, cards in fetched.items() if cards is None]
         before: dict[PackageName, Cards] = {name: cards for name, cards in fetched.items() if cards is not None}
         lost: set[str] = set()
@@ -181,6 +199,7 @@ class Committer:
         return Changes(
             cards={name: cards for name, cards in found.cards.items() if name not in unknown},
             etags={filename: etag for filename, etag in found.etags.items() if filename not in skipped},
+            left=found.left,
         )
 
     def _reject_overflow(
@@ -195,12 +214,10 @@ class Committer:
         Raises:
             VanishedError: something was rejected: nothing is committed in this attempt.
         """
-        max_bytes = self.limits.max_shard_bytes
         overflow = {
             filename: one.cards[filename]
             for name, one in encoded.items()
-            if measure(one.body) > max_bytes
-            for filename in choose_overflow(before[name], one.cards, patches, max_bytes=max_bytes)
+            for filename in self._choose_overflow(before[name], one, patches)
         }
         for filename, card in overflow.items():
             info = self.subdir.storage.head(str(keys[filename]))
@@ -208,12 +225,26 @@ class Committer:
                 continue  # another object by now: the next attempt inspects it
             error = RejectedError(
                 RejectionCode.SHARD_FULL,
-                f"with it, the records of {card.record['name']!r} would take more than {max_bytes} bytes",
+                f"with it, the records of {card.record['name']!r} would take more than"
+                f" {self.limits.max_shard_bytes} bytes, or {self.limits.max_name_bytes} bytes of memory",
                 hint="remove old artifacts of that name, or shorten the record: clients reject a larger shard",
             )
             self.results.add_rejection(self.quarantine.reject(info, error))
         if overflow:
             raise VanishedError(f"rejected: {sorted(overflow)}")
+
+    def _choose_overflow(self, before: Cards, encoded: EncodedShard, patches: PatchInstructions) -> list[str]:
+        size = measure(encoded.body)
+        if size > self.limits.max_shard_bytes:
+            measure_one = functools.partial(measure_alone, patches=patches)
+            return choose_overflow(before, encoded.cards, measure_one, max_bytes=self.limits.max_shard_bytes)
+        # Facts are in cards alone; each value takes a byte of a shard or card at least.
+        sizes = {filename: estimate_memory(card) for filename, card in encoded.cards.items()}
+        if sum(sizes.values()) <= self.limits.max_name_bytes:
+            return []
+        return choose_overflow(
+            before, encoded.cards, lambda _, card: estimate_memory(card), max_bytes=self.limits.max_name_bytes
+        )
 
     def _commit(
         self,

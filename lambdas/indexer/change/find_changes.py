@@ -1,5 +1,6 @@
 """Finds the changes under some keys: inspects, decides, and moves rejected uploads to the quarantine."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from lambdas.indexer.change.inspect import Inspector
 from lambdas.indexer.change.patches_in_force import MAX_REJECTED_VERSIONS
 from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.quarantine import Notifier, Quarantine
-from lambdas.indexer.tree.cards import Card, Cards
+from lambdas.indexer.tree.cards import Card, Cards, estimate_memory
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -29,6 +30,29 @@ class Changes:
     cards: Mapping[PackageName, Mapping[str, Card]]
     etags: Mapping[str, str | None]
     """``{filename: ETag, or None if the artifact is gone}`` of what changed."""
+    left: frozenset[str] = frozenset()
+    """Filenames that were not inspected, because the cards of the others take all the memory."""
+
+
+class KeptMemory:
+    """The memory of the new cards that one commit keeps, for threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free = max_bytes
+        self._is_begun = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> bool:
+        """Tell whether another artifact may be inspected; the first one always may."""
+        with self._lock:
+            may_begin = self._free > 0 or not self._is_begun
+            self._is_begun = True
+            return may_begin
+
+    def keep(self, card: Card) -> None:
+        """Count a card."""
+        with self._lock:
+            self._free -= estimate_memory(card)
 
 
 class ChangeFinder:
@@ -66,7 +90,13 @@ class ChangeFinder:
         """``(key, ETag or None)``: what caches were told to remove, and what replaced it."""
 
     def find(
-        self, keys: Mapping[str, ArtifactKey], before: Mapping[PackageName, Cards], attested: frozenset[ArtifactKey]
+        self,
+        keys: Mapping[str, ArtifactKey],
+        before: Mapping[PackageName, Cards],
+        attested: frozenset[ArtifactKey],
+        *,
+        kept: KeptMemory,
+        needed: frozenset[str] = frozenset(),
     ) -> Changes:
         """Inspect artifacts and return the cards afterwards; keys that fail are in the results.
 
@@ -74,20 +104,30 @@ class ChangeFinder:
             keys: ``{filename: key}``.
             before: the cards of all names of these keys.
             attested: artifacts whose attestations are to be inspected in any case.
+            kept: the memory for new cards; once it is full, no further artifact is inspected.
+            needed: filenames that are inspected nevertheless.
         """
 
-        def inspect(filename: str) -> Accepted | FairwayError:
+        def inspect(filename: str) -> Accepted | FairwayError | None:
+            if not kept.begin() and filename not in needed:
+                return None
             key = keys[filename]
             card = before[key.distribution.name].get(filename)
             if card is not None and self._is_rebuild:
                 card = replace(card, etag="")  # as if it had never been read
-            return guard(lambda: self._inspect_until_good(key, card, attested=key in attested), f"inspect {str(key)!r}")
+            change = guard(
+                lambda: self._inspect_until_good(key, card, attested=key in attested), f"inspect {str(key)!r}"
+            )
+            if isinstance(change, Index):
+                kept.keep(change.card)
+            return change
 
         self._inspector.list_attestations(
             [key for filename, key in keys.items() if key in attested or filename not in before[key.distribution.name]]
         )
         filenames = sorted(keys)
-        found = dict(zip(filenames, in_parallel(inspect, filenames), strict=True))
+        inspected = dict(zip(filenames, in_parallel(inspect, filenames), strict=True))
+        found = {filename: change for filename, change in inspected.items() if change is not None}
         found |= self._invalidate(keys, before, found)
         after = {name: dict(cards) for name, cards in before.items()}
         etags: dict[str, str | None] = {}
@@ -108,7 +148,11 @@ class ChangeFinder:
                     etags[filename] = change.info.etag
             else:
                 self._results.add(key, "unchanged")
-        return Changes(cards=after, etags=etags)
+        return Changes(cards=after, etags=etags, left=frozenset(inspected.keys() - found.keys()))
+
+    def forget_read(self) -> None:
+        """Release the memory of what was read: it is committed."""
+        self._inspector.forget_read()
 
     def _inspect_until_good(self, key: ArtifactKey, card: Card | None, *, attested: bool) -> Accepted:
         """Inspect a key and reject its object, until an object may be indexed or none is left.

@@ -165,6 +165,10 @@ class Inspector:
         except UnreadableError:
             return None
 
+    def forget_read(self) -> None:
+        """Release the memory of what was read; it is read again if it is inspected again."""
+        self._read.clear()
+
     def inspect_attestations(self, key: ArtifactKey, *, since: str | None, is_known: bool) -> AttestationsHistory:
         """Return what happened under the key of an artifact's attestations since a version of it.
 

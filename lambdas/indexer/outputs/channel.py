@@ -19,7 +19,7 @@ from lambdas.indexer.model import Limits, Outputs
 from lambdas.indexer.outputs import registry
 from lambdas.indexer.outputs.channeldata import ChanneldataForm, format_entry, make_entry, merge_parts
 from lambdas.indexer.outputs.form import encode_whole, parse_whole, replace_entries
-from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, newest_name_rows
+from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, make_name_row, newest_name_rows
 from lambdas.indexer.outputs.registry import (
     CHANNELDATA,
     ChannelContents,
@@ -191,7 +191,9 @@ class ChannelUpdater:
     def _apply(self, info: ObjectInfo, state: Tables, names: Sequence[PackageName]) -> _Document | None:
         merged = self._merge(names)
         entries = {str(name): merged.get(name) for name in names}
-        kept = [(name, entry) for name, entry in state.newest]
+        kept = [make_name_row(name, entry) for name, entry in state.newest]
+        if kept != [(name, entry) for name, entry in state.newest]:
+            return None  # texts of a version that did not cut them: those of channeldata.json are as long
         if CHANNELDATA.name in state.tables:
             source = Source(info=info, table=parse_table(state.tables[CHANNELDATA.name], _FORM))
             newest = apply_to_newest_names(kept, entries, total=source.table.count, limits=self.limits)
@@ -284,13 +286,15 @@ class ChannelUpdater:
         for subdir_id, commit in self.commits.items():
             subdir = open_subdir(self.storage, subdir_id)
             wanted = [name for name in names if name in commit.index.shards]
-            shards = dict(zip(wanted, in_parallel(_shard_reader(subdir, commit), wanted), strict=True))
-            cards = subdir.fetch_cards(commit.index, wanted)
-            entries = {
-                name: entry
-                for name, shard in shards.items()
-                if shard is not None and (entry := make_entry(subdir_id.name, shard, cards[name] or {})) is not None
-            }
+            entries: dict[str, _Entry] = {}
+            while wanted:  # cards are large: never all at once
+                cards = subdir.fetch_cards_within(commit.index, wanted, max_bytes=self.limits.max_kept_bytes)
+                wanted = wanted[len(cards) :]
+                shards = in_parallel(_shard_reader(subdir, commit), cards)
+                for name, shard in zip(cards, shards, strict=True):
+                    entry = None if shard is None else make_entry(subdir_id.name, shard, cards[name] or {})
+                    if entry is not None:
+                        entries[name] = entry
             parts.append({"subdir": subdir_id.name, "packages": entries})
         merged: dict[str, _Entry] = merge_parts(parts)["packages"]
         return merged

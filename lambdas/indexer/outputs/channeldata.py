@@ -14,6 +14,7 @@ from lambdas.channel.artifact_kinds import CONDA, kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.artifacts.versions import VersionKey
 from lambdas.indexer.spliced.segments import Summary
 from lambdas.indexer.tree.cards import Card, Cards
@@ -163,7 +164,7 @@ def _fold(entry: dict[str, Any], data: Mapping[str, Any]) -> None:
     )
     for key in _NEWEST_WINS:
         if data.get(key) and (newer or not entry.get(key)):
-            entry[key] = data[key]
+            entry[key] = cut_text(key, data[key])
     for key in _ANY_WINS:
         entry[key] = bool(entry.get(key)) or bool(data.get(key))
 

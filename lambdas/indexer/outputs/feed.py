@@ -12,7 +12,8 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from lambdas.channel.names import Channel
-from lambdas.indexer.model import LIMITS
+from lambdas.indexer.artifacts.texts import cut_text
+from lambdas.indexer.model import LIMITS, Limits
 
 _ILLEGAL_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -26,9 +27,7 @@ def newest_packages(merged: Mapping[str, Any], most: int) -> list[tuple[str, Map
     return entries[:most]
 
 
-def format_feed(
-    channel: Channel, merged: Mapping[str, Any], *, url: str, max_items: int = LIMITS.max_feed_items
-) -> bytes:
+def format_feed(channel: Channel, merged: Mapping[str, Any], *, url: str, limits: Limits = LIMITS) -> bytes:
     """Return the feed of a channel: one item per name, for its newest artifact.
 
     ``merged`` comes from ``channeldata.merge_parts``; ``url`` is the base URL of
@@ -39,16 +38,21 @@ def format_feed(
     _add(feed, "title", channel)
     _add(feed, "link", f"{url}/{channel}/")
     _add(feed, "description", f"What was published to {channel} last")
-    for name, entry in newest_packages(merged, max_items):
+    free_bytes = limits.max_feed_bytes
+    for name, entry in newest_packages(merged, limits.max_feed_items):
         newest = entry["newest"]
         link = f"{url}/{channel}/{newest['subdir']}/{quote(newest['filename'])}"
         moment = datetime.fromtimestamp(newest["indexed_timestamp"] / 1000, UTC)
-        item = ET.SubElement(feed, "item")
+        item = ET.Element("item")
         _add(item, "title", f"{name} {newest['version']} [{newest['subdir']}]")
         _add(item, "link", link)
-        _add(item, "description", entry.get("summary") or "")
+        _add(item, "description", cut_text("summary", str(entry.get("summary") or "")))
         _add(item, "guid", link)
         _add(item, "pubDate", format_datetime(moment.replace(microsecond=0), usegmt=True))
+        free_bytes -= len(ET.tostring(item, encoding="utf-8"))
+        if free_bytes < 0:
+            break
+        feed.append(item)
     ET.indent(rss)
     document: str = ET.tostring(rss, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{document}\n'.encode()

@@ -11,6 +11,7 @@ from typing import Any, Final
 from lambdas.channel.artifact_kinds import name_of
 from lambdas.channel.names import PackageName
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.texts import cut_text
 from lambdas.indexer.model import Limits
 from lambdas.indexer.tree.shards import Shard, iter_records
 
@@ -58,14 +59,14 @@ def iter_rows(rows: Iterable[Row]) -> Iterator[tuple[str, Record]]:
 
 def newest_name_rows(entries: Iterable[tuple[str, Entry]], limits: Limits) -> list[NameRow]:
     """Return the names with the newest artifacts, newest first."""
-    return nsmallest(limits.kept_rows, (_make_name_row(name, entry) for name, entry in entries), key=_order_of_name)
+    return nsmallest(limits.kept_rows, (make_name_row(name, entry) for name, entry in entries), key=_order_of_name)
 
 
 def apply_to_newest_names(
     rows: Sequence[NameRow], entries: Mapping[str, Entry | None], *, total: int, limits: Limits
 ) -> list[NameRow]:
     """Return the newest names after the entries of some were replaced; ``total`` as in ``apply_to_newest``."""
-    new = [_make_name_row(name, entry) for name, entry in entries.items() if entry is not None]
+    new = [make_name_row(name, entry) for name, entry in entries.items() if entry is not None]
     if len(rows) < total:
         oldest = _time_of_name(rows[-1]) if rows else 0
         new = [row for row in new if rows and _time_of_name(row) > oldest]
@@ -73,8 +74,9 @@ def apply_to_newest_names(
     return sorted([*kept, *new], key=_order_of_name)[: limits.kept_rows]
 
 
-def _make_name_row(name: str, entry: Entry) -> NameRow:
-    return name, {field: entry[field] for field in _SHOWN if entry.get(field)}
+def make_name_row(name: str, entry: Entry) -> NameRow:
+    """Return a name, and of its entry what pages show, with long texts cut."""
+    return name, {field: cut_text(field, entry[field]) for field in _SHOWN if entry.get(field)}
 
 
 def _order_of_name(row: NameRow) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 Bounded in length, without scripts, every word of a publisher escaped.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from lambdas.channel.names import Channel, SubdirId
 from lambdas.indexer.artifacts.record import Record
-from lambdas.indexer.model import LIMITS
+from lambdas.indexer.artifacts.texts import cut_text
+from lambdas.indexer.model import LIMITS, Limits
 from lambdas.indexer.outputs.feed import newest_packages
 
 _STYLE: Final = """
@@ -29,7 +30,7 @@ _KIBI: Final = 1024
 
 
 def format_channel_page(
-    channel: Channel, merged: Mapping[str, Any], *, url: str, total: int | None = None, max_rows: int = LIMITS.max_rows
+    channel: Channel, merged: Mapping[str, Any], *, url: str, total: int | None = None, limits: Limits = LIMITS
 ) -> bytes:
     """Return the page of a channel: its subdirs and its names, newest first where there are too many.
 
@@ -37,24 +38,18 @@ def format_channel_page(
     has but the newest.
     """
     total = len(merged["packages"]) if total is None else total
-    shown = newest_packages(merged, max_rows)
+    newest = ((name, _format_name_row(name, entry)) for name, entry in newest_packages(merged, limits.max_rows))
+    shown = list(take_bytes(newest, limits.max_page_bytes))
     if len(shown) == total:
         shown.sort()
     subdirs = " · ".join(f'<a href="{quote(subdir)}/">{escape(subdir)}</a>' for subdir in merged["subdirs"])
-    rows = (
-        f'<tr><td><a href="{_link(entry)}">{escape(name)}</a></td>'
-        f"<td>{escape(str(entry.get('version', '')))}</td>"
-        f"<td>{escape(', '.join(entry['subdirs']))}</td>"
-        f"<td>{escape(str(entry.get('summary') or ''))}</td></tr>\n"
-        for name, entry in shown
-    )
     base = f"{url}/{channel}" if url else f"URL/{channel}"
     body = (
         f"<h1>{escape(channel)}</h1>\n<p>{subdirs}</p>\n"
         f"<pre><code>conda install -c {escape(base)} NAME\npixi project channel add {escape(base)}</code></pre>\n"
         f'<p class="q">{_counted(len(shown), total, "packages")} · <a href="channeldata.json">channeldata.json</a>'
         ' · <a href="rss.xml">feed</a></p>\n'
-        f"<table>\n<tr><th>Name</th><th>Version</th><th>Subdirs</th><th>Summary</th></tr>\n{''.join(rows)}</table>\n"
+        f"<table>\n<tr><th>Name</th><th>Version</th><th>Subdirs</th><th>Summary</th></tr>\n{_join(shown)}</table>\n"
     )
     return _page(channel, body)
 
@@ -64,32 +59,57 @@ def format_subdir_page(
     records: Iterable[tuple[str, Record]],
     *,
     total: int | None = None,
-    max_rows: int = LIMITS.max_rows,
+    limits: Limits = LIMITS,
 ) -> bytes:
     """Return the page of a subdir: its artifacts, newest first where there are too many.
 
     ``total`` says how many there are where ``records`` are but the newest.
     """
     everything = sorted(records, key=lambda item: (-item[1]["indexed_timestamp"], item[0]))
-    shown = everything[:max_rows]
+    newest = ((filename, _format_artifact_row(filename, record)) for filename, record in everything[: limits.max_rows])
+    shown = list(take_bytes(newest, limits.max_page_bytes))
     total = len(everything) if total is None else total
     if len(shown) == total:
-        shown.sort(key=lambda item: item[0])
-    rows = (
-        f'<tr><td><a href="{quote(filename)}">{escape(filename)}</a></td>'
-        f'<td class="n">{_size(record["size"])}</td>'
-        f'<td class="n">{datetime.fromtimestamp(record["indexed_timestamp"] / 1000, UTC):%Y-%m-%d %H:%M}</td>'
-        f"<td><code>{escape(record['sha256'])}</code></td></tr>\n"
-        for filename, record in shown
-    )
+        shown.sort()
     body = (
         f'<h1><a href="../">{escape(subdir.channel)}</a>/{escape(subdir.name)}</h1>\n'
         f'<p class="q">{_counted(len(shown), total, "artifacts")} · <a href="repodata.json">repodata.json</a>'
         ' · <a href="run_exports.json">run_exports.json</a></p>\n'
         "<table>\n<tr><th>Artifact</th><th>Size</th><th>Indexed (UTC)</th><th>SHA-256</th></tr>\n"
-        f"{''.join(rows)}</table>\n"
+        f"{_join(shown)}</table>\n"
     )
     return _page(str(subdir), body)
+
+
+def take_bytes(rows: Iterable[tuple[str, str]], max_bytes: int) -> Iterator[tuple[str, str]]:
+    """Yield rows, ``(key, text)``, as long as their texts take at most ``max_bytes``."""
+    for key, text in rows:
+        max_bytes -= len(text.encode(errors="replace"))
+        if max_bytes < 0:
+            return
+        yield key, text
+
+
+def _format_name_row(name: str, entry: Mapping[str, Any]) -> str:
+    return (
+        f'<tr><td><a href="{_link(entry)}">{escape(name)}</a></td>'
+        f"<td>{escape(str(entry.get('version', '')))}</td>"
+        f"<td>{escape(', '.join(entry['subdirs']))}</td>"
+        f"<td>{escape(str(cut_text('summary', str(entry.get('summary') or ''))))}</td></tr>\n"
+    )
+
+
+def _format_artifact_row(filename: str, record: Record) -> str:
+    return (
+        f'<tr><td><a href="{quote(filename)}">{escape(filename)}</a></td>'
+        f'<td class="n">{_size(record["size"])}</td>'
+        f'<td class="n">{datetime.fromtimestamp(record["indexed_timestamp"] / 1000, UTC):%Y-%m-%d %H:%M}</td>'
+        f"<td><code>{escape(record['sha256'])}</code></td></tr>\n"
+    )
+
+
+def _join(rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(text for _, text in rows)
 
 
 def _page(title: str, body: str) -> bytes:

@@ -177,7 +177,7 @@ SUBDIR_PAGE: Final = SubdirOutput(
     name="index.html",
     content_type=HTML,
     render=lambda contents: format_subdir_page(
-        contents.subdir, contents.newest(), total=contents.total, max_rows=contents.limits.max_rows
+        contents.subdir, contents.newest(), total=contents.total, limits=contents.limits
     ),
 )
 
@@ -188,15 +188,13 @@ CHANNELDATA: Final = ChannelOutput(name="channeldata.json", content_type=JSON, f
 FEED: Final = ChannelOutput(
     name="rss.xml",
     content_type=RSS,
-    render=lambda contents: format_feed(
-        contents.channel, contents.merged, url=contents.url, max_items=contents.limits.max_feed_items
-    ),
+    render=lambda contents: format_feed(contents.channel, contents.merged, url=contents.url, limits=contents.limits),
 )
 CHANNEL_PAGE: Final = ChannelOutput(
     name="index.html",
     content_type=HTML,
     render=lambda contents: format_channel_page(
-        contents.channel, contents.merged, url=contents.url, total=contents.total, max_rows=contents.limits.max_rows
+        contents.channel, contents.merged, url=contents.url, total=contents.total, limits=contents.limits
     ),
 )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from lambdas.channel.artifact_kinds import kind_of
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.indexer.artifacts.record import Record
+from lambdas.indexer.artifacts.strict_json import parsing_bytes
 from lambdas.indexer.tree.encoding import (
     PRIVATE_LEVEL,
     compress,
@@ -61,6 +62,20 @@ def encode_cards(cards: Cards) -> bytes:
         for filename, card in cards.items()
     }
     return compress(encode_json(document), level=PRIVATE_LEVEL)
+
+
+def estimate_memory(card: Card) -> int:
+    """Return how many bytes of memory a card takes at most."""
+    return parsing_bytes(encode_json([card.record, card.run_exports, card.facts]))
+
+
+def estimate_encoded(body: bytes) -> int:
+    """Return how many bytes of memory encoded cards take at most; decodes no JSON.
+
+    Raises:
+        InvalidDocumentError: they are not one zstd frame.
+    """
+    return parsing_bytes(decompress(body, what="cards"))
 
 
 def decode_cards(body: bytes) -> dict[str, Card]:

@@ -7,7 +7,7 @@ Source: CEP 16 (sharded repodata), CEP 48 (repodata revisions).
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -123,19 +123,19 @@ def decode_shard(body: bytes) -> Shard:
         raise InvalidDocumentError(f"not a shard: {error!r}") from error
 
 
-def choose_overflow(old: Cards, new: Cards, patches: PatchInstructions = NO_PATCHES, *, max_bytes: int) -> list[str]:
-    """Return which new artifacts would make the shard larger than ``max_bytes``; old ones keep their place.
+def choose_overflow(old: Cards, new: Cards, measure_alone: Callable[[str, Card], int], *, max_bytes: int) -> list[str]:
+    """Return which new artifacts would make a name larger than ``max_bytes``; old ones keep their place.
 
-    Sizes are measured one by one and added up: a shard of all is no larger than the sum.
+    Sizes are measured one by one and added up: all together are no larger than the sum.
     """
     fresh = sorted(name for name, card in new.items() if name not in old or old[name].sha256 != card.sha256)
     kept = {name: old.get(name) if name in fresh else card for name, card in new.items()}
-    size = sum(_measure_alone(name, card, patches) for name, card in kept.items() if card is not None)
+    size = sum(measure_alone(name, card) for name, card in kept.items() if card is not None)
     overflow = []
     for name in fresh:
         before = kept[name]
-        more = _measure_alone(name, new[name], patches)
-        more -= 0 if before is None else _measure_alone(name, before, patches)
+        more = measure_alone(name, new[name])
+        more -= 0 if before is None else measure_alone(name, before)
         if size + more > max_bytes:
             overflow.append(name)
         else:
@@ -153,7 +153,8 @@ def iter_records(shard: Shard) -> Iterator[tuple[str, Record]]:
             yield f"{stem}{extensions[section]}", record
 
 
-def _measure_alone(filename: str, card: Card, patches: PatchInstructions) -> int:
+def measure_alone(filename: str, card: Card, patches: PatchInstructions = NO_PATCHES) -> int:
+    """Return the size of a shard that holds one artifact, before compression."""
     return measure(encode_shard(make_shard({filename: card}, patches))[1])
 
 

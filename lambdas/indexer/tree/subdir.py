@@ -5,6 +5,7 @@ The thin shell around the pure modules of this folder: it decides nothing. A cal
 """
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,7 +14,7 @@ from lambdas.channel import caching
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import PackageName, SubdirId
-from lambdas.indexer.tree.cards import Cards, decode_cards, encode_cards
+from lambdas.indexer.tree.cards import Cards, decode_cards, encode_cards, estimate_encoded
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
 from lambdas.indexer.tree.shard_index import (
     Mark,
@@ -25,7 +26,7 @@ from lambdas.indexer.tree.shard_index import (
     is_marked_for,
 )
 from lambdas.indexer.tree.shards import Shard, decode_shard
-from lambdas.storage.parallel import in_parallel
+from lambdas.storage.parallel import THREADS, in_parallel
 from lambdas.storage.protocol import (
     ContentHeaders,
     IfAbsent,
@@ -41,6 +42,7 @@ _SHARD_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching
 _INDEX_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.METADATA)
 _CARDS_HEADERS: Final = ContentHeaders(content_type=_ZSTD, cache_control=caching.NO_STORE)
 _PATCHES_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
+_NO_CARDS: Final = encode_cards({})
 
 
 class ForeignIndexError(InvalidDocumentError):
@@ -155,21 +157,34 @@ class Subdir:
 
     def fetch_cards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Cards | None]:
         """Read the cards of some names: empty for a name without a shard, None if missing or unreadable."""
+        return self.fetch_cards_within(index, names, max_bytes=sys.maxsize)
 
-        def fetch(name: PackageName) -> Cards | None:
+    def fetch_cards_within(
+        self, index: ShardIndex, names: Iterable[PackageName], *, max_bytes: int
+    ) -> dict[PackageName, Cards | None]:
+        """Read cards as ``fetch_cards``, until they take ``max_bytes`` of memory; at least those of the first name."""
+
+        def fetch(name: PackageName) -> bytes | None:
             sha256 = index.shards.get(name)
             if sha256 is None:
-                return {}
+                return _NO_CARDS
             stored = self.storage.get(self.layout.cards(sha256))
-            if stored is None:
-                return None
-            try:
-                return decode_cards(stored.body)
-            except InvalidDocumentError:
-                return None
+            return None if stored is None else stored.body
 
         wanted = list(names)
-        return dict(zip(wanted, in_parallel(fetch, wanted), strict=True))
+        found: dict[PackageName, Cards | None] = {}
+        free_bytes = max_bytes
+        for start in range(0, len(wanted), THREADS):
+            some = wanted[start : start + THREADS]
+            for name, body in zip(some, in_parallel(fetch, some), strict=True):
+                try:
+                    free_bytes -= 0 if body is None else estimate_encoded(body)
+                    if found and free_bytes < 0:
+                        return found
+                    found[name] = None if body is None else decode_cards(body)
+                except InvalidDocumentError:
+                    found[name] = None
+        return found
 
     def fetch_shards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Shard]:
         """Read the shards of names that the index has.

@@ -20,6 +20,7 @@ class Problem(Enum):
     INDEX_FOREIGN = "index-foreign"
     FOREIGN_PATCHES = "foreign-patches"
     NOT_VERIFIED = "not-verified"
+    TOO_MANY_SUBDIRS = "too-many-subdirs"
     OUTPUT_MISSING = "output-missing"
     OUTPUT_BEHIND = "output-behind"
     OUTPUT_WRONG = "output-wrong"

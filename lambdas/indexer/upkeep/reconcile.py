@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from lambdas.channel.errors import InvalidNameError, RejectedError, UnreadableError
+from lambdas.channel.errors import DeadlineError, InvalidNameError, RejectedError, UnreadableError
 from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     ChannelLayout,
@@ -20,6 +20,7 @@ from lambdas.channel.names import Channel
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES, hash_attestations, hash_mismatch
 from lambdas.indexer.batch import invalid_key_rejection
 from lambdas.indexer.change.differences import list_differences
+from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.tree.subdir import ForeignIndexError, Subdir
@@ -54,22 +55,29 @@ def reject_invalid_keys(storage: ObjectStorage, indexer: Indexer, channel: Chann
     yield from _reject(indexer, list_invalid_keys(storage, channel))
 
 
-def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterator[Report]:
+def reconcile(
+    subdir: Subdir, indexer: Indexer, *, deep: bool = True, rules: ReadingRules = UNHURRIED
+) -> Iterator[Report]:
     """Make one subdir's index agree with its listing, in batches; yields a report for each.
 
     At least one batch is run, even if nothing differs: it brings outputs up to date and inspects the
     patch instructions. With ``deep``, uploads in folders of the subdir are rejected as well, and copies of
-    attestations that are not what their name says.
+    attestations that are not what their name says. Once the time for reading is over, no further batch is run:
+    the last report has a ``DeadlineError``, for the key that asks for the rest.
     """
     try:
         commit = subdir.fetch_commit()
     except ForeignIndexError:  # healing reconciles as well
-        yield indexer.index(subdir.id, SubdirKeys(patches=True, deferred=True))
+        yield indexer.index(subdir.id, SubdirKeys(patches=True, deferred=True), rules=rules)
         commit = subdir.fetch_commit()
     differences = list_differences(subdir, commit)
     waiting = sorted(differences.artifacts | differences.attestations, key=str)
     first = True
     while first or waiting:
+        if not first and rules.is_over():
+            key = subdir.layout.whole
+            yield Report(outcomes=(), failures={key: DeadlineError(f"{len(waiting)} keys are left in {str(subdir)!r}")})
+            return
         batch, waiting = frozenset(waiting[:BATCH]), waiting[BATCH:]
         yield indexer.index(
             subdir.id,
@@ -79,6 +87,7 @@ def reconcile(subdir: Subdir, indexer: Indexer, *, deep: bool = True) -> Iterato
                 patches=first,
                 deferred=not waiting,
             ),
+            rules=rules,
         )
         first = False
     # Last: however many they are, they keep nothing from being indexed.

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from lambdas.channel.errors import InvalidDocumentError, RejectedError
 from lambdas.channel.layout import ChannelLayout
-from lambdas.channel.names import NOARCH, Channel, PackageName
-from lambdas.indexer.model import LIMITS, Limits, Outputs
+from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirName
+from lambdas.indexer.change.subdir_limit import describe_excess
+from lambdas.indexer.model import LIMITS, MAX_SUBDIRS, Limits, Outputs
 from lambdas.indexer.outputs.channel import fetch_etags
 from lambdas.indexer.outputs.channeldata import ChannelPart, apply_to_part, make_entry, make_part, merge_parts
 from lambdas.indexer.outputs.registry import CHANNELDATA, REPODATA, ZSTD
@@ -38,6 +39,7 @@ class ChannelView:
     outputs: Outputs
     """Which optional outputs the deployment writes, and the base URL that they show."""
     limits: Limits = LIMITS
+    max_subdirs: int = MAX_SUBDIRS
     etags: dict[str, str | None] = field(default_factory=dict)
     """Which commit of each subdir was verified."""
     parts: list[ChannelPart] = field(default_factory=list)
@@ -149,6 +151,8 @@ def verify_channel(
     """Yield what is wrong with the outputs of a channel, all of whose subdirs are in the view."""
     progress(f"{channel}: outputs")
     etags = fetch_etags([open_subdir(storage, subdir) for subdir in list_subdirs(storage, channel)])
+    if (excess := describe_excess([SubdirName(name) for name in etags], max_subdirs=view.max_subdirs)) is not None:
+        yield Finding(problem=Problem.TOO_MANY_SUBDIRS, key=ChannelLayout(channel=channel).prefix, message=excess)
     is_known = view.is_complete and etags == view.etags
     info = storage.head(ChannelLayout(channel=channel).file(CHANNELDATA.name))
     is_large_channel = info is not None and info.size > view.limits.sizes.large_uncompressed

@@ -35,8 +35,9 @@ from lambdas.indexer.artifacts.budgets import (
     Reservation,
     UnboundedMemory,
 )
-from lambdas.indexer.artifacts.read import ArtifactLimits, cut_texts, read_artifact
+from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.artifacts.strict_json import parsing_bytes
+from lambdas.indexer.artifacts.texts import cut_texts
 from tests.builders import METADATA, PAYLOAD, MemorySource, conda_package, index_json, tar, zipped
 from tests.indexer.reading import FOO_BZ2, FOO_CONDA, STEM, Builder, both_formats, foo_bz2, foo_conda, info_tar, read
 
