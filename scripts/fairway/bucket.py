@@ -34,6 +34,6 @@ class ListedStorage(S3Storage):
             try:
                 is_listed = any(info.key == key for info in self.list_objects(key))
             except AccessDeniedError:
-                raise denied from None
+                raise denied from denied.__cause__
             # The object may have been written between the two requests.
             return request() if is_listed else None
