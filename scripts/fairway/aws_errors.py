@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.channel.errors import AccessDeniedError, FairwayError, UnavailableError, UsageError
+from lambdas.channel.errors import AccessDeniedError, FairwayError, PermanentError, UnavailableError, UsageError
 
 _SIGN_IN: Final = "sign in again: 'aws sso login', or 'aws configure'"
 _NETWORK: Final = "check the network, the proxy and AWS_ENDPOINT_URL; then try again"
@@ -186,7 +186,7 @@ def explain(error: BaseException) -> FairwayError | None:
     ):
         return explain(error.__cause__)
     if isinstance(error, ClientError):
-        return _explain_answer(error)
+        return _explain_answer(error) or _reject(error)
     if isinstance(error, BotoCoreError):
         return _explain_failure(error)
     return None
@@ -208,6 +208,12 @@ def _explain_answer(error: ClientError) -> FairwayError | None:
     if status >= _HTTP_ERROR:
         return UnavailableError(f"AWS failed: {request}: {code}", hint="try again in a minute")
     return None
+
+
+def _reject(error: ClientError) -> FairwayError:
+    """Return the error for an answer of which nothing more is known than its code."""
+    code = error.response.get("Error", {}).get("Code", "")
+    return PermanentError(f"AWS rejected {_describe_request(error)}: {code}", hint="--debug prints its message")
 
 
 def _explain_failure(error: BotoCoreError) -> FairwayError:

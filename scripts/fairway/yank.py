@@ -5,7 +5,6 @@ records what was yanked, by whom and why.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -21,9 +20,10 @@ from lambdas.indexer.upkeep.listing import list_files
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch
 from lambdas.storage.retry import retry_conflicts
 from scripts.fairway.session import Session, with_session
-from scripts.fairway.status import POLL_SECONDS, State, fetch_status
+from scripts.fairway.status import State, wait_for_state
 from scripts.fairway.targets import resolve_target
 from scripts.fairway.terminal import format_table
+from scripts.fairway.waiting import with_wait
 
 Instructions = dict[str, Any]
 
@@ -47,9 +47,9 @@ Examples:
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
 @click.option("--reason", required=True, help="Reason, recorded in patch_instructions.json.")
-@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
+@with_wait("the index shows the change")
 @with_session
-def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -> int:
+def yank(session: Session, target: str, spec: str, *, reason: str, wait: float | None) -> int:
     """Remove artifacts from the index; they stay downloadable.
 
     Lock files that name a yanked artifact keep working.
@@ -73,9 +73,9 @@ Examples:
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
-@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
+@with_wait("the index shows the change")
 @with_session
-def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
+def unyank(session: Session, target: str, spec: str, *, wait: float | None) -> int:
     """Add yanked artifacts to the index again."""
     matches = parse_spec(spec)
 
@@ -149,7 +149,7 @@ def _change_target(
     spec: str,
     change: Callable[[Subdir, Instructions], tuple[Instructions, list[str]]],
     *,
-    wait: bool,
+    wait: float | None,
     is_yanked: bool,
 ) -> int:
     changed: dict[Subdir, list[str]] = {}
@@ -158,9 +158,9 @@ def _change_target(
             changed[subdir] = filenames
     if not changed:
         raise UsageError(f"no artifact in {target} matches {spec!r}", hint="see 'fairway yank --help' for patterns")
-    if wait:
-        for subdir, filenames in changed.items():
-            _wait(session, subdir, filenames, is_yanked=is_yanked)
+    if wait is not None:
+        keys = [parse_artifact_key(subdir.layout.file(name)) for subdir, names in changed.items() for name in names]
+        wait_for_state(session, keys, State.YANKED if is_yanked else State.INDEXED, timeout_seconds=wait)
     state = "yanked" if is_yanked else "unyanked"
     rows = [(subdir.layout.file(filename), state) for subdir, filenames in changed.items() for filename in filenames]
     session.show([{"key": key, "state": state} for key, state in rows], format_table(("ARTIFACT", "STATE"), rows))
@@ -190,12 +190,3 @@ def _replace(
         return filenames
 
     return retry_conflicts(attempt)
-
-
-def _wait(session: Session, subdir: Subdir, filenames: list[str], *, is_yanked: bool) -> None:
-    wanted = State.YANKED if is_yanked else State.INDEXED
-    for filename in filenames:
-        key = parse_artifact_key(subdir.layout.file(filename))
-        # A later upload that was rejected says nothing about the artifact that is indexed.
-        while fetch_status(session.storage, key, since_ms=session.now * 1000).state != wanted:
-            time.sleep(POLL_SECONDS)

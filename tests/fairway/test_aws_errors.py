@@ -31,6 +31,7 @@ def answer(code: str, operation: str = "GetObject", status: int = 400) -> Client
         (answer("NoSuchBucket", status=404), AccessDeniedError, "the bucket does not exist"),
         (answer("PermanentRedirect", status=301), UsageError, "the bucket is in another region"),
         (answer("400", "HeadObject"), AccessDeniedError, "AWS rejected s3:GetObject without a reason"),
+        (answer("BadDigest", "PutObject"), PermanentError, "AWS rejected s3:PutObject: BadDigest"),
         (aws.ProfileNotFound(profile="prdo"), UsageError, "there is no AWS profile 'prdo'"),
         (
             aws.PartialCredentialsError(provider="env", cred_var="KEY"),
@@ -73,8 +74,13 @@ def test_explain__error_that_says_enough() -> None:
     taken.__cause__ = answer("AccessDenied", status=403)
     assert explain(taken) is None
     assert explain(ConflictError("lost")) is None
-    assert explain(answer("PreconditionFailed", status=412)) is None
     assert explain(ValueError("x")) is None
+
+
+def test_explain__failure_of_the_storage_by_its_cause() -> None:
+    unreachable = UnavailableError("no answer from S3")
+    unreachable.__cause__ = aws.EndpointConnectionError(endpoint_url="http://x/bucket?list-type=2", error="")
+    assert str(explain(unreachable)) == "http://x cannot be reached"
 
 
 def test_note_requests__denied_action_and_resource() -> None:
