@@ -27,6 +27,11 @@ from scripts.fairway.terminal import print_error, print_json_error
 COMMANDS: Final[dict[str, tuple[str, str]]] = {  # {name: (module:command, summary)}
     "publish": ("scripts.fairway.publish:publish", "Check packages, upload them, and wait for the indexer."),
     "status": ("scripts.fairway.status:status", "Show the status of uploads."),
+    "list": ("scripts.fairway.catalog:list_artifacts", "List the artifacts in the index of a channel."),
+    "show": ("scripts.fairway.catalog:show", "Show artifacts: state, record, URL, and who yanked them and why."),
+    "copy": ("scripts.fairway.copy:copy", "Copy artifacts to another channel, inside S3."),
+    "move": ("scripts.fairway.copy:move", "Move artifacts to another channel, inside S3."),
+    "remove": ("scripts.fairway.remove:remove", "Delete artifacts; 'yank' keeps them downloadable."),
     "rejected": ("scripts.fairway.rejected:rejected", "List, show and retry rejected uploads."),
     "yank": ("scripts.fairway.yank:yank", "Remove artifacts from the index; they stay downloadable."),
     "unyank": ("scripts.fairway.yank:unyank", "Add yanked artifacts to the index again."),

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+import click
+
+from lambdas.channel.errors import UsageError
+
 
 def escape(text: str) -> str:
     r"""Return the text with every character that is not printable as a Python escape, such as ``\x1b``.
@@ -33,6 +37,16 @@ def print_error(message: str, hint: str | None = None, *, code: str = "") -> Non
 def print_json_error(message: str, hint: str | None = None, *, code: str) -> None:
     """Print an error as a JSON document to stderr."""
     print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), file=sys.stderr)
+
+
+def confirm(question: str, otherwise: UsageError) -> None:
+    """Ask a question on stderr.
+
+    Raises:
+        UsageError: ``otherwise``, if the answer is no, or if no person can answer.
+    """
+    if not sys.stdin.isatty() or not click.confirm(escape(question), err=True):
+        raise otherwise
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,7 +12,7 @@ from lambdas.channel.errors import ConflictError, PermanentError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.tree.subdir import open_subdir
-from lambdas.storage.protocol import ContentHeaders, ObjectInfo
+from lambdas.storage.protocol import ContentHeaders, ObjectInfo, ObjectStorage
 from scripts.fairway.progress import Progress
 from scripts.fairway.session import Session
 
@@ -38,7 +38,7 @@ def upload_artifact(session: Session, file: Path, key: ArtifactKey, info: Artifa
         if replace:
             raise
         stored = session.storage.head(str(key))
-        if stored is None or not _is_same(session, key, info, stored):
+        if stored is None or not has_bytes(session.storage, key, stored, sha256=info.sha256, md5=info.md5):
             raise PermanentError(
                 f"{key} is already published with other bytes",
                 hint="increase the build number, or use --replace in a mutable channel",
@@ -85,15 +85,15 @@ def _read_parts(file: BinaryIO, part_bytes: int, progress: Progress) -> Iterator
         progress.advance_to(file.tell())
 
 
-def _is_same(session: Session, key: ArtifactKey, info: ArtifactInfo, stored: ObjectInfo) -> bool:
-    """Tell whether the stored object has the bytes of the file, according to S3 or to the index."""
-    if info.sha256 == stored.sha256 or info.md5 == stored.md5:
+def has_bytes(storage: ObjectStorage, key: ArtifactKey, stored: ObjectInfo, *, sha256: str, md5: str) -> bool:
+    """Tell whether the stored object has these hashes, according to S3 or to the index."""
+    if sha256 == stored.sha256 or md5 == stored.md5:
         return True
-    subdir, name = open_subdir(session.storage, key.subdir), key.distribution.name
+    subdir, name = open_subdir(storage, key.subdir), key.distribution.name
     index = subdir.fetch_commit().index
     cards = (subdir.fetch_cards(index, [name]).get(name) or {}) if name in index.shards else {}
     card = cards.get(key.filename)
-    return card is not None and card.etag == stored.etag and card.sha256 == info.sha256
+    return card is not None and card.etag == stored.etag and card.sha256 == sha256
 
 
 class _ProgressFile:

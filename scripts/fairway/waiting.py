@@ -36,3 +36,15 @@ def with_wait(purpose: str) -> Callable[[_Command], _Command]:
         return wrapped  # type: ignore[return-value]  # the decorated function takes other arguments
 
     return decorate
+
+
+def with_timeout(command: _Command) -> _Command:
+    """Add ``--timeout`` to a command that always waits."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        default=DEFAULT_SECONDS,
+        show_default=True,
+        metavar="SECONDS",
+        help="Longest wait.",
+    )(command)

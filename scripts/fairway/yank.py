@@ -6,20 +6,21 @@ records what was yanked, by whom and why.
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from lambdas.channel import caching
-from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
-from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.layout import parse_artifact_key
+from lambdas.channel.artifact_kinds import kind_of
+from lambdas.channel.errors import InvalidDocumentError, UsageError
+from lambdas.channel.layout import SubdirLayout, parse_artifact_key
+from lambdas.channel.names import SubdirId
 from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.listing import list_files
-from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 from scripts.fairway.session import Session, with_session
+from scripts.fairway.specs import SPEC_HELP, parse_spec
 from scripts.fairway.status import State, wait_for_state
 from scripts.fairway.targets import resolve_target
 from scripts.fairway.terminal import format_table
@@ -27,17 +28,9 @@ from scripts.fairway.waiting import with_wait
 
 Instructions = dict[str, Any]
 
-_EPILOG: Final = """\b
-SPEC is a filename, or NAME[=VERSION[=BUILD]]; '*' and '?' are wildcards:
-  hello-1.0-0.conda      one artifact
-  hello                  all artifacts of hello
-  hello=1.0              all builds of 1.0
-  hello=1.*=py312*       builds for Python 3.12 of all versions 1.*
-"""
-
 
 @click.command(
-    epilog=f"""{_EPILOG}
+    epilog=f"""{SPEC_HELP}
 \b
 Examples:
   fairway yank tools hello=1.0 --reason "crashes on start"
@@ -65,7 +58,7 @@ def yank(session: Session, target: str, spec: str, *, reason: str, wait: float |
 
 
 @click.command(
-    epilog=f"""{_EPILOG}
+    epilog=f"""{SPEC_HELP}
 \b
 Examples:
   fairway unyank tools hello=1.0
@@ -86,25 +79,15 @@ def unyank(session: Session, target: str, spec: str, *, wait: float | None) -> i
     return _change_target(session, target, spec, change, wait=wait, is_yanked=False)
 
 
-def parse_spec(spec: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a filename matches the SPEC."""
-    if kind_of(spec) is not None:
-        return lambda filename: fnmatchcase(filename, spec)
-    name, _, rest = spec.partition("=")
-    version, _, build = rest.partition("=")
+def fetch_instructions(storage: ObjectStorage, subdir: SubdirId) -> Instructions:
+    """Return the patch instructions that a publisher or operator uploaded; empty if there are none.
 
-    def matches(filename: str) -> bool:
-        try:
-            parsed: Distribution = parse_filename(filename)
-        except InvalidNameError:
-            return False
-        return (
-            fnmatchcase(parsed.name, name)
-            and fnmatchcase(parsed.version, version or "*")
-            and fnmatchcase(parsed.build, build or "*")
-        )
-
-    return matches
+    Raises:
+        InvalidDocumentError: they are not a JSON object.
+    """
+    key = SubdirLayout(subdir=subdir).patch_instructions
+    stored = storage.get(key)
+    return {} if stored is None else _parse_instructions(key, stored.body)
 
 
 def yanked_notes(instructions: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +164,7 @@ def _replace(
 
     def attempt() -> list[str]:
         stored = storage.get(key)
-        instructions = {} if stored is None else json.loads(stored.body)
+        instructions = {} if stored is None else _parse_instructions(key, stored.body)
         changed, filenames = change(subdir, instructions)
         if filenames:
             body = json.dumps(changed, indent=1, sort_keys=True).encode()
@@ -190,3 +173,13 @@ def _replace(
         return filenames
 
     return retry_conflicts(attempt)
+
+
+def _parse_instructions(key: str, body: bytes) -> Instructions:
+    try:
+        instructions = json.loads(body)
+    except ValueError as error:
+        raise InvalidDocumentError(f"{key!r} is not JSON", hint="correct or delete it") from error
+    if not isinstance(instructions, dict):
+        raise InvalidDocumentError(f"{key!r} is not a JSON object", hint="correct or delete it")
+    return instructions

@@ -16,7 +16,8 @@ from tests.fairway.conftest import Run
 @pytest.mark.parametrize(
     "command",
     ["status", "rejected list", "rejected show", "rejected release", "verify", "reconcile", "rebuild", "yank", "unyank",
-     "index", "publish", "use", "whoami"],
+     "index", "publish", "use", "whoami",
+     "list", "show", "copy", "move", "remove"],
 )  # fmt: skip
 def test_help__has_examples(run_fairway: Run, command: str) -> None:
     result = run_fairway(*command.split(), "--help")
