@@ -39,6 +39,10 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {  # {name: (module:command, summa
     "reconcile": ("scripts.fairway.reconcile:reconcile", "Repair an index by listing the bucket."),
     "rebuild": ("scripts.fairway.rebuild:rebuild", "Rebuild an index from its artifacts."),
     "index": ("scripts.fairway.index:index", "Index a directory, without AWS."),
+    "dead-letters": (
+        "scripts.fairway.dead_letters:dead_letters",
+        "List, redrive and drop messages that failed for a day.",
+    ),
     "token": ("scripts.fairway.tokens:token", "Create, list, rotate and revoke tokens."),
     "channel": ("scripts.fairway.channels:channel", "List channels, and make them public or private."),
     "issuer": ("scripts.fairway.issuers:issuer", "Manage trusted issuers of identity tokens (OIDC)."),

@@ -17,7 +17,8 @@ from tests.fairway.conftest import Run
     "command",
     ["status", "rejected list", "rejected show", "rejected release", "verify", "reconcile", "rebuild", "yank", "unyank",
      "index", "publish", "use", "whoami",
-     "list", "show", "copy", "move", "remove"],
+     "list", "show", "copy", "move", "remove",
+     "dead-letters list", "dead-letters redrive", "dead-letters drop"],
 )  # fmt: skip
 def test_help__has_examples(run_fairway: Run, command: str) -> None:
     result = run_fairway(*command.split(), "--help")
