@@ -37,7 +37,7 @@ def replace_entry(text: str, line: str) -> str:
     A new line comes before a ``default`` entry, because readers stop there.
     """
     host = re.escape(line.split()[1])
-    entry = re.compile(rf"^[ \t]*machine\s+{host}(?:\s+(?:login|account|password)\s+\S+)*[ \t]*\n?", re.MULTILINE)
+    entry = re.compile(rf"^[ \t]*machine\s+{host}(?!\S)(?:\s+(?:login|account|password)\s+\S+)*[ \t]*\n?", re.MULTILINE)
     if entry.search(text):
         first, *others = entry.split(text)
         return first + line + "\n" + "".join(others)

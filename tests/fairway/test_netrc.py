@@ -36,8 +36,8 @@ LINE = "machine conda.example.com login token password fw-new"
         ),
         ("default login anonymous password x\n", f"{LINE}\ndefault login anonymous password x\n"),
         (
-            "machine conda.example.com password 1\nmachine a login b password c\nmachine conda.example.com password 2\n",
-            f"{LINE}\nmachine a login b password c\n",
+            "machine conda.example.com password 1\nmachine a password c\nmachine conda.example.com password 2\n",
+            f"{LINE}\nmachine a password c\n",
         ),
     ],
 )
