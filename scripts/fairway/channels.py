@@ -36,7 +36,12 @@ class Visible:
     """RFC 3339; None if a command did not set it."""
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Example:
+  fairway channel list
+"""
+)
 def channel() -> None:
     """List channels, and make them public or private.
 

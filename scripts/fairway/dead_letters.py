@@ -52,7 +52,13 @@ class Queues:
     url: str
 
 
-@click.group(name="dead-letters")
+@click.group(
+    name="dead-letters",
+    epilog="""\b
+Example:
+  fairway dead-letters list
+""",
+)
 def dead_letters() -> None:
     """List, redrive and drop messages that failed for a day.
 

@@ -17,7 +17,7 @@ from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
 from lambdas.storage.directory import DirectoryStorage
-from scripts.fairway.indexing import run_each, show_reports
+from scripts.fairway.indexing import note_each, run_each, show_reports
 from scripts.fairway.session import Session, debug_option, json_option
 
 _PLATFORMS: Final = frozenset(
@@ -86,7 +86,7 @@ def index(
             yield rebuild_subdir(subdir, indexer)
         else:
             # Not deep: other folders of the directory are not lost uploads.
-            yield from reconcile(subdir, indexer, deep=False)
+            yield from note_each(session, subdir, reconcile(subdir, indexer, deep=False))
         for key in list_unwanted(subdir, policy.outputs):
             session.note(f"{key}: a file of another tool; --remove-foreign removes it")
 

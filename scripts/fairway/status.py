@@ -174,6 +174,10 @@ def wait_for(
                 else:
                     found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
         waiting = sum(status.state not in FINAL_STATES for status in found.values())
+        if waiting and timeout_seconds and time.monotonic() >= deadline:
+            session.note(
+                f"timed out after {timeout_seconds:g} s: {waiting} of {len(found)} uploads are not indexed yet"
+            )
         if not waiting or time.monotonic() >= deadline:
             return [found[key] for key in keys]
         time.sleep(POLL_SECONDS)

@@ -30,7 +30,12 @@ _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdwy])\Z")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Example:
+  fairway token create ada --channel team --netrc
+"""
+)
 def token() -> None:
     """Create, list, rotate and revoke tokens.
 

@@ -43,7 +43,7 @@ class Permission:
     what: str
     answer: Answer
     source: str
-    """``tried``, ``simulated``, or why it is unknown."""
+    """``tried``, ``simulated``, why nothing has to be tried, or why it is unknown."""
 
 
 @click.command(
@@ -149,6 +149,8 @@ def _try(request: Any) -> Answer:  # noqa: ANN401 - any request of boto3
 def _simulate(session: Session, principal: str, what: str, action: str, key: str) -> Permission:
     """Ask IAM's policy simulator."""
     arn = f"arn:{principal.split(':')[1]}:s3:::{session.require_bucket()}/{key}"
+    if principal.endswith(":root"):  # its policies cannot be simulated: it has none
+        return Permission(what=what, answer=Answer.YES, source="the account's root user")
     try:
         results: list[Mapping[str, Any]] = session.client("iam").simulate_principal_policy(
             PolicySourceArn=principal, ActionNames=[action], ResourceArns=[arn]

@@ -154,3 +154,11 @@ def test_index__other_folders_beside_channels(run_fairway: Run, tmp_path: Path) 
     assert run_fairway("index", str(tmp_path)).code == 0
     assert (tmp_path / "tools" / "noarch" / "repodata.json").is_file()
     assert sorted(tmp_path.joinpath("docs").rglob("*")) == [tmp_path / "docs" / "pages"]
+
+
+def test_index__shows_its_progress(run_fairway: Run, tmp_path: Path) -> None:
+    filename, body = conda_package()
+    (tmp_path / "team" / "noarch").mkdir(parents=True)
+    (tmp_path / "team" / "noarch" / filename).write_bytes(body)
+    shown = run_fairway("index", str(tmp_path / "team")).err.splitlines()
+    assert shown == ["team/noarch: reading", "team/noarch: 1 keys inspected"]

@@ -12,19 +12,33 @@ from scripts.fairway.main import COMMANDS, describe_error, fairway
 from scripts.fairway.session import Session
 from tests.fairway.conftest import Run
 
+GROUPS = {"token", "channel", "issuer", "rejected", "dead-letters"}
 
-@pytest.mark.parametrize(
-    "command",
-    ["status", "rejected list", "rejected show", "rejected release", "verify", "reconcile", "rebuild", "yank", "unyank",
-     "index", "publish", "use", "whoami",
-     "list", "show", "copy", "move", "remove",
-     "dead-letters list", "dead-letters redrive", "dead-letters drop"],
-)  # fmt: skip
+
+def list_commands() -> list[str]:
+    """Every command and subcommand."""
+    found = []
+    for name in COMMANDS:
+        command = fairway.get_command(click.Context(fairway), name)
+        found.append(name)
+        if isinstance(command, click.Group):
+            found += [f"{name} {inner}" for inner in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("command", list_commands())
 def test_help__has_examples(run_fairway: Run, command: str) -> None:
     result = run_fairway(*command.split(), "--help")
     assert result.code == 0
-    assert "Examples:" in result.out
+    assert "Example" in result.out
     assert f"fairway {command}" in result.out
+
+
+@pytest.mark.parametrize("command", sorted(set(list_commands()) - GROUPS))
+def test_help__every_command_has_json_and_debug(run_fairway: Run, command: str) -> None:
+    shown = run_fairway(*command.split(), "--help").out
+    assert "--json" in shown
+    assert "--debug" in shown
 
 
 @pytest.mark.parametrize("name", COMMANDS)

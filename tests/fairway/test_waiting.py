@@ -23,3 +23,11 @@ def test_wait__ends_at_the_timeout(bucket: Bucket, run_fairway: Run, command: st
 def test_wait__timeout_alone_is_a_usage_error(bucket: Bucket, run_fairway: Run, arguments: tuple[str, ...]) -> None:
     result = run_fairway(*arguments, "--timeout", "5")
     assert (result.code, result.err) == (2, "error: --timeout without --wait\nhint: add --wait\n")
+
+
+def test_wait__of_status_says_that_it_timed_out(bucket: Bucket, run_fairway: Run) -> None:
+    (key,) = bucket.upload("team", conda_package(name="hello"))  # no indexer runs
+    result = run_fairway("status", key, "--wait", "--timeout", "0.01")
+    assert result.code == 1
+    assert result.err == "timed out after 0.01 s: 1 of 1 uploads are not indexed yet\n"
+    assert "waiting" in result.out

@@ -93,6 +93,12 @@ def test_whoami__role_that_may_simulate(bucket: Bucket, run_fairway: Run, monkey
     assert "publish to tools" in run_fairway("whoami").out
 
 
+def test_whoami__root_user(bucket: Bucket, run_fairway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Session, "aws", FakeAws(listable=("", "tools/"), arn="arn:aws:iam::123456789012:root"))
+    found = permissions(run_fairway("whoami", "tools", "--json").document)
+    assert found["publish to tools"] == ("yes", "the account's root user")
+
+
 def test_whoami__without_a_deployment(run_fairway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "aws", FakeAws(listable=(), arn="arn:aws:iam::123456789012:user/ada"))
     result = run_fairway("whoami")
