@@ -12,13 +12,23 @@ from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from lambdas.channel.errors import AccessDeniedError, FairwayError, PermanentError, UnavailableError, UsageError
+from lambdas.channel.errors import (
+    AccessDeniedError,
+    ConflictError,
+    FairwayError,
+    PermanentError,
+    UnavailableError,
+    UsageError,
+    VanishedError,
+)
 
 _SIGN_IN: Final = "sign in again: 'aws sso login', or 'aws configure'"
 _NETWORK: Final = "check the network, the proxy and AWS_ENDPOINT_URL; then try again"
 _REGION: Final = "check the region: 'fairway use NAME --region REGION', or AWS_REGION"
 _BUCKET: Final = "check --bucket and FAIRWAY_BUCKET: only the name of the bucket, no s3://"
+_ENDPOINT: Final = "check AWS_ENDPOINT_URL, the bucket and the region"
 _REQUEST: Final = "FairwayRequest"  # member of ResponseMetadata that ``note_requests`` adds
 
 _DENIED: Final = frozenset(
@@ -181,14 +191,17 @@ def explain(error: BaseException) -> FairwayError | None:
 
     Errors of the storage are explained by the error of AWS that caused them.
     """
-    if type(error) in {AccessDeniedError, UnavailableError} and isinstance(
-        error.__cause__, BotoCoreError | ClientError
-    ):
-        return explain(error.__cause__)
+    cause = error.__cause__
+    if type(error) in {AccessDeniedError, UnavailableError} and isinstance(cause, BotoCoreError | ClientError):
+        return explain(cause)
     if isinstance(error, ClientError):
         return _explain_answer(error) or _reject(error)
     if isinstance(error, BotoCoreError):
         return _explain_failure(error)
+    if isinstance(error, ResponseParserError):
+        return UsageError("the endpoint does not answer as AWS does", hint=_ENDPOINT)
+    if isinstance(error, ConflictError | VanishedError) and error.hint is None and isinstance(cause, ClientError):
+        return type(error)(str(error), hint=f"{_ENDPOINT}; --debug prints the answer")
     return None
 
 
@@ -213,7 +226,9 @@ def _explain_answer(error: ClientError) -> FairwayError | None:
 def _reject(error: ClientError) -> FairwayError:
     """Return the error for an answer of which nothing more is known than its code."""
     code = error.response.get("Error", {}).get("Code", "")
-    return PermanentError(f"AWS rejected {_describe_request(error)}: {code}", hint="--debug prints its message")
+    return PermanentError(
+        f"AWS rejected {_describe_request(error)}: {code}", hint=f"{_ENDPOINT}; --debug prints the answer"
+    )
 
 
 def _explain_failure(error: BotoCoreError) -> FairwayError:

@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from lambdas.channel.errors import InvalidDocumentError, UsageError
+from lambdas.channel.errors import AccessDeniedError, InvalidDocumentError, UsageError
+from scripts.fairway.aws_errors import is_denial
 
 STACK_PREFIX: Final = "fairway-"  # of the stacks that infra/ declares
 Outputs = Mapping[str, str]
@@ -157,12 +158,21 @@ def fetch_deployment(cloudformation: Any, name: str, *, region: str) -> Deployme
 
 
 def fetch_outputs(cloudformation: Any, stack: str) -> Outputs | None:  # noqa: ANN401 - boto3's client
-    """Return the outputs of a stack, or None if there is no such stack."""
+    """Return the outputs of a stack, or None if there is no such stack.
+
+    Raises:
+        AccessDeniedError: the caller may not read it; publishers may not.
+    """
     try:
         answer = cloudformation.describe_stacks(StackName=stack)
     except ClientError as error:
         if error.response["Error"]["Code"] == "ValidationError":  # "Stack with id … does not exist"
             return None
+        if is_denial(error):
+            raise AccessDeniedError(
+                f"access denied: cloudformation:DescribeStacks on {stack!r}",
+                hint="set FAIRWAY_BUCKET and FAIRWAY_URL instead: 'cdk deploy' prints both",
+            ) from None
         raise
     return _parse_outputs(answer["Stacks"][0])
 

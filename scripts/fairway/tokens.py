@@ -139,7 +139,7 @@ def create(
     session.note("it works within 60 seconds, and is shown only once:")
     usage = describe_usage(session.url, secret, scope)
     session.show({"token": secret, **describe_token(entry, now=now), **usage}, secret)
-    _note_usage(session, usage)
+    _note_usage(session, usage, is_written=to_netrc)
     if to_netrc:  # last: if it fails, the token has been printed
         session.note(f"written to {write_entry(format_entry(session.require_url(), secret))}")
 
@@ -240,7 +240,7 @@ def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None)
     session.note("the new token works within 60 seconds, and is shown only once:")
     usage = describe_usage(session.url, secret, entry.scope)
     session.show({"token": secret, **describe_token(entry, now=now), "replaces": old.id, **usage}, secret)
-    _note_usage(session, usage)
+    _note_usage(session, usage, is_written=False)
 
 
 def describe_token(entry: Token, *, now: int) -> dict[str, Any]:
@@ -275,12 +275,12 @@ def describe_usage(url: str | None, secret: str, scope: Scope) -> dict[str, str 
     return {"netrc": format_entry(url, secret), "channel_url": f"{url.rstrip('/')}/t/{secret}/{name}"}
 
 
-def _note_usage(session: Session, usage: Mapping[str, str | None]) -> None:
+def _note_usage(session: Session, usage: Mapping[str, str | None], *, is_written: bool) -> None:
     """Print both, the netrc form first: a token in a URL ends up in the metadata of environments."""
     if usage["netrc"] is None:
         session.note("with FAIRWAY_URL or 'fairway use', the line for ~/.netrc is printed here as well")
         return
-    session.note("append this line to ~/.netrc (mode 0600), or use --netrc next time:")
+    session.note("the line of ~/.netrc:" if is_written else "append this line to ~/.netrc (mode 0600):")
     session.note(str(usage["netrc"]))
     session.note("for clients without netrc, in a URL:")
     session.note(f"conda install -c {usage['channel_url']} PACKAGE")

@@ -6,6 +6,7 @@ import boto3
 import pytest
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 
 from lambdas.channel.errors import AccessDeniedError, ConflictError, PermanentError, UnavailableError, UsageError
@@ -52,6 +53,7 @@ def answer(code: str, operation: str = "GetObject", status: int = 400) -> Client
         ),
         (aws.ConnectTimeoutError(endpoint_url="http://x"), UnavailableError, "http://x did not answer"),
         (aws.ParamValidationError(report="Invalid bucket name"), UsageError, "a name is invalid"),
+        (ResponseParserError("not XML"), UsageError, "the endpoint does not answer as AWS does"),
         (BotoCoreError(), UnavailableError, "a request to AWS failed: BotoCoreError"),
     ],
 )
@@ -81,6 +83,15 @@ def test_explain__failure_of_the_storage_by_its_cause() -> None:
     unreachable = UnavailableError("no answer from S3")
     unreachable.__cause__ = aws.EndpointConnectionError(endpoint_url="http://x/bucket?list-type=2", error="")
     assert str(explain(unreachable)) == "http://x cannot be reached"
+
+
+def test_explain__answer_that_the_storage_cannot_interpret_gets_a_hint() -> None:
+    missing = ConflictError("S3 answered 404 for 'tools/'")
+    missing.__cause__ = answer("404", "ListObjectsV2", 404)
+    explained = explain(missing)
+    assert type(explained) is ConflictError
+    assert str(explained) == str(missing)
+    assert explained.hint
 
 
 def test_note_requests__denied_action_and_resource() -> None:

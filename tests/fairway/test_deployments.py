@@ -4,10 +4,12 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 
-from lambdas.channel.errors import InvalidDocumentError, UsageError
+from lambdas.channel.errors import AccessDeniedError, InvalidDocumentError, UsageError
 from scripts.fairway.deployments import (
     Config,
     Deployment,
@@ -18,6 +20,7 @@ from scripts.fairway.deployments import (
     read_config,
     write_config,
 )
+from scripts.fairway.main import describe_error
 from scripts.fairway.session import Session, open_session
 from tests.fairway.conftest import Run
 
@@ -123,6 +126,17 @@ def test_config_path__without_the_variable(monkeypatch: pytest.MonkeyPatch) -> N
 def test_fetch_deployment__name_or_stack(cloud: FakeCloudFormation, name: str) -> None:
     client = cloud.client("cloudformation", region_name="eu-central-1")
     assert fetch_deployment(client, name, region="eu-central-1") == PROD
+
+
+def test_fetch_outputs__denied_says_what_to_set() -> None:
+    client = boto3.client("cloudformation", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("describe_stacks", "AccessDenied", http_status_code=403)
+        with pytest.raises(AccessDeniedError) as caught:
+            fetch_deployment(client, "prod", region="us-east-1")
+    failure = describe_error(caught.value)
+    assert failure.message == "access denied: cloudformation:DescribeStacks on 'fairway-prod'"
+    assert "FAIRWAY_BUCKET" in (failure.hint or "")
 
 
 def test_find_outputs__by_bucket(cloud: FakeCloudFormation) -> None:
