@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from lambdas.channel.errors import (
     AccessDeniedError,
@@ -31,6 +30,7 @@ _BUCKET: Final = "check --bucket and FAIRWAY_BUCKET: only the name of the bucket
 _ENDPOINT: Final = "check AWS_ENDPOINT_URL, the bucket and the region"
 _REQUEST: Final = "FairwayRequest"  # member of ResponseMetadata that ``note_requests`` adds
 
+_REQUEST_IDS: Final = ("x-amz-request-id", "x-amzn-requestid")
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "Forbidden", "UnauthorizedOperation", "403"}
 )
@@ -181,8 +181,12 @@ _S3_ACTIONS: Final = {  # {operation: the permission that it needs}, where they 
 
 
 def note_requests(events: Any) -> None:  # noqa: ANN401 - botocore's hooks
-    """Add what was requested to each answer, so that an error can say which action on what was denied."""
+    """Add what was requested to each answer, so that an error can say which action on what was denied.
+
+    An answer that is not from AWS is an error before botocore parses it.
+    """
     events.register("before-parameter-build", _remember_request)
+    events.register("before-parse", _require_aws)
     events.register("after-call", _add_request)
 
 
@@ -198,8 +202,6 @@ def explain(error: BaseException) -> FairwayError | None:
         return _explain_answer(error) or _reject(error)
     if isinstance(error, BotoCoreError):
         return _explain_failure(error)
-    if isinstance(error, ResponseParserError):
-        return UsageError("the endpoint does not answer as AWS does", hint=_ENDPOINT)
     if isinstance(error, ConflictError | VanishedError) and error.hint is None and isinstance(cause, ClientError):
         return type(error)(str(error), hint=f"{_ENDPOINT}; --debug prints the answer")
     return None
@@ -264,6 +266,13 @@ def _name_resource(params: Mapping[str, Any]) -> str | None:
         return f"s3://{params['Bucket']}/{params.get('Key', params.get('Prefix', ''))}"
     names = ("StackName", "QueueUrl", "FunctionName", "DistributionId", "PolicySourceArn")
     return next((repr(params[name]) for name in names if name in params), None)
+
+
+def _require_aws(response_dict: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's
+    """Raise an error for an answer without the ID that every service of AWS gives to a request."""
+    is_failure = response_dict["status_code"] >= _HTTP_ERROR  # of a proxy, perhaps: botocore retries it
+    if not is_failure and not any(name in response_dict["headers"] for name in _REQUEST_IDS):
+        raise UsageError("the endpoint does not answer as AWS does", hint=_ENDPOINT)
 
 
 def _add_request(parsed: dict[str, Any], context: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's

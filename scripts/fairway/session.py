@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
@@ -76,6 +77,7 @@ class Session:
         """
         client: Callable[..., Any] = self.aws.client
         try:
+            urlsplit(os.environ.get("AWS_ENDPOINT_URL", "")).port  # noqa: B018 - an error if it is malformed
             return client(service, region_name=self.region)
         except ValueError as error:  # botocore has no type of its own for it
             raise UsageError(

@@ -1,12 +1,13 @@
 """Each failure of AWS is one line and a hint."""
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import boto3
 import pytest
 from botocore import exceptions as aws
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 
 from lambdas.channel.errors import AccessDeniedError, ConflictError, PermanentError, UnavailableError, UsageError
@@ -53,7 +54,6 @@ def answer(code: str, operation: str = "GetObject", status: int = 400) -> Client
         ),
         (aws.ConnectTimeoutError(endpoint_url="http://x"), UnavailableError, "http://x did not answer"),
         (aws.ParamValidationError(report="Invalid bucket name"), UsageError, "a name is invalid"),
-        (ResponseParserError("not XML"), UsageError, "the endpoint does not answer as AWS does"),
         (BotoCoreError(), UnavailableError, "a request to AWS failed: BotoCoreError"),
     ],
 )
@@ -119,6 +119,8 @@ def test_main__endpoint_unreachable(run_fairway: Run, monkeypatch: pytest.Monkey
     [
         ({"AWS_PROFILE": "prdo"}, "bucket", "there is no AWS profile 'prdo'"),
         ({"AWS_ENDPOINT_URL": "localhost"}, "bucket", "invalid AWS endpoint or region"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:99999"}, "bucket", "invalid AWS endpoint or region"),
+        ({"AWS_ENDPOINT_URL": "ftp://127.0.0.1"}, "bucket", "invalid AWS endpoint"),
         ({}, "s3://bucket", "a name is invalid"),
         ({}, "no bucket", "a name is invalid"),
     ],
@@ -133,6 +135,33 @@ def test_main__wrong_setting(
     assert lines[0].startswith(f"error: {message}")
     assert lines[1].startswith("hint: ")
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize(
+    "command", [("list", "team"), ("status", "a/noarch/a-1-0.conda"), ("token", "list"), ("whoami",)]
+)
+def test_main__endpoint_of_another_server(
+    run_fairway: Run, monkeypatch: pytest.MonkeyPatch, status: int, command: tuple[str, ...]
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>hello</html>" if self.command != "HEAD" else b"")
+
+        do_HEAD = do_POST = do_GET  # noqa: N815 - of http.server
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        _set_credentials(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}")
+        result = run_fairway(*command, "--bucket", "bucket")
+        server.shutdown()
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: the endpoint does not answer as AWS does\nhint: ")
 
 
 def test_main__partial_profile(run_fairway: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
