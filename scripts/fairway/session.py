@@ -20,6 +20,7 @@ import click
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.channel.errors import UsageError
+from lambdas.storage.parallel import THREADS
 from lambdas.storage.protocol import ObjectStorage
 from scripts.fairway.aws_errors import no_credentials, note_requests
 from scripts.fairway.bucket import ListedStorage
@@ -61,7 +62,12 @@ class Session:
         core = botocore.session.Session()
         retries: Any = {"mode": "standard", "total_max_attempts": _ATTEMPTS}
         core.set_default_client_config(
-            Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries=retries)
+            Config(
+                connect_timeout=_CONNECT_SECONDS,
+                read_timeout=_READ_SECONDS,
+                retries=retries,
+                max_pool_connections=2 * THREADS,
+            )
         )
         session = boto3.Session(botocore_session=core)
         note_requests(session.events)
