@@ -34,11 +34,13 @@ class DeadLetter:
 
     id: str
     sent: str
-    """RFC 3339: when it first came to the indexer's queue."""
+    """RFC 3339: when it was sent to a queue."""
     received: int
     """How often it was delivered."""
     keys: tuple[str, ...]
     """What it is about; empty if it cannot be parsed."""
+    error: str | None
+    """Why it failed; None if the function crashed."""
     body: str
     receipt: str
 
@@ -91,10 +93,13 @@ def list_dead_letters(session: Session, prefix: str, *, timeout: float) -> None:
         return False
 
     _for_each(session, queues, prefix, timeout, collect)
-    rows = [(one.sent, str(one.received), " ".join(one.keys) or "unreadable", one.id) for one in found]
+    rows = [
+        (one.sent, str(one.received), " ".join(one.keys) or "unreadable", one.error or "see the indexer's log")
+        for one in found
+    ]
     session.show(
         [{name: value for name, value in asdict(one).items() if name != "receipt"} for one in found],
-        format_table(("SENT (UTC)", "DELIVERED", "KEYS", "ID"), rows) if rows else "no dead letters",
+        format_table(("SENT (UTC)", "DELIVERED", "KEYS", "ERROR"), rows) if rows else "no dead letters",
     )
 
 
@@ -104,7 +109,7 @@ Examples:
   fairway dead-letters redrive
   fairway dead-letters redrive tools/noarch/hello-1.0-0.conda
 
-Fix the cause first: the indexer's log names it. A message that fails for another day comes back.
+Fix the cause first: 'list' shows the error, or the indexer's log. A message that fails for another day comes back.
 """
 )
 @click.argument("prefix", default="")
@@ -214,8 +219,10 @@ def _receive(session: Session, queues: Queues, timeout: float) -> Iterator[DeadL
 
 
 def _parse(session: Session, message: Any) -> DeadLetter:  # noqa: ANN401 - boto3's
+    error = None
     try:
-        keys = parse_message(message["Body"], bucket=session.require_bucket()).keys
+        parsed = parse_message(message["Body"], bucket=session.require_bucket())
+        keys, error = parsed.keys, json.loads(message["Body"]).get("Error")
     except InvalidDocumentError:
         keys = ()
     attributes = message.get("Attributes", {})
@@ -224,6 +231,7 @@ def _parse(session: Session, message: Any) -> DeadLetter:  # noqa: ANN401 - boto
         sent=format_time(int(attributes.get("SentTimestamp", 0)) // 1000),
         received=int(attributes.get("ApproximateReceiveCount", 0)),
         keys=keys,
+        error=error,
         body=message["Body"],
         receipt=message["ReceiptHandle"],
     )

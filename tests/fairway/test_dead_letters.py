@@ -70,7 +70,8 @@ class FakeSqs:
 def sqs(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> FakeSqs:
     publish_settings(bucket.storage, parse_settings({"FAIRWAY_BUCKET": "bucket", "FAIRWAY_QUEUE_URL": QUEUE}))
     dead = [notification(f"tools/noarch/a%2B{number:02}-1-0.conda") for number in range(12)]
-    sqs = FakeSqs([*dead, format_requeued(["other/noarch/b-1-0.conda"]), "garbage"])
+    failed = format_requeued(["other/noarch/b-1-0.conda"], error="AccessDeniedError: S3 answered 403")
+    sqs = FakeSqs([*dead, failed, "garbage"])
     monkeypatch.setattr(Session, "aws", sqs)
     return sqs
 
@@ -82,7 +83,10 @@ def test_dead_letters_list__keys_of_each_message(sqs: FakeSqs, run_fairway: Run)
         *([f"tools/noarch/a+{number:02}-1-0.conda"] for number in range(12)), ["other/noarch/b-1-0.conda"], []
     ]  # fmt: skip
     assert (listed[0]["sent"], listed[0]["received"]) == ("2026-09-21T14:13:20Z", 288)
-    assert "unreadable" in run_fairway("dead-letters", "list").out
+    assert [one["error"] for one in listed] == [*[None] * 12, "AccessDeniedError: S3 answered 403", None]
+    shown = run_fairway("dead-letters", "list").out
+    assert "AccessDeniedError: S3 answered 403" in shown
+    assert "unreadable" in shown
     assert (sqs.dead, sqs.hidden, sqs.sent) == (before, set(), [])  # unchanged, and visible again
 
 
@@ -95,7 +99,7 @@ def test_dead_letters_redrive__all(sqs: FakeSqs, run_fairway: Run) -> None:
 
 def test_dead_letters_redrive__by_prefix(sqs: FakeSqs, run_fairway: Run) -> None:
     assert run_fairway("dead-letters", "redrive", "other/", "--json").document == {"redriven": 1}
-    assert sqs.sent == [format_requeued(["other/noarch/b-1-0.conda"])]
+    assert [json.loads(body)["Keys"] for body in sqs.sent] == [["other/noarch/b-1-0.conda"]]
     assert (len(sqs.dead), sqs.hidden) == (13, set())
 
 
