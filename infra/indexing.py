@@ -169,6 +169,7 @@ class Indexing(Construct):
             "FAIRWAY_MAX_RECEIVES": str(self._max_receives),
             "FAIRWAY_MAX_SUBDIRS": str(configuration.max_subdirs),
             "FAIRWAY_MUTABLE_CHANNELS": ",".join(configuration.mutable_channels),
+            "FAIRWAY_PUBLIC_CHANNELS": ",".join(configuration.public_channels),
             "FAIRWAY_OPTIONAL_OUTPUTS": ",".join(configuration.optional_outputs),
             "FAIRWAY_QUEUE_URL": self.queue.queue_url,
             "FAIRWAY_ROLE_ID": self.role.role_id,  # S3 names it in events that the role causes

@@ -42,6 +42,8 @@ class Settings:
     """The dead-letter queue."""
     max_receives: int = 0
     """After as many, a message is a dead letter; 0: never."""
+    public_channels: tuple[str, ...] | None = None
+    """Globs of channels that the deployment makes public, for the command; None if an older version stored this."""
 
 
 def parse_settings(environment: Mapping[str, str]) -> Settings:
@@ -67,6 +69,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
         distribution_id=environment.get("FAIRWAY_DISTRIBUTION_ID") or None,
         shard_grace_days=int(environment.get("FAIRWAY_SHARD_GRACE_DAYS", SHARD_GRACE_DAYS)),
         queue_url=environment.get("FAIRWAY_QUEUE_URL") or None,
+        public_channels=_split(environment.get("FAIRWAY_PUBLIC_CHANNELS", "")),
         deferral_seconds=int(environment.get("FAIRWAY_DEFERRAL_SECONDS", DEFERRAL_SECONDS)),
         role_id=environment.get("FAIRWAY_ROLE_ID") or None,
         dead_letters_url=environment.get("FAIRWAY_DEAD_LETTERS_URL") or None,
@@ -97,8 +100,10 @@ def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
     try:
         document: dict[str, Any] = decode_json(stored.body, what=POLICY_KEY)
         policy = document.pop("policy")
+        public = document.pop("public_channels", None)
         return Settings(
             **document,
+            public_channels=None if public is None else tuple(public),
             policy=Policy(
                 deployment=policy.get("deployment", bucket),
                 mutable_channels=tuple(policy["mutable_channels"]),

@@ -1,4 +1,4 @@
-"""The command behind scripts/local: demo, up, down, status."""
+"""The command behind scripts/local: demo, up, down, status, env."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ import click
 from lambdas.channel.errors import FairwayError, UnavailableError, UsageError
 from scripts.emulated.commands import create_token
 from scripts.emulated.demo import run_demo
+from scripts.emulated.deploy import DEPLOY_SECONDS
 from scripts.emulated.emulator import ROOT
-from scripts.emulated.instructions import format_instructions
+from scripts.emulated.instructions import format_environment, format_instructions
 from scripts.emulated.isolation import require_loopback_environment
 from scripts.emulated.registry import Registration, Registry
 from scripts.emulated.stack import Stack, running_stack
@@ -36,6 +37,7 @@ Examples:
   ./scripts/local demo                  deploy, publish and install once, with a transcript
   ./scripts/local up                    keep the stack running; prints commands to copy
   ./scripts/local up --keep .local/mine keep the published packages between runs
+  eval "$(./scripts/local env)"         use it from this shell
   ./scripts/local status --json         describe the running stack, for programs
   ./scripts/local down                  stop it from another terminal
 """
@@ -68,7 +70,15 @@ def demo(*, as_json: bool) -> None:
 @click.option("--keep", type=click.Path(file_okay=False, path_type=Path), help="Keep the state in this folder.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the emulated AWS. [default: a free port]")
 @click.option("--edge-port", type=click.IntRange(1, 65535), help="Port of the edge. [default: a free port]")
-def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=DEPLOY_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time that each of cdk bootstrap and cdk deploy may take.",
+)
+def up(*, keep: Path | None, port: int | None, edge_port: int | None, timeout: float) -> None:
     """Keep the stack running in the foreground, and print commands to copy.
 
     Ctrl-C or ./scripts/local down stops it.
@@ -83,7 +93,13 @@ def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
         _REGISTRY.write(Registration(pid=os.getpid(), phase="starting", state=str(state)))
         try:
             with running_stack(
-                state, keep=keep is not None, port=port, edge_port=edge_port, report_step=_print_step
+                state,
+                keep=keep is not None,
+                port=port,
+                edge_port=edge_port,
+                timeout_seconds=timeout,
+                report_step=_print_step,
+                report_event=_print_event,
             ) as stack:
                 running = _describe(stack, token=_load_token(stack))
                 _REGISTRY.write(running)
@@ -95,7 +111,15 @@ def up(*, keep: Path | None, port: int | None, edge_port: int | None) -> None:
 
 
 @main.command()
-def down() -> None:
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=_STOP_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait.",
+)
+def down(*, timeout: float) -> None:
     """Stop the stack that runs in another terminal.
 
     \b
@@ -103,7 +127,7 @@ def down() -> None:
       ./scripts/local down
     """  # noqa: D301 - click's mark for text that it does not wrap
     with _reported_errors():
-        stopped = _REGISTRY.stop(timeout_seconds=_STOP_SECONDS)
+        stopped = _REGISTRY.stop(timeout_seconds=timeout)
         click.echo("stopped" if stopped else "nothing is running")
 
 
@@ -126,6 +150,22 @@ def status(*, as_json: bool) -> None:
     else:
         click.echo(phase)
     sys.exit(0 if phase == "running" else 1)
+
+
+@main.command()
+def env() -> None:
+    """Print the variables with which aws and fairway use the running stack, for eval.
+
+    \b
+    Example:
+      eval "$(./scripts/local env)"
+    """  # noqa: D301 - click's mark for text that it does not wrap
+    with _reported_errors():
+        running = _REGISTRY.read()
+        if running is None or running.phase != "running":
+            phase = running.phase if running else "stopped"
+            raise UnavailableError(f"the stack is {phase}", hint="start it with ./scripts/local up")
+        click.echo(format_environment(running))
 
 
 @contextmanager
@@ -169,6 +209,10 @@ def _setup_seconds() -> float:
 
 def _print_step(step: str, fact: str, seconds: float) -> None:
     click.echo(f"{seconds:8.2f} s  {step}: {fact}")
+
+
+def _print_event(event: str) -> None:
+    click.echo(f"{'':8}    {event}")
 
 
 def _load_token(stack: Stack) -> str:

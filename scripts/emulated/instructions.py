@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
+
 from scripts.emulated.isolation import ACCESS_KEY, REGION, SECRET_KEY
 from scripts.emulated.registry import Registration
 
 CHANNEL = "demo"
+
+
+def format_environment(running: Registration) -> str:
+    """Return shell commands that set the variables of a running stack, for ``eval``."""
+    variables = {
+        "AWS_ENDPOINT_URL": running.endpoint,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "FAIRWAY_BUCKET": running.bucket,
+        "FAIRWAY_URL": running.edge_url,
+    }
+    lines = ["unset AWS_PROFILE AWS_SESSION_TOKEN FAIRWAY_DEPLOYMENT"]
+    lines += [f"export {name}={shlex.quote(value or '')}" for name, value in variables.items()]
+    lines.append(f'export PATH={shlex.quote(running.tools or "")}:"$PATH"')
+    return "\n".join(lines)
 
 
 def format_instructions(running: Registration) -> str:
@@ -15,11 +34,8 @@ def format_instructions(running: Registration) -> str:
     return f"""\
 # In another terminal. With these variables, aws, boto3, cdk and fairway use the emulator
 # ('aws sqs' ignores the endpoint: add --endpoint-url $AWS_ENDPOINT_URL):
-unset AWS_PROFILE AWS_SESSION_TOKEN
-export AWS_ENDPOINT_URL={running.endpoint} AWS_REGION={REGION} AWS_DEFAULT_REGION={REGION}
-export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}
-export FAIRWAY_BUCKET={running.bucket} FAIRWAY_URL={running.edge_url}
-export PATH="{running.tools}:$PATH"
+# In the checkout, this sets them: eval "$(./scripts/local env)"
+{format_environment(running)}
 
 # Publish. The first upload creates the channel; here it is {CHANNEL!r}:
 aws s3 cp mypackage-1.0-0.conda s3://{running.bucket}/{CHANNEL}/noarch/

@@ -14,7 +14,7 @@ from pathlib import Path
 import boto3
 
 from lambdas.channel.errors import UnavailableError, UsageError
-from scripts.emulated.deploy import Outputs, bootstrap, deploy
+from scripts.emulated.deploy import DEPLOY_SECONDS, Outputs, bootstrap, deploy
 from scripts.emulated.emulator import (
     ROOT,
     Emulator,
@@ -66,7 +66,9 @@ def running_stack(
     keep: bool = False,
     port: int | None = None,
     edge_port: int | None = None,
+    timeout_seconds: float = DEPLOY_SECONDS,
     report_step: ReportStep = lambda _step, _fact, _seconds: None,
+    report_event: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Stack]:
     """Run the stack until the block ends.
 
@@ -75,7 +77,9 @@ def running_stack(
         keep: load the state of an earlier run, and save it at the end.
         port: port of the emulator; None picks the last run's if it is known and free, else any free port.
         edge_port: port of the edge; None picks one in the same way.
+        timeout_seconds: the longest time of each cdk command.
         report_step: called after each step.
+        report_event: called with each event of CloudFormation.
 
     Raises:
         UnavailableError: a process did not start; the message has the end of its log.
@@ -91,9 +95,9 @@ def running_stack(
 
     with running_emulator(state, port=ports.pick("emulator", port), keep=keep) as emulator:
         report("Start the emulator", f"healthy at {emulator.endpoint}, with IAM enforced")
-        bootstrap(emulator, state)
+        bootstrap(emulator, state, timeout_seconds=timeout_seconds, report_event=report_event)
         report("Deploy the CDK app", "cdk bootstrap")
-        outputs = deploy(emulator, state)
+        outputs = deploy(emulator, state, timeout_seconds=timeout_seconds, report_event=report_event)
         report(
             "Deploy the CDK app",
             f"cdk deploy: bucket {outputs.bucket}, distribution {outputs.distribution_id}",

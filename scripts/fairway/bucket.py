@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from botocore.exceptions import ClientError
+
 from lambdas.channel.errors import AccessDeniedError
 from lambdas.storage.protocol import ObjectInfo, StoredObject
 from lambdas.storage.s3 import S3Storage
+from scripts.fairway.aws_errors import is_denial
 
 _Result = TypeVar("_Result", ObjectInfo, StoredObject)
 
@@ -33,7 +36,10 @@ class ListedStorage(S3Storage):
         except AccessDeniedError as denied:
             try:
                 is_listed = any(info.key == key for info in self.list_objects(key))
-            except AccessDeniedError:
-                raise denied from None
+            except AccessDeniedError as listing:
+                cause = listing.__cause__
+                if isinstance(cause, ClientError) and not is_denial(cause):
+                    raise  # HeadObject has no body: only the listing says that the session has expired
+                raise denied from denied.__cause__
             # The object may have been written between the two requests.
             return request() if is_listed else None

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from lambdas.channel.errors import InvalidNameError, UsageError
+from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, parse_channel, parse_subdir
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Report
@@ -16,8 +17,8 @@ from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.rebuild import rebuild as rebuild_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
 from lambdas.storage.directory import DirectoryStorage
-from scripts.fairway.indexing import run_each, show_reports
-from scripts.fairway.session import Session
+from scripts.fairway.indexing import note_each, run_each, show_reports
+from scripts.fairway.session import Session, debug_option, json_option
 
 _PLATFORMS: Final = frozenset(
     {"noarch", "linux", "osx", "win", "freebsd", "zos", "emscripten", "wasi", "ios", "android"}
@@ -46,7 +47,8 @@ listed; they do not change the exit code.
 @click.option("--current-repodata", is_flag=True, help="Also write current_repodata.json.")
 @click.option("--bz2", is_flag=True, help="Also write the .bz2 encodings of outputs.")
 @click.option("--remove-foreign", is_flag=True, help="Remove other tools' files that are outputs not written here.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@json_option
+@debug_option
 def index(
     *,
     directory: Path,
@@ -68,7 +70,14 @@ def index(
         outputs=Outputs(current_repodata=current_repodata, bz2=bz2, url=url.rstrip("/"), remove_foreign=remove_foreign),
     )
     indexer = Indexer(storage, SilentNotifier(), policy)
-    channels = [channel] if channel is not None else list(list_channels(storage))
+    channels = (
+        [channel] if channel is not None else [one for one in list_channels(storage) if _has_subdirs(storage, one)]
+    )
+    if not any(_has_subdirs(storage, one) for one in channels):
+        raise UsageError(
+            f"no subdir in {str(directory)!r}",
+            hint="put packages into DIR/SUBDIR/ (one channel) or DIR/CHANNEL/SUBDIR/, such as DIR/noarch/",
+        )
     subdirs = [open_subdir(storage, found) for one in channels for found in list_subdirs(storage, one)]
 
     def run(subdir: Subdir) -> Iterator[Report]:
@@ -77,7 +86,7 @@ def index(
             yield rebuild_subdir(subdir, indexer)
         else:
             # Not deep: other folders of the directory are not lost uploads.
-            yield from reconcile(subdir, indexer, deep=False)
+            yield from note_each(session, subdir, reconcile(subdir, indexer, deep=False))
         for key in list_unwanted(subdir, policy.outputs):
             session.note(f"{key}: a file of another tool; --remove-foreign removes it")
 
@@ -109,6 +118,10 @@ def detect_channel(directory: Path) -> Channel | None:
         return parse_channel(directory.resolve().name)
     except InvalidNameError as error:
         raise UsageError(f"{error}", hint="name the channel: --channel NAME") from error
+
+
+def _has_subdirs(storage: DirectoryStorage, channel: Channel) -> bool:
+    return any(_is_subdir(folder) for folder in storage.list_folders(ChannelLayout(channel=channel).prefix))
 
 
 def _is_subdir(folder: str) -> bool:

@@ -36,6 +36,15 @@ def run_each(subdirs: Iterable[Subdir], run: Callable[[Subdir], Iterable[Report]
             yield Report(outcomes=(), failures={subdir.layout.prefix: failure})
 
 
+def note_each(session: Session, subdir: Subdir, reports: Iterable[Report]) -> Iterator[Report]:
+    """Yield the reports of a subdir's batches, and say after each how many keys have been inspected."""
+    inspected = 0
+    for report in reports:
+        inspected += len(report.outcomes)
+        session.note(f"{subdir}: {inspected} keys inspected")
+        yield report
+
+
 def show_reports(session: Session, reports: Sequence[Report], *, deleted_shards: int = 0) -> int:
     """Print the outcome of each key; return the exit code: 1 if a key could not be inspected, else 0."""
     counts = dict.fromkeys(("indexed", "removed", "unchanged", "rejected"), 0)

@@ -29,7 +29,12 @@ from scripts.fairway.terminal import format_table
 _GITHUB: Final = "https://token.actions.githubusercontent.com"
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Example:
+  fairway issuer list
+"""
+)
 def issuer() -> None:
     """Manage trusted issuers of identity tokens (OIDC).
 

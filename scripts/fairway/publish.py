@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from lambdas.channel.artifact_kinds import TAR_BZ2, kind_of, parse_filename
-from lambdas.channel.errors import InvalidNameError, RejectedError, VanishedError
+from lambdas.channel.errors import InvalidNameError, RejectedError, UsageError, VanishedError
 from lambdas.channel.layout import ArtifactKey
 from lambdas.channel.names import Channel, SubdirId, parse_channel, parse_subdir
 from lambdas.channel.rejection_codes import RejectionCode
@@ -23,10 +23,11 @@ from lambdas.indexer.artifacts.info import ArtifactInfo
 from lambdas.indexer.artifacts.read import read_artifact
 from lambdas.indexer.artifacts.record import make_record
 from scripts.fairway.convert import convert_to_conda
-from scripts.fairway.session import Session, with_session
+from scripts.fairway.session import Session, with_session_and_url
 from scripts.fairway.status import State, format_statuses, wait_for
 from scripts.fairway.terminal import format_table
 from scripts.fairway.upload import upload_artifact
+from scripts.fairway.waiting import with_wait
 
 CHUNK_BYTES: Final = 1024 * 1024
 
@@ -73,43 +74,67 @@ class FileSource:
 @click.command(
     epilog="""\b
 Examples:
-  fairway publish dist/hello-1.0-0.conda tools
-  fairway publish --wait output/noarch/*.conda output/linux-64/*.conda tools
-  fairway publish --dry-run --json hello-1.0-0.conda tools | jq .record
-  fairway publish --as-conda old/*.tar.bz2 tools
+  fairway publish -c tools dist/hello-1.0-0.conda
+  fairway publish -c tools --wait output/noarch/*.conda output/linux-64/*.conda
+  fairway publish -c tools --dry-run --json hello-1.0-0.conda | jq .record
+  fairway publish -c tools --as-conda old/*.tar.bz2
 
 Each package is uploaded to the subdir that its info/index.json names. If one of the files is invalid,
-nothing is uploaded. A file that is already in the channel, byte for byte, counts as uploaded.
+nothing is uploaded. A file that is already in the channel, byte for byte, counts as uploaded. Without
+-c, the last argument is the channel.
 
 Exit code 0 if everything was uploaded (with --wait: and can be installed), 1 if not, 2 on a usage
 error.
 """
 )
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("channel")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("-c", "--channel", default=None, help="Channel to publish to.")
 @click.option("--dry-run", is_flag=True, help="Check the files and print their records; upload nothing.")
-@click.option("--wait", is_flag=True, help="Wait until every package can be installed, and print the records.")
-@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="Longest wait, with --wait.")
+@with_wait("every package can be installed; print the records and the command that installs them")
 @click.option("--as-conda", is_flag=True, help="Convert .tar.bz2 files to .conda first: smaller and faster to install.")
 @click.option("--replace", is_flag=True, help="Replace artifacts that have other bytes, in mutable channels.")
-@with_session
+@with_session_and_url
 def publish(
     session: Session,
     files: tuple[Path, ...],
-    channel: str,
+    channel: str | None,
     *,
     dry_run: bool,
-    wait: bool,
-    timeout: float,
+    wait: float | None,
     as_conda: bool,
     replace: bool,
 ) -> int:
     """Check packages, upload them, and wait for the indexer."""
-    name = parse_channel(channel)
+    if dry_run and (wait is not None or replace):
+        raise UsageError("--dry-run uploads nothing", hint="leave out --wait and --replace")
+    name, files = parse_arguments(channel, files)
     with tempfile.TemporaryDirectory(prefix="fairway-") as folder:
         if as_conda:
             files = tuple(_convert(session, file, Path(folder)) for file in files)
-        return _publish(session, files, name, dry_run=dry_run, wait=wait, timeout=timeout, replace=replace)
+        return _publish(session, files, name, dry_run=dry_run, wait=wait, replace=replace)
+
+
+def parse_arguments(channel: str | None, files: Sequence[Path]) -> tuple[Channel, tuple[Path, ...]]:
+    """Return the channel and the files; without ``--channel``, the last argument is the channel.
+
+    Raises:
+        UsageError: a file is in the place of the channel, or missing.
+        InvalidNameError: the name of the channel is invalid.
+    """
+    if channel is None:
+        *files, last = files
+        channel = str(last)
+    if kind_of(channel) is not None or Path(channel).is_file():
+        raise UsageError(
+            f"no channel given: {channel!r} is a file", hint="name the channel: fairway publish -c CHANNEL FILE..."
+        )
+    name = parse_channel(channel)
+    if not files:
+        raise UsageError("no file given", hint=f"fairway publish -c {name} FILE...")
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"there is no file {str(file)!r}", hint="give packages: .conda or .tar.bz2 files")
+    return name, tuple(files)
 
 
 def _convert(session: Session, file: Path, folder: Path) -> Path:
@@ -126,8 +151,7 @@ def _publish(
     channel: Channel,
     *,
     dry_run: bool,
-    wait: bool,
-    timeout: float,
+    wait: float | None,
     replace: bool,
 ) -> int:
     candidates, rejected = [], []
@@ -145,19 +169,30 @@ def _publish(
         return 0
     for one in candidates:
         upload_artifact(session, one.file, one.key, one.info, replace=replace)
-    if not wait:
+    if wait is None:
         _show(session, [{"key": str(one.key), "record": one.record, "state": "uploaded"} for one in candidates])
         return 0
     found = wait_for(
         session,
         [one.key for one in candidates],
-        timeout_seconds=timeout,
+        timeout_seconds=wait,
         sha256s={one.key: one.info.sha256 for one in candidates},
     )
     document = [one.to_json() for one in found]
     records = [one.record for one in found if one.record is not None]
-    session.show(document[0] if len(document) == 1 else document, [*format_statuses(found), *_format_records(records)])
+    lines = [*format_statuses(found), *_format_records(records)]
+    if installable := [one.key for one, status in zip(candidates, found, strict=True) if status.state == State.INDEXED]:
+        lines += ["", f"install: {format_install(session.url, installable)}"]
+    session.show(document[0] if len(document) == 1 else document, lines)
     return 0 if all(one.state == State.INDEXED for one in found) else 1
+
+
+def format_install(url: str | None, keys: Sequence[ArtifactKey]) -> str:
+    """Return the command that installs some artifacts of one channel."""
+    channel = f"{url.rstrip('/') if url else '$FAIRWAY_URL'}/{keys[0].subdir.channel}"
+    distributions = [key.distribution for key in keys]
+    specs = dict.fromkeys(f"{one.name}={one.version}={one.build}" for one in distributions)
+    return f"conda install -c {channel} {' '.join(specs)}"
 
 
 def check_file(file: Path, channel: Channel) -> Candidate:

@@ -40,6 +40,8 @@ def rebuild(session: Session, target: str, accepted: tuple[str, ...]) -> int:
     for key in replaceable:
         if key.subdir not in {subdir.id for subdir in subdirs}:
             raise UsageError(f"{str(key)!r} is not below {target!r}", hint="the key of an artifact in it is needed")
+        if session.storage.head(str(key)) is None:
+            raise UsageError(f"there is no artifact {str(key)!r}", hint=f"see 'fairway list {key.subdir}'")
 
     def run(subdir: Subdir) -> list[Report]:
         session.note(f"{subdir}: reading every artifact")

@@ -9,7 +9,7 @@ from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.reconcile import reconcile as reconcile_subdir
 from lambdas.indexer.upkeep.reconcile import reject_invalid_keys
-from scripts.fairway.indexing import DAY_MS, connect_indexer, run_each, show_reports
+from scripts.fairway.indexing import DAY_MS, connect_indexer, note_each, run_each, show_reports
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.targets import is_channel, resolve_target
 
@@ -44,16 +44,16 @@ def reconcile(session: Session, target: str, *, collect_garbage: bool) -> int:
     def run(subdir: Subdir) -> Iterator[Report]:
         nonlocal deleted
         session.note(f"{subdir}: listing")
-        for report in reconcile_subdir(subdir, indexer):
-            session.note(f"{subdir}: {len(report.outcomes)} keys inspected")
-            yield report
+        yield from note_each(session, subdir, reconcile_subdir(subdir, indexer))
         if collect_garbage:
+            session.note(f"{subdir}: collecting garbage")
             grace_ms = settings.shard_grace_days * DAY_MS
             collected = try_collect_garbage(subdir, now_ms=session.now * 1000, grace_ms=grace_ms)
             deleted += collected.deleted if collected is not None else 0
 
     reports += run_each(subdirs, run)
     if is_channel(target):
+        session.note(f"{channel}: looking for uploads to invalid keys")
         for place in (channel, None):
             reports += reject_invalid_keys(session.storage, indexer, place)
     indexer.invalidate_rejected(all_runs=True)

@@ -15,7 +15,12 @@ from scripts.fairway.status import strip_bucket
 from scripts.fairway.terminal import format_table
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Example:
+  fairway rejected list tools/
+"""
+)
 def rejected() -> None:
     """List, show and retry rejected uploads.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from lambdas.channel.errors import InvalidNameError, UsageError
+from lambdas.channel.errors import InvalidNameError, UnavailableError, UsageError
 from lambdas.channel.layout import ArtifactKey, is_artifact_like, is_subdir_key, parse_artifact_key
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
@@ -23,6 +23,7 @@ from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.terminal import format_table
+from scripts.fairway.waiting import with_wait
 
 POLL_SECONDS: Final = 0.5
 RECENT_SECONDS: Final = 60 * 60
@@ -173,9 +174,31 @@ def wait_for(
                 else:
                     found[key] = fetch_status(session.storage, key, since_ms=since_ms, sha256=sha256s.get(key))
         waiting = sum(status.state not in FINAL_STATES for status in found.values())
+        if waiting and timeout_seconds and time.monotonic() >= deadline:
+            session.note(
+                f"timed out after {timeout_seconds:g} s: {waiting} of {len(found)} uploads are not indexed yet"
+            )
         if not waiting or time.monotonic() >= deadline:
             return [found[key] for key in keys]
         time.sleep(POLL_SECONDS)
+
+
+def wait_for_state(session: Session, keys: Sequence[ArtifactKey], wanted: State, *, timeout_seconds: float) -> None:
+    """Wait until all artifacts have a state.
+
+    Raises:
+        UnavailableError: one still had another state at the timeout.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    for key in keys:
+        # A later upload that was rejected says nothing about the artifact that is indexed.
+        while (state := fetch_status(session.storage, key, since_ms=session.now * 1000).state) != wanted:
+            if time.monotonic() >= deadline:
+                raise UnavailableError(
+                    f"timed out after {timeout_seconds:.0f} s: {key} is {state.value}, not {wanted.value}",
+                    hint=f"wait longer (--timeout), or see 'fairway status {key}'",
+                )
+            time.sleep(POLL_SECONDS)
 
 
 def format_statuses(statuses: Sequence[UploadStatus]) -> list[str]:
@@ -221,10 +244,9 @@ Exit code 0 if all uploads are indexed, 1 if not, 2 on a usage error.
 """
 )
 @click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")
-@click.option("--wait", is_flag=True, help="Wait until each is indexed, rejected or yanked.")
-@click.option("--timeout", default=300.0, show_default=True, metavar="SECONDS", help="Longest wait, with --wait.")
+@with_wait("each is indexed, rejected or yanked")
 @with_session
-def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: float) -> int:
+def status(session: Session, keys: tuple[str, ...], *, wait: float | None) -> int:
     """Show the status of uploads."""
     parsed: list[ArtifactKey | str] = []
     errors: list[InvalidNameError] = []
@@ -238,7 +260,7 @@ def status(session: Session, keys: tuple[str, ...], *, wait: bool, timeout: floa
                 parsed.append(key)
     if errors and not parsed:
         raise errors[0]
-    found = wait_for(session, parsed, timeout_seconds=timeout if wait else 0)
+    found = wait_for(session, parsed, timeout_seconds=wait or 0)
     document = [one.to_json() for one in found]
     session.show(document[0] if len(keys) == 1 else document, format_statuses(found))
     if errors:  # after the states of the other keys

@@ -1,6 +1,7 @@
 """``CHANNEL[/SUBDIR]``: what most commands take as their target."""
 
 from lambdas.channel.errors import UsageError
+from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, parse_channel, parse_subdir_id
 from lambdas.indexer.tree.subdir import Subdir, open_subdir
 from lambdas.indexer.upkeep.listing import list_subdirs
@@ -17,12 +18,23 @@ def resolve_target(storage: ObjectStorage, target: str) -> tuple[Channel, list[S
 
     Raises:
         InvalidNameError: the channel or the subdir has an invalid name.
-        UsageError: the channel does not exist.
+        UsageError: the channel or the subdir does not exist.
     """
-    if not is_channel(target):
-        subdir = parse_subdir_id(target.rstrip("/"))
-        return subdir.channel, [open_subdir(storage, subdir)]
-    channel = parse_channel(target.rstrip("/"))
-    if channel not in storage.list_folders(""):
+    if is_channel(target):
+        channel = parse_channel(target.rstrip("/"))
+        _require_channel(storage, channel)
+        return channel, [open_subdir(storage, subdir) for subdir in list_subdirs(storage, channel)]
+    subdir = parse_subdir_id(target.rstrip("/"))
+    _require_channel(storage, subdir.channel)
+    existing = list(list_subdirs(storage, subdir.channel))
+    if subdir not in existing:
+        raise UsageError(
+            f"subdir {str(subdir)!r} does not exist", hint=f"there is {', '.join(str(one) for one in existing)}"
+        )
+    return subdir.channel, [open_subdir(storage, subdir)]
+
+
+def _require_channel(storage: ObjectStorage, channel: Channel) -> None:
+    # A publisher may list its own channel, but not the bucket.
+    if next(iter(storage.list_objects(ChannelLayout(channel=channel).prefix)), None) is None:
         raise UsageError(f"channel {channel!r} does not exist", hint="see 'fairway channel list'")
-    return channel, [open_subdir(storage, subdir) for subdir in list_subdirs(storage, channel)]

@@ -1,8 +1,13 @@
 """Prints text to a terminal. Publishers choose keys, filenames and reasons, so control characters are escaped."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
+
+import click
+
+from lambdas.channel.errors import UsageError
 
 
 def escape(text: str) -> str:
@@ -22,11 +27,26 @@ def print_lines(lines: str | Iterable[str], *, file: TextIO | None = None) -> No
         print(escape(line), file=file)
 
 
-def print_error(message: str, hint: str | None = None) -> None:
-    """Print an error, and what the user can do about it."""
+def print_error(message: str, hint: str | None = None, *, code: str = "") -> None:  # noqa: ARG001 - for programs
+    """Print an error in one line, and what the user can do about it in another."""
     print_lines(f"error: {message}", file=sys.stderr)
     if hint:
         print_lines(f"hint: {hint}", file=sys.stderr)
+
+
+def print_json_error(message: str, hint: str | None = None, *, code: str) -> None:
+    """Print an error as a JSON document to stderr."""
+    print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}), file=sys.stderr)
+
+
+def confirm(question: str, otherwise: UsageError) -> None:
+    """Ask a question on stderr.
+
+    Raises:
+        UsageError: ``otherwise``, if the answer is no, or if no person can answer.
+    """
+    if not sys.stdin.isatty() or not click.confirm(escape(question), err=True):
+        raise otherwise
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -21,14 +22,20 @@ from lambdas.access.document import Scope, Token, format_time, parse_scope, pars
 from lambdas.access.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from lambdas.channel.errors import UsageError
 from lambdas.key_refresher.store import change_access, fetch_access
-from scripts.fairway.session import Session, with_session
+from scripts.fairway.netrc import format_entry, write_entry
+from scripts.fairway.session import Session, with_session, with_session_and_url
 from scripts.fairway.terminal import format_table
 
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdwy])\Z")
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Example:
+  fairway token create ada --channel team --netrc
+"""
+)
 def token() -> None:
     """Create, list, rotate and revoke tokens.
 
@@ -84,7 +91,11 @@ def make_token(name: str, scope: Scope, *, now: int, expires: int | None, creato
 Examples:
   fairway token create ci --channel team
   fairway token create partner --channel 'shared-*' --package 'acme-*' --expires 90d
-  TOKEN=$(fairway token create laptop --channel '*' --expires 2026-12-31)
+  fairway token create laptop --channel '*' --netrc
+  TOKEN=$(fairway token create ci --channel '*' --expires 2026-12-31)
+
+The token is printed to stdout, and the ways to use it to stderr. --netrc writes it to $NETRC or
+~/.netrc (mode 0600), in place of the host's earlier entry.
 """
 )
 @click.argument("name")
@@ -101,22 +112,36 @@ Examples:
     metavar="WHEN",
     help="When it expires: 90d, 12h, 2026-12-31 or never.",
 )
-@with_session
-def create(session: Session, name: str, channels: tuple[str, ...], packages: tuple[str, ...], expires: str) -> None:
+@click.option("--netrc", "to_netrc", is_flag=True, help="Also write the token to the netrc file.")
+@with_session_and_url
+def create(
+    session: Session,
+    name: str,
+    *,
+    channels: tuple[str, ...],
+    packages: tuple[str, ...],
+    expires: str,
+    to_netrc: bool,
+) -> None:
     """Create a token and print it.
 
     It is printed only once, because only its SHA-256 is stored.
     """
     now = session.now
     scope = parse_scope(channels, packages or None)
+    if to_netrc:
+        format_entry(session.require_url(), "")  # an error before the token exists
     secret, entry = make_token(
         parse_token_name(name), scope, now=now, expires=parse_expiry(expires, now=now), creator=session.caller
     )
     change_access(session.storage, lambda document: apply_token_created(document, entry), now=now)
     session.note(f"created token {name!r} ({entry.id}) for {format_scope(scope)}; it {_format_end(entry)}")
     session.note("it works within 60 seconds, and is shown only once:")
-    session.show({"token": secret, **describe_token(entry, now=now)}, secret)
-    _note_usage(session, secret, scope)
+    usage = describe_usage(session.url, secret, scope)
+    session.show({"token": secret, **describe_token(entry, now=now), **usage}, secret)
+    _note_usage(session, usage, is_written=to_netrc)
+    if to_netrc:  # last: if it fails, the token has been printed
+        session.note(f"written to {write_entry(format_entry(session.require_url(), secret))}")
 
 
 @token.command(
@@ -188,7 +213,7 @@ Examples:
 @click.option(
     "--expires", default=None, metavar="WHEN", help="As for create; by default the lifetime of the old token."
 )
-@with_session
+@with_session_and_url
 def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None) -> None:
     """Replace a token by a new one with the same name and scope.
 
@@ -213,7 +238,9 @@ def rotate(session: Session, id_or_name: str, overlap: str, expires: str | None)
     )
     session.note(f"rotated token {old.name!r}: {old.id} expires within {overlap}; {entry.id} {_format_end(entry)}")
     session.note("the new token works within 60 seconds, and is shown only once:")
-    session.show({"token": secret, **describe_token(entry, now=now), "replaces": old.id}, secret)
+    usage = describe_usage(session.url, secret, entry.scope)
+    session.show({"token": secret, **describe_token(entry, now=now), "replaces": old.id, **usage}, secret)
+    _note_usage(session, usage, is_written=False)
 
 
 def describe_token(entry: Token, *, now: int) -> dict[str, Any]:
@@ -236,6 +263,24 @@ def _format_end(entry: Token) -> str:
     return "never expires" if entry.expires is None else f"expires {format_time(entry.expires)}"
 
 
-def _note_usage(session: Session, secret: str, scope: Scope) -> None:
-    if session.url and not set("*?") & set(scope.channels[0]):
-        session.note(f"use it: conda install -c {session.require_url()}/t/{secret}/{scope.channels[0]} PACKAGE")
+def describe_usage(url: str | None, secret: str, scope: Scope) -> dict[str, str | None]:
+    """Return how clients use a token: its line of a netrc file, and a channel's URL that contains it.
+
+    Both are None if the URL of the channels is unknown; a channel that is a pattern is CHANNEL.
+    """
+    if url is None:
+        return {"netrc": None, "channel_url": None}
+    channel = scope.channels[0]
+    name = "CHANNEL" if set("*?") & set(channel) else channel
+    return {"netrc": format_entry(url, secret), "channel_url": f"{url.rstrip('/')}/t/{secret}/{name}"}
+
+
+def _note_usage(session: Session, usage: Mapping[str, str | None], *, is_written: bool) -> None:
+    """Print both, the netrc form first: a token in a URL ends up in the metadata of environments."""
+    if usage["netrc"] is None:
+        session.note("with FAIRWAY_URL or 'fairway use', the line for ~/.netrc is printed here as well")
+        return
+    session.note("the line of ~/.netrc:" if is_written else "append this line to ~/.netrc (mode 0600):")
+    session.note(str(usage["netrc"]))
+    session.note("for clients without netrc, in a URL:")
+    session.note(f"conda install -c {usage['channel_url']} PACKAGE")

@@ -5,39 +5,32 @@ records what was yanked, by whom and why.
 """
 
 import json
-import time
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from lambdas.channel import caching
-from lambdas.channel.artifact_kinds import Distribution, kind_of, parse_filename
-from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.layout import parse_artifact_key
+from lambdas.channel.artifact_kinds import kind_of
+from lambdas.channel.errors import InvalidDocumentError, UsageError
+from lambdas.channel.layout import SubdirLayout, parse_artifact_key
+from lambdas.channel.names import SubdirId
 from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.listing import list_files
-from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch
+from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 from scripts.fairway.session import Session, with_session
-from scripts.fairway.status import POLL_SECONDS, State, fetch_status
+from scripts.fairway.specs import SPEC_HELP, parse_spec
+from scripts.fairway.status import State, wait_for_state
 from scripts.fairway.targets import resolve_target
 from scripts.fairway.terminal import format_table
+from scripts.fairway.waiting import with_wait
 
 Instructions = dict[str, Any]
 
-_EPILOG: Final = """\b
-SPEC is a filename, or NAME[=VERSION[=BUILD]]; '*' and '?' are wildcards:
-  hello-1.0-0.conda      one artifact
-  hello                  all artifacts of hello
-  hello=1.0              all builds of 1.0
-  hello=1.*=py312*       builds for Python 3.12 of all versions 1.*
-"""
-
 
 @click.command(
-    epilog=f"""{_EPILOG}
+    epilog=f"""{SPEC_HELP}
 \b
 Examples:
   fairway yank tools hello=1.0 --reason "crashes on start"
@@ -47,9 +40,9 @@ Examples:
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
 @click.option("--reason", required=True, help="Reason, recorded in patch_instructions.json.")
-@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
+@with_wait("the index shows the change")
 @with_session
-def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -> int:
+def yank(session: Session, target: str, spec: str, *, reason: str, wait: float | None) -> int:
     """Remove artifacts from the index; they stay downloadable.
 
     Lock files that name a yanked artifact keep working.
@@ -65,7 +58,7 @@ def yank(session: Session, target: str, spec: str, *, reason: str, wait: bool) -
 
 
 @click.command(
-    epilog=f"""{_EPILOG}
+    epilog=f"""{SPEC_HELP}
 \b
 Examples:
   fairway unyank tools hello=1.0
@@ -73,9 +66,9 @@ Examples:
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
 @click.argument("spec")
-@click.option("--wait", is_flag=True, help="Wait until the index shows the change.")
+@with_wait("the index shows the change")
 @with_session
-def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
+def unyank(session: Session, target: str, spec: str, *, wait: float | None) -> int:
     """Add yanked artifacts to the index again."""
     matches = parse_spec(spec)
 
@@ -86,25 +79,15 @@ def unyank(session: Session, target: str, spec: str, *, wait: bool) -> int:
     return _change_target(session, target, spec, change, wait=wait, is_yanked=False)
 
 
-def parse_spec(spec: str) -> Callable[[str], bool]:
-    """Return a function that tells whether a filename matches the SPEC."""
-    if kind_of(spec) is not None:
-        return lambda filename: fnmatchcase(filename, spec)
-    name, _, rest = spec.partition("=")
-    version, _, build = rest.partition("=")
+def fetch_instructions(storage: ObjectStorage, subdir: SubdirId) -> Instructions:
+    """Return the patch instructions that a publisher or operator uploaded; empty if there are none.
 
-    def matches(filename: str) -> bool:
-        try:
-            parsed: Distribution = parse_filename(filename)
-        except InvalidNameError:
-            return False
-        return (
-            fnmatchcase(parsed.name, name)
-            and fnmatchcase(parsed.version, version or "*")
-            and fnmatchcase(parsed.build, build or "*")
-        )
-
-    return matches
+    Raises:
+        InvalidDocumentError: they are not a JSON object.
+    """
+    key = SubdirLayout(subdir=subdir).patch_instructions
+    stored = storage.get(key)
+    return {} if stored is None else _parse_instructions(key, stored.body)
 
 
 def yanked_notes(instructions: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +132,7 @@ def _change_target(
     spec: str,
     change: Callable[[Subdir, Instructions], tuple[Instructions, list[str]]],
     *,
-    wait: bool,
+    wait: float | None,
     is_yanked: bool,
 ) -> int:
     changed: dict[Subdir, list[str]] = {}
@@ -158,9 +141,9 @@ def _change_target(
             changed[subdir] = filenames
     if not changed:
         raise UsageError(f"no artifact in {target} matches {spec!r}", hint="see 'fairway yank --help' for patterns")
-    if wait:
-        for subdir, filenames in changed.items():
-            _wait(session, subdir, filenames, is_yanked=is_yanked)
+    if wait is not None:
+        keys = [parse_artifact_key(subdir.layout.file(name)) for subdir, names in changed.items() for name in names]
+        wait_for_state(session, keys, State.YANKED if is_yanked else State.INDEXED, timeout_seconds=wait)
     state = "yanked" if is_yanked else "unyanked"
     rows = [(subdir.layout.file(filename), state) for subdir, filenames in changed.items() for filename in filenames]
     session.show([{"key": key, "state": state} for key, state in rows], format_table(("ARTIFACT", "STATE"), rows))
@@ -181,7 +164,7 @@ def _replace(
 
     def attempt() -> list[str]:
         stored = storage.get(key)
-        instructions = {} if stored is None else json.loads(stored.body)
+        instructions = {} if stored is None else _parse_instructions(key, stored.body)
         changed, filenames = change(subdir, instructions)
         if filenames:
             body = json.dumps(changed, indent=1, sort_keys=True).encode()
@@ -192,10 +175,11 @@ def _replace(
     return retry_conflicts(attempt)
 
 
-def _wait(session: Session, subdir: Subdir, filenames: list[str], *, is_yanked: bool) -> None:
-    wanted = State.YANKED if is_yanked else State.INDEXED
-    for filename in filenames:
-        key = parse_artifact_key(subdir.layout.file(filename))
-        # A later upload that was rejected says nothing about the artifact that is indexed.
-        while fetch_status(session.storage, key, since_ms=session.now * 1000).state != wanted:
-            time.sleep(POLL_SECONDS)
+def _parse_instructions(key: str, body: bytes) -> Instructions:
+    try:
+        instructions = json.loads(body)
+    except ValueError as error:
+        raise InvalidDocumentError(f"{key!r} is not JSON", hint="correct or delete it") from error
+    if not isinstance(instructions, dict):
+        raise InvalidDocumentError(f"{key!r} is not a JSON object", hint="correct or delete it")
+    return instructions

@@ -1,4 +1,7 @@
-from scripts.emulated.instructions import format_instructions
+import subprocess
+from dataclasses import replace
+
+from scripts.emulated.instructions import format_environment, format_instructions
 from scripts.emulated.registry import Registration
 
 RUNNING = Registration(
@@ -27,3 +30,14 @@ def test_format_instructions__has_a_command_for_each_client() -> None:
         "fairway status": "demo/noarch/",
     }.items():
         assert any(line.startswith(start) and part in line for line in lines), start
+
+
+def test_format_environment__sets_the_variables_in_a_shell() -> None:
+    running = replace(RUNNING, tools="/check out/.venv/bin", bucket="it's")
+    show = 'printf "%s\\n" "$FAIRWAY_BUCKET" "$FAIRWAY_URL" "$PATH" "${AWS_PROFILE-none}"'
+    script = f"{format_environment(running)}\n{show}"
+    environment = {"PATH": "/usr/bin:/bin", "AWS_PROFILE": "of-a-real-account"}
+    shell = subprocess.run(
+        ["/bin/sh", "-eu", "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert shell.stdout.splitlines() == ["it's", "http://127.0.0.1:8080", "/check out/.venv/bin:/usr/bin:/bin", "none"]

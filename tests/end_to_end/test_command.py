@@ -54,8 +54,18 @@ def test_up__status_and_interrupt(tmp_path: Path) -> None:
                 "pixi init",
                 "curl -u",
                 "export AWS_ENDPOINT_URL=",
+                "CREATE_COMPLETE Storage/Bucket",
             ):
                 assert line in said
+            shell = f'eval "$({ROOT}/scripts/local env)" && fairway channel list --json'
+            listed = subprocess.run(
+                ["/bin/sh", "-c", shell],
+                env=os.environ | {"FAIRWAY_LOCAL_FOLDER": str(tmp_path)},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert json.loads(listed.stdout) == []
             viewer = Viewer(url=running["edge_url"], token=running["token"])
             assert viewer.ask("/nothing/noarch/repodata.json").status == 404
             assert Viewer(url=running["edge_url"]).ask("/nothing/noarch/repodata.json").status == 401
@@ -68,6 +78,9 @@ def test_up__status_and_interrupt(tmp_path: Path) -> None:
     assert not Path(running["state"]).exists()
     assert run_local("status", folder=tmp_path).returncode == 1
     assert run_local("down", folder=tmp_path).stdout == "nothing is running\n"
+    stopped = run_local("env", folder=tmp_path)
+    assert (stopped.returncode, stopped.stdout) == (1, "")
+    assert "error: the stack is stopped" in stopped.stderr
 
 
 @pytest.mark.parametrize("command", ["up", "demo"])

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lambdas.access.decisions import Decision, compile_rules, decide
-from lambdas.access.document import AccessDocument, Visibility, encode_access
+from lambdas.access.document import AccessDocument, Visibility, encode_access, format_time
 from lambdas.access.tokens import is_token
 from lambdas.channel.layout import ACCESS_KEY
+from lambdas.indexer.settings import parse_settings, publish_settings
 from lambdas.key_refresher import jwks
 from lambdas.key_refresher.store import fetch_access
 from lambdas.storage.directory import DirectoryStorage
@@ -169,14 +170,37 @@ def test_token_rotate__again_replaces_the_newest(run: Run, storage: DirectorySto
 
 def test_channel_set_public__then_set_private(run: Run, storage: DirectoryStorage) -> None:
     storage.root.joinpath("uploaded", "noarch").mkdir(parents=True)
-    assert run("channel", "list", "--json").document == [
-        {"name": "uploaded", "visibility": "as deployed", "stored": True}
-    ]
+    (listed,) = run("channel", "list", "--json").document
+    assert (listed["name"], listed["visibility"], listed["stored"]) == ("uploaded", "as deployed", True)
     assert run("channel", "set-public", "--yes", "tools").code == 0
     assert fetch_access(storage).channels["tools"].visibility is Visibility.PUBLIC
     assert run("channel", "set-private", "tools").code == 0
     assert fetch_access(storage).channels["tools"].visibility is Visibility.PRIVATE
     assert [entry["name"] for entry in run("channel", "list", "--json").document] == ["tools", "uploaded"]
+
+
+def test_channel_list__by_what_and_since_when(run: Run, storage: DirectoryStorage, clock: dict[str, int]) -> None:
+    publish_settings(storage, parse_settings({"FAIRWAY_BUCKET": "b", "FAIRWAY_PUBLIC_CHANNELS": "open-*, tools"}))
+    for name in ("closed", "open-data", "tools"):
+        storage.root.joinpath(name, "noarch").mkdir(parents=True)
+    run("channel", "set-public", "tools")
+    clock["now"] += DAY
+    run("channel", "set-private", "tools")
+    listed = {one.pop("name"): one for one in run("channel", "list", "--json").document}
+    assert listed == {
+        "closed": {"visibility": "private", "source": "default", "by": None, "since": None, "stored": True},
+        "open-data": {
+            "visibility": "public", "source": "setting public_channels: open-*", "by": None, "since": None,
+            "stored": True,
+        },
+        "tools": {
+            "visibility": "private", "source": "set-private", "by": "arn:aws:iam::123456789012:user/ada",
+            "since": format_time(NOW + DAY), "stored": True,
+        },
+    }  # fmt: skip
+    lines = run("channel", "list").out.splitlines()
+    assert lines[0].split() == ["CHANNEL", "VISIBILITY", "BY", "SINCE"]
+    assert lines[3].endswith(format_time(NOW + DAY))
 
 
 def test_channel_set_public__of_a_channel_that_exists_does_not_ask(run: Run, storage: DirectoryStorage) -> None:

@@ -9,6 +9,7 @@ from botocore.config import Config
 from botocore.stub import Stubber
 
 from lambdas.channel.errors import AccessDeniedError, UnavailableError
+from scripts.fairway.aws_errors import explain
 from scripts.fairway.bucket import ListedStorage
 
 MODIFIED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,3 +71,12 @@ def test_request__failed_listing_raises(
     stubber.add_client_error("list_objects_v2", http_status_code=status)
     with pytest.raises(error):
         send(storage)
+
+
+def test_request__listing_says_that_the_session_has_expired(stubbed: Stubbed) -> None:
+    storage, stubber = stubbed
+    stubber.add_client_error("head_object", "400", http_status_code=400)
+    stubber.add_client_error("list_objects_v2", "ExpiredToken", http_status_code=400)
+    with pytest.raises(AccessDeniedError) as caught:
+        storage.head(KEY)
+    assert str(explain(caught.value)) == "the AWS session has expired"

@@ -132,3 +132,33 @@ def test_index__optional_outputs(run_fairway: Run, tmp_path: Path) -> None:
     run_fairway("index", "--current-repodata", "--bz2", str(tmp_path / "team"))
     written = {file.name for file in (tmp_path / "team/noarch").iterdir()}
     assert {"current_repodata.json", "current_repodata.json.bz2", "repodata.json.bz2"} <= written
+
+
+@pytest.mark.parametrize("folders", [[], ["docs"], ["docs/pages"], ["team/notes"]])
+@pytest.mark.parametrize("options", [[], ["--channel", "team"]])
+def test_index__folder_without_subdirs(
+    run_fairway: Run, tmp_path: Path, folders: list[str], options: list[str]
+) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    result = run_fairway("index", str(tmp_path), *options)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error: no subdir in ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_index__other_folders_beside_channels(run_fairway: Run, tmp_path: Path) -> None:
+    (tmp_path / "docs" / "pages").mkdir(parents=True)
+    (tmp_path / "tools" / "noarch").mkdir(parents=True)
+    assert run_fairway("index", str(tmp_path)).code == 0
+    assert (tmp_path / "tools" / "noarch" / "repodata.json").is_file()
+    assert sorted(tmp_path.joinpath("docs").rglob("*")) == [tmp_path / "docs" / "pages"]
+
+
+def test_index__shows_its_progress(run_fairway: Run, tmp_path: Path) -> None:
+    filename, body = conda_package()
+    (tmp_path / "team" / "noarch").mkdir(parents=True)
+    (tmp_path / "team" / "noarch" / filename).write_bytes(body)
+    shown = run_fairway("index", str(tmp_path / "team")).err.splitlines()
+    assert shown == ["team/noarch: reading", "team/noarch: 1 keys inspected"]

@@ -3,6 +3,12 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
+from lambdas.channel.errors import UsageError
+from scripts.fairway import upload
+from scripts.fairway.progress import format_bytes, format_progress
+from scripts.fairway.publish import parse_arguments
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.buckets import DAY_MS, Bucket
 from tests.fairway.conftest import Run
@@ -104,3 +110,112 @@ def test_publish__invalid_channel_name(run_fairway: Run, tmp_path: Path) -> None
     result = run_fairway("publish", str(tmp_path / filename), "Team")  # checked before the packages
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("error: invalid channel name 'Team'\nhint: ")
+
+
+@pytest.mark.parametrize("option", ["-c", "--channel"])
+def test_publish__channel_as_option(bucket: Bucket, run_fairway: Run, tmp_path: Path, option: str) -> None:
+    filename, body = conda_package()
+    (tmp_path / filename).write_bytes(body)
+    result = run_fairway("publish", option, "team", "--json", str(tmp_path / filename))
+    assert (result.code, result.document["key"]) == (0, f"team/noarch/{filename}")
+
+
+@pytest.mark.parametrize("arguments", [("-c", "foo-1.0-0.conda", "a-1-0.conda"), ("a-1-0.conda", "foo-1.0-0.conda")])
+def test_publish__filename_in_the_place_of_the_channel(run_fairway: Run, arguments: tuple[str, ...]) -> None:
+    result = run_fairway("publish", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "error: no channel given: 'foo-1.0-0.conda' is a file\n"
+        "hint: name the channel: fairway publish -c CHANNEL FILE...\n"
+    )
+
+
+def test_parse_arguments__wrong(tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    file.write_bytes(b"")
+    for channel, files, message in (
+        (None, [file], "is a file"),
+        (str(file), [file], "is a file"),
+        (None, [Path("team")], "no file given"),
+        ("team", [tmp_path / "missing.conda"], "there is no file"),
+        ("team", [tmp_path], "there is no file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            parse_arguments(channel, files)
+
+
+@pytest.mark.parametrize("options", [("--timeout", "5"), ("--dry-run", "--wait"), ("--dry-run", "--replace")])
+def test_publish__option_that_would_be_ignored(run_fairway: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert run_fairway("publish", "-c", "team", *options, "foo-1.0-0.conda").code == 2
+
+
+def test_publish__wait_ends_with_the_install_line(
+    bucket: Bucket, run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [conda_package(name="hello", version="1.0"), conda_package(name="world", version="2.0")]
+    for filename, body in files:
+        (tmp_path / filename).write_bytes(body)
+    monkeypatch.setenv("FAIRWAY_URL", "https://conda.example.com/")
+    result = run_fairway("publish", "-c", "team", "--wait", *(str(tmp_path / filename) for filename, _ in files))
+    assert result.code == 0
+    expected = "install: conda install -c https://conda.example.com/team hello=1.0=0 world=2.0=0"
+    assert result.out.splitlines()[-1] == expected
+
+
+def test_publish__in_parts_above_the_limit_of_one_put(
+    bucket: Bucket, run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filename, body = conda_package()
+    file = tmp_path / filename
+    file.write_bytes(body)
+    monkeypatch.setattr(upload, "MAX_PUT_BYTES", 100)
+    monkeypatch.setattr(upload, "PART_BYTES", 100)
+    bucket.storage.min_part_bytes = 100
+    arguments = ["publish", "-c", "team", str(file)]
+    assert run_fairway(*arguments).code == 0
+    stored = bucket.storage.get(f"team/noarch/{filename}")
+    assert stored is not None
+    assert stored.body == body
+    bucket.index(f"team/noarch/{filename}")
+    assert "already uploaded" in run_fairway(*arguments).err
+    file.write_bytes(conda_package(depends=["other"])[1])
+    taken = run_fairway(*arguments)
+    assert (taken.code, taken.err.splitlines()[0]) == (
+        1, f"error: team/noarch/{filename} is already published with other bytes")  # fmt: skip
+    assert run_fairway(*arguments, "--replace").code == 0
+    replaced = bucket.storage.get(f"team/noarch/{filename}")
+    assert replaced is not None
+    assert replaced.body == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "line"),
+    [
+        (0, 0.0, "a.conda  0 B of 10.0 MiB  0 B/s"),
+        (2 * 1024**2, 4.0, "a.conda  2.0 MiB of 10.0 MiB  512.0 KiB/s  16 s left"),
+        (1024**2, 1000.0, "a.conda  1.0 MiB of 10.0 MiB  1.0 KiB/s  2 h 30 min left"),
+        (10 * 1024**2, 80.0, "a.conda  10.0 MiB of 10.0 MiB  128.0 KiB/s  done in 1 min 20 s"),
+    ],
+)
+def test_format_progress__bytes_rate_and_time_left(done: int, seconds: float, line: str) -> None:
+    assert format_progress("a.conda", done, 10 * 1024**2, seconds) == line
+
+
+def test_format_bytes__units() -> None:
+    assert [format_bytes(size) for size in (0, 1023, 1024, 1024**2 - 1, 5 * 1024**3)] == [
+        "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB"]  # fmt: skip
+
+
+def test_publish__progress_on_a_terminal_only(
+    bucket: Bucket, run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filename, body = conda_package()
+    (tmp_path / filename).write_bytes(body)
+    arguments = ["publish", "-c", "team", str(tmp_path / filename)]
+    assert run_fairway(*arguments).err == ""
+    monkeypatch.setattr("scripts.fairway.progress._is_terminal", lambda: True)
+    shown = run_fairway(*arguments).err
+    assert shown.startswith("\r")
+    assert f"team/noarch/{filename}" in shown
+    assert shown.splitlines()[-1] == f"team/noarch/{filename}: already uploaded"
+    assert run_fairway(*arguments, "--json").err == ""

@@ -152,3 +152,11 @@ def test_reconcile__shard_referenced_again_within_the_grace_period(bucket: Bucke
     bucket.storage.clock_ms += DAY_MS
     run_fairway("reconcile", "--collect-garbage", "team")
     assert first in bucket.storage.list_keys(), key
+
+
+def test_reconcile__shows_its_progress(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.upload("team", conda_package(name="hello"), conda_package(name="world"))
+    lines = run_fairway("reconcile", "team").err.splitlines()
+    assert lines[:2] == ["team/noarch: listing", "team/noarch: 2 keys inspected"]
+    assert lines[-1] == "team: looking for uploads to invalid keys"
+    assert run_fairway("reconcile", "team", "--json").err == ""

@@ -1,5 +1,6 @@
 """``fairway status``: the state of uploads."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -138,7 +139,8 @@ def test_status__invalid_key_among_valid_ones(bucket: Bucket, run_fairway: Run) 
     result = run_fairway("status", "--json", "hello-1.0-0.conda", good)
     assert result.code == 2
     assert [(one["key"], one["state"]) for one in result.document] == [(good, "indexed")]
-    assert result.err.startswith("error: key is not CHANNEL/SUBDIR/FILENAME: 'hello-1.0-0.conda'")
+    error = json.loads(result.err)["error"]
+    assert error["message"].startswith("key is not CHANNEL/SUBDIR/FILENAME: 'hello-1.0-0.conda'")
 
 
 def test_decide_status__yanked(bucket: Bucket) -> None:

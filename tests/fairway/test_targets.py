@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.builders import conda_package
 from tests.fairway.buckets import Bucket
 from tests.fairway.conftest import Run
 
@@ -11,3 +12,29 @@ def test_resolve_target__invalid_name(bucket: Bucket, run_fairway: Run, command:
     more = ["foo"] if command == "unyank" else []
     assert run_fairway(command, "Team", *more).code == 2
     assert run_fairway(command, "team/Noarch", *more).code == 2
+
+
+@pytest.mark.parametrize("command", ["verify", "reconcile", "rebuild", "list", "yank", "unyank"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere", "channel 'nowhere' does not exist"),
+        ("nowhere/noarch", "channel 'nowhere' does not exist"),
+        ("team/osx-64", "subdir 'team/osx-64' does not exist"),
+    ],
+)
+def test_resolve_target__missing(bucket: Bucket, run_fairway: Run, command: str, target: str, message: str) -> None:
+    bucket.publish("team", conda_package())
+    more = {"yank": ["foo", "--reason", "x"], "unyank": ["foo"]}.get(command, [])
+    result = run_fairway(command, target, *more)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {message}\nhint: ")
+    assert not bucket.list_keys("nowhere")
+    assert not bucket.list_keys("team/osx-64")
+
+
+def test_rebuild__accepted_key_is_missing(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.publish("team", conda_package())
+    result = run_fairway("rebuild", "team", "--accept-bytes", "team/noarch/nix-1.0-0.conda")
+    assert result.code == 2
+    assert result.err.startswith("error: there is no artifact 'team/noarch/nix-1.0-0.conda'")

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from scripts.fairway.yank import add_yanked, parse_spec, remove_yanked, yanked_notes
+from scripts.fairway.specs import parse_name_glob, parse_spec
+from scripts.fairway.yank import add_yanked, remove_yanked, yanked_notes
 from tests.builders import conda_package
 from tests.fairway.buckets import Bucket
 from tests.fairway.conftest import Run
@@ -98,3 +99,11 @@ def test_parse_spec__matches(spec: str, matching: set[str]) -> None:
     filenames = ["foo-1.0-0.conda", "foo-2.0-py_1.tar.bz2", "bar-1.0-0.conda", "odd.conda"]
     matches = parse_spec(spec)
     assert {filename for filename in filenames if matches(filename)} - {"odd.conda"} == matching
+
+
+@pytest.mark.parametrize(
+    ("spec", "glob"),
+    [("hello=1.*=py*", "hello"), ("py*", "py*"), ("hello-1.0-0.conda", "hello"), ("h*-1.0-0.conda", "*")],
+)
+def test_parse_name_glob__of_a_spec(spec: str, glob: str) -> None:
+    assert parse_name_glob(spec) == glob

@@ -25,6 +25,7 @@ def test_parse_settings__everything() -> None:
         LEAST
         | {
             "FAIRWAY_MUTABLE_CHANNELS": "dev, staging-* ,",
+            "FAIRWAY_PUBLIC_CHANNELS": "open-*,tools",
             "FAIRWAY_EVENT_BUS": "bus",
             "FAIRWAY_DISTRIBUTION_ID": "E1",
             "FAIRWAY_CHANNEL_URL": "https://conda.example.org/",
@@ -39,6 +40,7 @@ def test_parse_settings__everything() -> None:
         }
     )
     assert settings.policy.mutable_channels == ("dev", "staging-*")
+    assert settings.public_channels == ("open-*", "tools")
     assert (settings.policy.outputs.current_repodata, settings.policy.outputs.bz2) == (True, True)
     assert settings.policy.outputs.url == "https://conda.example.org"
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
@@ -53,6 +55,7 @@ def test_parse_settings__empty_is_unset() -> None:
     empty = dict.fromkeys(
         [
             "FAIRWAY_MUTABLE_CHANNELS",
+            "FAIRWAY_PUBLIC_CHANNELS",
             "FAIRWAY_EVENT_BUS",
             "FAIRWAY_DISTRIBUTION_ID",
             "FAIRWAY_CHANNEL_URL",

@@ -19,6 +19,7 @@ def test_indexer__environment(full: Synthesis) -> None:
     assert variables["FAIRWAY_BUCKET"] == "fairway-team-123456789012-us-east-1"
     assert variables["FAIRWAY_CHANNEL_URL"] == "https://conda.example.com"
     assert variables["FAIRWAY_MUTABLE_CHANNELS"] == ""
+    assert variables["FAIRWAY_PUBLIC_CHANNELS"] == "open,free-*"
     assert variables["FAIRWAY_OPTIONAL_OUTPUTS"] == ""
     assert variables["FAIRWAY_SHARD_GRACE_DAYS"] == "14"
     assert variables["FAIRWAY_DISTRIBUTION_ID"] == {"Ref": full.only("AWS::CloudFront::Distribution")["Id"]}
