@@ -114,6 +114,12 @@ class Indexing(Construct):
         )
         return indexer
 
+    @property
+    def event_source_mapping(self) -> lambda_.CfnEventSourceMapping:
+        """The resource that connects the queue with the indexer."""
+        (mapping,) = [each for each in self.indexer.node.find_all() if isinstance(each, lambda_.CfnEventSourceMapping)]
+        return mapping
+
     def _make_reconciler(self) -> lambda_.Function:
         """Declare the function that runs daily."""
         reconciler = self._make_function(

@@ -63,7 +63,7 @@ class KeyRefreshing(Construct):
             targets=[targets.LambdaFunction(self.key_refresher, retry_attempts=0)],  # the next hour tries again
         )
 
-    def run_at_deployment(self, *after: IConstruct) -> None:
+    def run_at_deployment(self, *after: IConstruct) -> IConstruct:
         """Have CloudFormation call the key refresher once, after these constructs were created."""
         first_run = cdk.CustomResource(
             self,
@@ -72,3 +72,4 @@ class KeyRefreshing(Construct):
             resource_type="Custom::FairwayAccessDocument",
         )
         first_run.node.add_dependency(self.role, *after)
+        return first_run
