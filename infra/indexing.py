@@ -23,6 +23,7 @@ from infra.functions import function_architecture, function_runtime, grant_loggi
 from infra.nag_suppressions import suppress_rules
 
 RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # Lambda's maximum
+RECONCILER_RETRIES = 2  # Lambda's maximum
 MAX_RECEIVES = 1000  # Amazon SQS's maximum
 RETRIED_SECONDS = 24 * 3600  # before a message is a dead letter
 MARGIN_SECONDS = 30
@@ -128,12 +129,14 @@ class Indexing(Construct):
             RECONCILER_TIMEOUT,
             "Fairway: reconciles every channel with the bucket once a day",
         )
+        # A rule's retries are those of the delivery: Lambda itself runs a function again that has failed.
+        reconciler.configure_async_invoke(retry_attempts=RECONCILER_RETRIES)
         all_channels = events.RuleTargetInput.from_object({})
         events.Rule(
             self,
             "Daily",
             schedule=events.Schedule.rate(cdk.Duration.days(1)),
-            targets=[targets.LambdaFunction(reconciler, event=all_channels, retry_attempts=2)],
+            targets=[targets.LambdaFunction(reconciler, event=all_channels)],
         )
         return reconciler
 
