@@ -55,6 +55,7 @@ class Configuration:
     mutable_channels: tuple[str, ...] = ()  # globs
     domain: str | None = None
     certificate_arn: str | None = None
+    managed_cache_policies: bool = False  # for CloudFront's plans, which take no others
     access_log: bool = False
     alarm_email: str | None = None
     publishers: tuple[Publisher, ...] = ()

@@ -87,6 +87,7 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "mutable_channels": given.optional("mutable_channels", _tuple_of(_parse_channel_glob)),
         "domain": given.optional("domain", _matching(_DOMAIN, "a host name such as conda.example.com")),
         "certificate_arn": given.optional("certificate_arn", _parse_certificate),
+        "managed_cache_policies": given.optional("managed_cache_policies", _parse_flag),
         "access_log": given.optional("access_log", _parse_flag),
         "alarm_email": given.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
         "publishers": given.optional("publishers", _tuple_of(_parse_publisher)),
