@@ -33,7 +33,7 @@ from tests.access_documents import (
 )
 
 ROOT = Path(__file__).parents[2]
-TOKENS = 10_000
+TOKENS = 4_000
 CHANNELS = 1_000
 ROUNDS = 15
 DECISIONS = 20_000
@@ -66,7 +66,7 @@ print(first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def make_large_document() -> AccessDocument:
-    """Return 10,000 tokens over 1,000 channels, with an issuer."""
+    """Return 4,000 tokens over 1,000 channels, with an issuer."""
     tokens = [
         make_token(
             make_secret(number),
