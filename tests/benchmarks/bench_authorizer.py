@@ -1,4 +1,4 @@
-"""What the authorizer costs: its zip, its start against boto3's, a decision, memory.
+"""What the authorizer costs: its zip, its start against boto3's, a decision, memory, a small share of a core.
 
     python -m tests.benchmarks.bench_authorizer
 
@@ -20,6 +20,7 @@ from typing import Any
 from lambdas.access.decisions import compile_rules
 from lambdas.access.document import AccessDocument, ChannelRule, Visibility, encode_access, parse_access
 from lambdas.authorizer.answers import answer_request
+from scripts.benchmarks.processor_share import measure_share
 from tests.access_documents import (
     NOW,
     format_basic,
@@ -36,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 TOKENS = 4_000
 CHANNELS = 1_000
 ROUNDS = 15
+SHARE_ROUNDS = 5
 DECISIONS = 20_000
 
 _TIME_IMPORT = """
@@ -173,6 +175,7 @@ def measure_authorizer() -> dict[str, Any]:
         **measure_imports(),
         **measure_decisions(parse_access(body)),
         **measure_memory(body),
+        **measure_share(body, "/channel-3/noarch/repodata.json", repeats=SHARE_ROUNDS),
     }
 
 
