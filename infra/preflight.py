@@ -18,6 +18,8 @@ import botocore.session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
+    InvalidConfigError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -165,6 +167,12 @@ def translate_error(error: BotoCoreError | ClientError, profiles: Sequence[str])
         )
     if isinstance(error, (SSOError, TokenRetrievalError)):
         return _session_expired()
+    if isinstance(error, (ConfigParseError, InvalidConfigError)):
+        return UsageError(
+            f"invalid AWS configuration: {' '.join(str(error).split())}",
+            hint="correct ~/.aws/config and ~/.aws/credentials, or the files that AWS_CONFIG_FILE and "
+            "AWS_SHARED_CREDENTIALS_FILE name",
+        )
     return UnavailableError(f"no answer from AWS: {type(error).__name__}", hint="check the network, and try again")
 
 
@@ -207,8 +215,16 @@ def main(arguments: Sequence[str]) -> int:
     except FairwayError as error:
         return print_error(error)
     except (BotoCoreError, ClientError) as error:
-        return print_error(translate_error(error, botocore.session.Session().available_profiles))
+        return print_error(translate_error(error, _list_profiles()))
     return 0
+
+
+def _list_profiles() -> Sequence[str]:
+    """Return the names of the configured profiles; none if the configuration is invalid."""
+    try:
+        return botocore.session.Session().available_profiles
+    except BotoCoreError:
+        return ()
 
 
 def _parse_provider(arn: str) -> str:

@@ -255,6 +255,25 @@ def test_main__no_credentials(
     assert printed.count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    "text", ["[profile team\n", "[profile team]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = gone\n"]
+)
+def test_main__invalid_configuration_of_aws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "config").write_text(text)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert main(["deploy", "--profile", "team"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: invalid AWS configuration: ")
+    assert "\nhint: correct ~/.aws/config" in printed
+    assert printed.count("\n") == 2
+
+
 def test_main__invalid_setting(stubs: Stubs, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deploy", "-c", "environment=nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown environment 'nowhere'\nhint: ")
