@@ -6,7 +6,7 @@ lacks says so with the marker ``needs``, and runs on the others:
 | rule of S3 | MiniStack 1.5 | fauxqs 2.4 | tests/contracts/test_multipart.py |
 |---|---|---|---|
 | conditional writes, also at the end of a multipart upload | yes | no | |
-| versions, delete markers | yes | no | |
+| versions, delete markers, requests that name or list versions | yes | no | |
 | listings in the order of the keys' bytes | yes | no | |
 | objects above 10 MiB in one request | yes | no | |
 | no range of a copy source of at most 5 MiB | no | yes | yes |
@@ -33,7 +33,7 @@ LACKS = {
     "memory": frozenset[str](),
     "directory": frozenset({"versions"}),
     "ministack": frozenset[str](),
-    "fauxqs": frozenset({"conditions", "versions", "key-order", "large-objects"}),
+    "fauxqs": frozenset({"conditions", "versions", "version-requests", "key-order", "large-objects"}),
 }
 """The storages, and what they lack of the argument of the marker ``needs``."""
 EMULATED = ("ministack", "fauxqs")

@@ -361,7 +361,7 @@ def test_head__checksums_match_the_bytes(subject: Subject) -> None:
 # Versions, copies, deletions
 
 
-@pytest.mark.needs("conditions")
+@pytest.mark.needs("version-requests")
 def test_head__older_version(subject: Subject) -> None:
     old = put(subject.storage, "k/a", b"old")
     put(subject.storage, "k/a", b"newer")
@@ -623,7 +623,7 @@ def test_put__unusual_keys(storage: ObjectStorage, key: str) -> None:
 # The history of one key
 
 
-@pytest.mark.needs("conditions")
+@pytest.mark.needs("version-requests")
 def test_list_history__newest_first_with_deletions(subject: Subject) -> None:
     storage = subject.storage
     first = put(storage, "k/a.sigs", b"1")
@@ -660,6 +660,7 @@ def test_list_history__of_nothing(storage: ObjectStorage) -> None:
     assert list(storage.list_history("k/a")) == []
 
 
+@pytest.mark.needs("version-requests")
 def test_has_history__iff_there_is_something_to_list(subject: Subject) -> None:
     storage = subject.storage
     put(storage, "k/a.sigs", b"of a longer key")
@@ -674,7 +675,7 @@ def test_has_history__iff_there_is_something_to_list(subject: Subject) -> None:
     assert not storage.has_history("k/b")
 
 
-@pytest.mark.needs("conditions")
+@pytest.mark.needs("version-requests")
 def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     storage = subject.storage
     for number in range(3):
@@ -684,6 +685,7 @@ def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     assert [None if one is None else one.body for one in stored] == expected
 
 
+@pytest.mark.needs("version-requests")
 def test_read_range__older_version(subject: Subject) -> None:
     storage = subject.storage
     put(storage, "k/a", b"first")
@@ -694,6 +696,7 @@ def test_read_range__older_version(subject: Subject) -> None:
     assert b"".join(storage.stream(oldest)) == expected
 
 
+@pytest.mark.needs("version-requests")
 def test_list_versions__of_several_keys(subject: Subject) -> None:
     storage = subject.storage
     for key in ("k/b", "k/a.sigs", "k/a", "k/a", "k/shards/x", "l/a"):
@@ -774,6 +777,7 @@ def test_check_readable__replaced_and_gone(subject: Subject) -> None:
         storage.check_readable(second)
 
 
+@pytest.mark.needs("version-requests")
 def test_hide__keeps_the_version(subject: Subject) -> None:
     storage = subject.storage
     first = put(storage, "k/a", b"first")
