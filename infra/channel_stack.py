@@ -42,7 +42,6 @@ class ChannelStack(cdk.Stack):
         self.publishing = Publishing(self, "Publishing", configuration=configuration, storage=self.storage)
         self.storage.grant_indexer(self.indexing.role)
         self.storage.grant_key_refresher(self.key_refreshing.role)
-        self.key_refreshing.run_at_deployment(self.storage)
         self.storage.notify(self.indexing.queue)
         self.storage.deny_unreadable_uploads()
         if configuration.operators:
@@ -50,9 +49,21 @@ class ChannelStack(cdk.Stack):
         if configuration.require_if_none_match:
             self.storage.require_if_none_match(except_role=self.indexing.role)
         self._monitor(configuration)
+        self._write_last()
         self._print_outputs(configuration)
         suppress_redundant_dependencies(self)
         suppress_cross_region_functions(self)
+
+    def _write_last(self) -> None:
+        """Create what writes to the bucket after everything else.
+
+        If the first deployment fails, CloudFormation deletes what it has created, and it can delete only an
+        empty bucket.
+        """
+        writers = (self.indexing, self.key_refreshing)
+        others = [child for child in self.node.children if child not in writers]
+        first_run = self.key_refreshing.run_at_deployment(*others)
+        self.indexing.event_source_mapping.node.add_dependency(*others, first_run)
 
     def _monitor(self, configuration: Configuration) -> None:
         distribution_id = self.delivery.distribution.distribution_id

@@ -55,6 +55,7 @@ class Configuration:
     mutable_channels: tuple[str, ...] = ()  # globs
     domain: str | None = None
     certificate_arn: str | None = None
+    managed_cache_policies: bool = False  # for CloudFront's plans, which take no others
     access_log: bool = False
     alarm_email: str | None = None
     publishers: tuple[Publisher, ...] = ()
@@ -69,7 +70,7 @@ class Configuration:
     log_days: int = 90
     indexer_memory_mib: int = 1769  # one full core, according to AWS
     indexer_timeout_seconds: int = 300
-    indexer_max_concurrency: int = 10
+    indexer_max_concurrency: int = 4  # new accounts may run 10 functions at once, those at the edge included
     batch_artifacts: int = 1000
     batch_window_seconds: int = 1
     is_account_known: bool = field(default=True, compare=False)

@@ -82,15 +82,13 @@ class Delivery(Construct):
             function_version=self.functions.origin_response.current_version,
         )
         headers = self._make_headers()
-        metadata_caching = self._make_cache_policy("Metadata", METADATA_TTL, compress=True)
-        metadata = self._make_behaviour(metadata_caching, headers, [authorizer], compress=True)
-        attestations = self._make_behaviour(metadata_caching, headers, [authorizer, origin_response], compress=True)
-        immutable = self._make_behaviour(
-            self._make_cache_policy("Immutable", IMMUTABLE_TTL, compress=False),
-            headers,
-            [authorizer, origin_response],
-            compress=False,
-        )
+        metadata_caching, immutable_caching = self._choose_cache_policies()
+        both = [authorizer, origin_response]
+        # The managed policy keeps for a day what has no Cache-Control: the function sets one everywhere.
+        metadata_functions = both if configuration.managed_cache_policies else [authorizer]
+        metadata = self._make_behaviour(metadata_caching, headers, metadata_functions, compress=True)
+        attestations = self._make_behaviour(metadata_caching, headers, both, compress=True)
+        immutable = self._make_behaviour(immutable_caching, headers, both, compress=False)
         domain = configuration.domain
         self.distribution = cloudfront.Distribution(
             self,
@@ -119,6 +117,22 @@ class Delivery(Construct):
         self.channel_url = f"https://{self.channel_host}"
         self._suppress_findings()
 
+    def _choose_cache_policies(self) -> tuple[cloudfront.ICachePolicy, cloudfront.ICachePolicy]:
+        """Return the policies of metadata and of artifacts: our own, or AWS's for both.
+
+        The managed policy has no upper bound of its own, and keeps everything for a second at least. Its cache
+        key is the same: the path.
+
+        Source: https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html
+        """
+        if self._configuration.managed_cache_policies:
+            managed = cloudfront.CachePolicy.CACHING_OPTIMIZED
+            return managed, managed
+        return (
+            self._make_cache_policy("Metadata", METADATA_TTL, compress=True),
+            self._make_cache_policy("Immutable", IMMUTABLE_TTL, compress=False),
+        )
+
     def _make_cache_policy(self, name: str, max_ttl: cdk.Duration, *, compress: bool) -> cloudfront.CachePolicy:
         """Declare a cache policy with an upper bound, whatever Cache-Control says.
 
@@ -143,7 +157,7 @@ class Delivery(Construct):
 
     def _make_behaviour(
         self,
-        caching: cloudfront.CachePolicy,
+        caching: cloudfront.ICachePolicy,
         headers: cloudfront.ResponseHeadersPolicy,
         functions: list[cloudfront.EdgeLambda],
         *,

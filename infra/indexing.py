@@ -23,6 +23,7 @@ from infra.functions import function_architecture, function_runtime, grant_loggi
 from infra.nag_suppressions import suppress_rules
 
 RECONCILER_TIMEOUT = cdk.Duration.minutes(15)  # Lambda's maximum
+RECONCILER_RETRIES = 2  # Lambda's maximum
 MAX_RECEIVES = 1000  # Amazon SQS's maximum
 RETRIED_SECONDS = 24 * 3600  # before a message is a dead letter
 MARGIN_SECONDS = 30
@@ -114,6 +115,12 @@ class Indexing(Construct):
         )
         return indexer
 
+    @property
+    def event_source_mapping(self) -> lambda_.CfnEventSourceMapping:
+        """The resource that connects the queue with the indexer."""
+        (mapping,) = [each for each in self.indexer.node.find_all() if isinstance(each, lambda_.CfnEventSourceMapping)]
+        return mapping
+
     def _make_reconciler(self) -> lambda_.Function:
         """Declare the function that runs daily."""
         reconciler = self._make_function(
@@ -122,12 +129,14 @@ class Indexing(Construct):
             RECONCILER_TIMEOUT,
             "Fairway: reconciles every channel with the bucket once a day",
         )
+        # A rule's retries are those of the delivery: Lambda itself runs a function again that has failed.
+        reconciler.configure_async_invoke(retry_attempts=RECONCILER_RETRIES)
         all_channels = events.RuleTargetInput.from_object({})
         events.Rule(
             self,
             "Daily",
             schedule=events.Schedule.rate(cdk.Duration.days(1)),
-            targets=[targets.LambdaFunction(reconciler, event=all_channels, retry_attempts=2)],
+            targets=[targets.LambdaFunction(reconciler, event=all_channels)],
         )
         return reconciler
 

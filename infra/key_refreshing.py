@@ -52,6 +52,7 @@ class KeyRefreshing(Construct):
             memory_size=256,
             timeout=cdk.Duration.minutes(2),
             log_group=self.log,
+            retry_attempts=0,  # the next hour tries again
         )
         suppress_rules(
             self.key_refresher, {"AwsSolutions-L1": "the same Python version as the indexer, because they share code"}
@@ -60,10 +61,10 @@ class KeyRefreshing(Construct):
             self,
             "Hourly",
             schedule=events.Schedule.rate(REFRESH_INTERVAL),
-            targets=[targets.LambdaFunction(self.key_refresher, retry_attempts=0)],  # the next hour tries again
+            targets=[targets.LambdaFunction(self.key_refresher)],
         )
 
-    def run_at_deployment(self, *after: IConstruct) -> None:
+    def run_at_deployment(self, *after: IConstruct) -> IConstruct:
         """Have CloudFormation call the key refresher once, after these constructs were created."""
         first_run = cdk.CustomResource(
             self,
@@ -72,3 +73,4 @@ class KeyRefreshing(Construct):
             resource_type="Custom::FairwayAccessDocument",
         )
         first_run.node.add_dependency(self.role, *after)
+        return first_run

@@ -42,6 +42,7 @@ _PUBLISHER = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?\Z")
 _PRINCIPAL = re.compile(r"arn:aws:(?:iam|sts)::[0-9]{12}:(?:root|(?:user|role|assumed-role)/[\w+=,.@/-]+)\Z")
 _OPERATOR = re.compile(r"arn:aws:iam::[0-9]{12}:(?:root|(?:user|role)/[\w+=,.@/-]+)\Z")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+\Z")
+_ID = re.compile(r"[1-9][0-9]{0,18}\Z", re.ASCII)
 _PROJECT = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+\Z")
 
 _T = TypeVar("_T")
@@ -86,6 +87,7 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "mutable_channels": given.optional("mutable_channels", _tuple_of(_parse_channel_glob)),
         "domain": given.optional("domain", _matching(_DOMAIN, "a host name such as conda.example.com")),
         "certificate_arn": given.optional("certificate_arn", _parse_certificate),
+        "managed_cache_policies": given.optional("managed_cache_policies", _parse_flag),
         "access_log": given.optional("access_log", _parse_flag),
         "alarm_email": given.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
         "publishers": given.optional("publishers", _tuple_of(_parse_publisher)),
@@ -341,9 +343,31 @@ def _parse_publisher(value: object, path: str) -> Publisher:
     return publisher
 
 
+def _parse_id(value: object, path: str) -> int:
+    """Check an id of GitHub: a number, also as a string of digits."""
+    if isinstance(value, str) and _ID.match(value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{path} must be a positive integer, not {value!r}", hint="write GitHub's numeric id")
+    return value
+
+
 def _parse_github(value: object, path: str) -> Workload:
+    """Parse a repository's jobs: their subjects with names alone and, if the ids are given, also those with ids.
+
+    A repository that was created, renamed or transferred since 2026-07-15 has the ids in its subject, and so has
+    an older one that has opted in. A subject without ids can only be that of an older repository.
+
+    Source: GitHub, "OpenID Connect reference", immutable subject claims.
+    """
     given = _Settings(_parse_mapping(value, path), path)
     repository = given("repository", _matching(_REPOSITORY, "OWNER/REPOSITORY, without wildcards"))
+    owner_id, repository_id = given.optional("owner_id", _parse_id), given.optional("repository_id", _parse_id)
+    if (owner_id is None) != (repository_id is None):
+        raise UsageError(
+            f"{path}: owner_id and repository_id must be given together",
+            hint=f"look them up with: gh api repos/{repository} --jq '.owner.id, .id'",
+        )
     claims = [
         *(f"ref:refs/heads/{branch}" for branch in given.many("branches", _parse_text)),
         *(f"ref:refs/tags/{tag}" for tag in given.many("tags", _parse_text)),
@@ -355,8 +379,14 @@ def _parse_github(value: object, path: str) -> Workload:
             f"{path}: any branch could publish, even that of a pull request",
             hint='restrict it: "branches": ["main"], "tags": ["v*"] or "environments": ["release"]',
         )
+    names = [repository]
+    if owner_id is not None:
+        owner, _, name = repository.partition("/")
+        names.append(f"{owner}@{owner_id}/{name}@{repository_id}")
     return Workload(
-        issuer=GITHUB_ISSUER, audience=GITHUB_AUDIENCE, subjects=tuple(f"repo:{repository}:{claim}" for claim in claims)
+        issuer=GITHUB_ISSUER,
+        audience=GITHUB_AUDIENCE,
+        subjects=tuple(f"repo:{name}:{claim}" for name in names for claim in claims),
     )
 
 

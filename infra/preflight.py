@@ -1,4 +1,4 @@
-"""Checks before ``scripts/deploy`` runs the CDK: credentials, account, and bootstrapped regions.
+"""Checks before ``scripts/deploy`` runs the CDK: credentials, account, bootstrapped regions, identity providers.
 
 Each failure is an error and a hint in a line each, where the CDK would fail late or with a stack trace.
 Changes nothing. What the caller may not read, the CDK checks again.
@@ -18,6 +18,8 @@ import botocore.session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
+    InvalidConfigError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -34,6 +36,7 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "cdk.json"
 BOOTSTRAP_PARAMETER = "/cdk-bootstrap/hnb659fds/version"  # what the CDK itself reads; its default qualifier
 
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
 _REJECTED = frozenset({"AuthFailure", "InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"})
 
 
@@ -45,6 +48,12 @@ class Account(Protocol):
 
     def is_bootstrapped(self, region: str) -> bool:
         """Tell whether ``cdk bootstrap`` prepared a region; true if the caller may not know."""
+
+    def list_oidc_providers(self) -> frozenset[str]:
+        """Return the issuers, without scheme, that have an identity provider; none if the caller may not know."""
+
+    def list_own_oidc_providers(self, stack: str, region: str) -> frozenset[str]:
+        """Return those that a stack created."""
 
 
 class AwsAccount:
@@ -64,6 +73,32 @@ class AwsAccount:
         except ClientError as error:
             return _code(error) != "ParameterNotFound"
         return True
+
+    def list_oidc_providers(self) -> frozenset[str]:
+        """List the account's identity providers."""
+        try:
+            answer = self._session.client("iam", region_name=EDGE_REGION).list_open_id_connect_providers()
+        except ClientError as error:
+            if _code(error) in _DENIED:
+                return frozenset()
+            raise
+        return frozenset(_parse_provider(each["Arn"]) for each in answer["OpenIDConnectProviderList"])
+
+    def list_own_oidc_providers(self, stack: str, region: str) -> frozenset[str]:
+        """List the stack's resources; there are none if it does not exist."""
+        client = self._session.client("cloudformation", region_name=region)
+        try:
+            pages = client.get_paginator("list_stack_resources").paginate(StackName=stack)
+            return frozenset(
+                _parse_provider(each["PhysicalResourceId"])
+                for page in pages
+                for each in page["StackResourceSummaries"]
+                if each["ResourceType"] == "AWS::IAM::OIDCProvider" and each.get("PhysicalResourceId")
+            )
+        except ClientError as error:
+            if _code(error) == "ValidationError":  # "Stack with id … does not exist"
+                return frozenset()
+            raise
 
 
 def check_account(verb: str, context: Mapping[str, object], account: Account) -> None:
@@ -86,6 +121,7 @@ def check_account(verb: str, context: Mapping[str, object], account: Account) ->
         )
     if verb == "deploy":
         _check_bootstrapped(configuration, account)
+        _check_oidc_providers(configuration, account)
 
 
 def _check_bootstrapped(configuration: Configuration, account: Account) -> None:
@@ -94,6 +130,25 @@ def _check_bootstrapped(configuration: Configuration, account: Account) -> None:
             raise UsageError(
                 f"region {region} of account {configuration.account} is not bootstrapped for the CDK",
                 hint="run 'scripts/deploy bootstrap' once",
+            )
+
+
+def _check_oidc_providers(configuration: Configuration, account: Account) -> None:
+    """Check that the stack would create no identity provider that another one has created."""
+    issuers = {workload.issuer for publisher in configuration.publishers for workload in publisher.workloads}
+    made = issuers - set(configuration.existing_oidc_providers)
+    if not made:
+        return
+    taken = {issuer for issuer in made if issuer.removeprefix("https://") in account.list_oidc_providers()}
+    if not taken:
+        return
+    own = account.list_own_oidc_providers(configuration.stack_name, configuration.region)
+    for issuer in sorted(taken):
+        if issuer.removeprefix("https://") not in own:
+            raise UsageError(
+                f"account {configuration.account} has an identity provider for {issuer} already, and can have only one",
+                hint=f'add "{issuer}" to "existing_oidc_providers" of environment {configuration.environment!r}'
+                " in cdk.json",
             )
 
 
@@ -112,6 +167,12 @@ def translate_error(error: BotoCoreError | ClientError, profiles: Sequence[str])
         )
     if isinstance(error, (SSOError, TokenRetrievalError)):
         return _session_expired()
+    if isinstance(error, (ConfigParseError, InvalidConfigError)):
+        return UsageError(
+            f"invalid AWS configuration: {' '.join(str(error).split())}",
+            hint="correct ~/.aws/config and ~/.aws/credentials, or the files that AWS_CONFIG_FILE and "
+            "AWS_SHARED_CREDENTIALS_FILE name",
+        )
     return UnavailableError(f"no answer from AWS: {type(error).__name__}", hint="check the network, and try again")
 
 
@@ -154,8 +215,20 @@ def main(arguments: Sequence[str]) -> int:
     except FairwayError as error:
         return print_error(error)
     except (BotoCoreError, ClientError) as error:
-        return print_error(translate_error(error, botocore.session.Session().available_profiles))
+        return print_error(translate_error(error, _list_profiles()))
     return 0
+
+
+def _list_profiles() -> Sequence[str]:
+    """Return the names of the configured profiles; none if the configuration is invalid."""
+    try:
+        return botocore.session.Session().available_profiles
+    except BotoCoreError:
+        return ()
+
+
+def _parse_provider(arn: str) -> str:
+    return arn.partition(":oidc-provider/")[2]
 
 
 def _code(error: ClientError) -> str:

@@ -32,12 +32,16 @@ class Publishing(Construct):
         if issuer in self._configuration.existing_oidc_providers:
             provider = issuer.removeprefix("https://")
             return f"arn:aws:iam::{self._configuration.account}:oidc-provider/{provider}"
-        return iam.OidcProviderNative(
+        made = iam.OidcProviderNative(
             self,
             f"Issuer-{issuer.removeprefix('https://').replace('/', '-')}",
             url=issuer,
             client_ids=sorted({each.audience for each in workloads if each.issuer == issuer}),
-        ).oidc_provider_arn
+        )
+        if not self._configuration.is_emulated:
+            # Others in the account may use it by now. That of a failed creation is deleted, as its ARN is then taken.
+            made.apply_removal_policy(cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
+        return made.oidc_provider_arn
 
     def _make_role(self, publisher: Publisher) -> iam.Role:
         principals: list[iam.PrincipalBase] = [iam.ArnPrincipal(arn) for arn in publisher.principals]

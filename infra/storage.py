@@ -144,7 +144,8 @@ class Storage(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             enforce_ssl=not emulated,  # the emulator speaks plain HTTP
             minimum_tls_version=None if emulated else 1.2,
-            removal_policy=cdk.RemovalPolicy.DESTROY if emulated else cdk.RemovalPolicy.RETAIN,
+            # Not RETAIN, which also keeps the bucket of a failed creation, whose name is then taken.
+            removal_policy=(cdk.RemovalPolicy.DESTROY if emulated else cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE),
             lifecycle_rules=[
                 s3.LifecycleRule(
                     id="old-versions",

@@ -186,7 +186,7 @@ class MemoryStorage:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         pieces = []
-        for part in check_parts(parts, min_bytes=self.min_part_bytes):
+        for part in check_parts(parts, base=base, min_bytes=self.min_part_bytes):
             if isinstance(part, CopyRange):
                 assert base is not None
                 try:

@@ -160,7 +160,7 @@ class DirectoryStorage:
             temporary = Path(name)
             try:
                 with os.fdopen(handle, "wb") as file:
-                    for part in check_parts(parts):
+                    for part in check_parts(parts, base=base):
                         for chunk in self._read_part(key, part, base):
                             file.write(chunk)
                     file.flush()

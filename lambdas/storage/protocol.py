@@ -100,11 +100,22 @@ class ContentHeaders:
     cache_control: str
 
 
-def check_parts(parts: Iterable[Part], *, min_bytes: int = MIN_PART_BYTES) -> Iterator[Part]:
+def can_copy_ranges(base: ObjectInfo, *, min_bytes: int = MIN_PART_BYTES) -> bool:
+    """Tell whether a part may copy a range of an object: S3 allows that only above 5 MiB.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html
+    """
+    return base.size > min_bytes
+
+
+def check_parts(
+    parts: Iterable[Part], *, base: ObjectInfo | None = None, min_bytes: int = MIN_PART_BYTES
+) -> Iterator[Part]:
     """Yield the parts, and check that S3 would accept them: not every storage does.
 
     Raises:
-        ValueError: a part that is not the last is too small, or one copies too much.
+        ValueError: a part that is not the last is too small, or one copies too much, or some bytes of a
+            ``base`` of which only all can be copied.
     """
     previous: int | None = None
     for part in parts:
@@ -113,6 +124,10 @@ def check_parts(parts: Iterable[Part], *, min_bytes: int = MIN_PART_BYTES) -> It
         previous = part.size if isinstance(part, CopyRange) else len(part)
         if previous <= 0 or (isinstance(part, CopyRange) and previous > MAX_COPY_BYTES):
             raise ValueError(f"a part of {previous} bytes")
+        if isinstance(part, CopyRange) and base is not None:
+            is_whole = previous == base.size
+            if not is_whole and not can_copy_ranges(base, min_bytes=min_bytes):
+                raise ValueError(f"a part of {previous} bytes of an object of {base.size}")
         yield part
 
 

@@ -50,7 +50,9 @@ if TYPE_CHECKING:
 MAX_SINGLE_COPY_BYTES: Final = 5 * 1024**3  # CopyObject's limit
 COPIED_PART_BYTES: Final = 512 * 1024**2  # of a copy in parts: several at once, none of them long
 PARTS_AT_ONCE: Final = 4  # of one multipart upload: bounds memory, and hides the time that long copies take
-_CHECKSUMS: Final = ("ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256")
+PART_CHECKSUM: Final = "CRC32"
+"""Named at the creation of a multipart upload. S3 then answers it for copied parts, too, and completes the
+upload only if every part has it; named for some parts alone, it is an error."""
 _MD5_HEX_CHARS: Final = 32
 _STANDARD: Final = "STANDARD"
 _CUSTOMER_KEY_MESSAGE: Final = re.compile(r"server[ -]side encryption", re.IGNORECASE)
@@ -258,7 +260,10 @@ class S3Storage:
     @contextlib.contextmanager
     def _multipart_upload(self, key: str, **arguments: Any) -> Iterator[str]:  # noqa: ANN401 - of boto3's names
         """Begin a multipart upload, and abort it if the block fails."""
-        upload = self._client.create_multipart_upload(Bucket=self.bucket, Key=key, **arguments)["UploadId"]
+        answer = self._client.create_multipart_upload(
+            Bucket=self.bucket, Key=key, ChecksumAlgorithm=PART_CHECKSUM, **arguments
+        )
+        upload = answer["UploadId"]
         try:
             yield upload
         except BaseException:
@@ -274,7 +279,7 @@ class S3Storage:
         size = 0
         under_way: list[Future[CompletedPartTypeDef]] = []
         with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-            for number, part in enumerate(check_parts(parts), start=1):
+            for number, part in enumerate(check_parts(parts, base=base), start=1):
                 size += part.size if isinstance(part, CopyRange) else len(part)
                 under_way.append(pool.submit(self._put_part, key, upload, number, part, base))
                 if len(under_way) >= PARTS_AT_ONCE:
@@ -291,6 +296,9 @@ class S3Storage:
             source: CopySourceTypeDef = {"Bucket": self.bucket, "Key": base.key}
             if base.version is not None:
                 source["VersionId"] = base.version
+            # S3 rejects a range of a small source, even if it is the whole: see can_copy_ranges.
+            is_whole = part.start == 0 and part.stop == base.size
+            span: Any = {} if is_whole else {"CopySourceRange": f"bytes={part.start}-{part.stop - 1}"}
             answer = self._client.upload_part_copy(
                 Bucket=self.bucket,
                 Key=key,
@@ -298,14 +306,21 @@ class S3Storage:
                 PartNumber=number,
                 CopySource=source,
                 CopySourceIfMatch=f'"{base.etag}"',
-                CopySourceRange=f"bytes={part.start}-{part.stop - 1}",
+                **span,
             )["CopyPartResult"]
         else:
             answer = self._client.upload_part(
-                Bucket=self.bucket, Key=key, UploadId=upload, PartNumber=number, Body=part
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload,
+                PartNumber=number,
+                Body=part,
+                ChecksumAlgorithm=PART_CHECKSUM,
             )
-        checksums = {name: answer[name] for name in _CHECKSUMS if name in answer}
-        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}  # type: ignore[typeddict-item] # of these names
+        done: CompletedPartTypeDef = {"PartNumber": number, "ETag": answer["ETag"]}
+        if "ChecksumCRC32" in answer:  # always in S3's answers
+            done["ChecksumCRC32"] = answer["ChecksumCRC32"]
+        return done
 
     def copy(
         self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None

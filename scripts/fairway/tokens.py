@@ -18,7 +18,16 @@ from lambdas.access.changes import (
     find_tokens,
     format_scope,
 )
-from lambdas.access.document import Scope, Token, format_time, parse_scope, parse_token_name
+from lambdas.access.document import (
+    MAX_DOCUMENT_BYTES,
+    NEARLY_FULL_BYTES,
+    Scope,
+    Token,
+    encode_access,
+    format_time,
+    parse_scope,
+    parse_token_name,
+)
 from lambdas.access.tokens import TOKEN_ENTROPY, format_token, hash_token, token_id
 from lambdas.channel.errors import UsageError
 from lambdas.key_refresher.store import change_access, fetch_access
@@ -134,7 +143,12 @@ def create(
     secret, entry = make_token(
         parse_token_name(name), scope, now=now, expires=parse_expiry(expires, now=now), creator=session.caller
     )
-    change_access(session.storage, lambda document: apply_token_created(document, entry), now=now)
+    document = change_access(session.storage, lambda document: apply_token_created(document, entry), now=now)
+    if (size := len(encode_access(document))) > NEARLY_FULL_BYTES:
+        session.note(
+            f"the access document has {size:,} of at most {MAX_DOCUMENT_BYTES:,} bytes: revoke unused tokens, or use "
+            "one token for several machines"
+        )
     session.note(f"created token {name!r} ({entry.id}) for {format_scope(scope)}; it {_format_end(entry)}")
     session.note("it works within 60 seconds, and is shown only once:")
     usage = describe_usage(session.url, secret, scope)

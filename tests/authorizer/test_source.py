@@ -11,10 +11,11 @@ import pytest
 
 from lambdas.access.document import MAX_DOCUMENT_BYTES
 from lambdas.authorizer import source as source_module
-from lambdas.authorizer.rules import FetchedDocument
+from lambdas.authorizer.rules import FetchedDocument, RulesCache
 from lambdas.authorizer.settings import AuthorizerSettings
 from lambdas.authorizer.source import S3Source
 from lambdas.channel.errors import UnavailableError
+from tests.access_documents import NOW
 
 MISSING = b"<Error><Code>NoSuchKey</Code></Error>"
 
@@ -454,3 +455,34 @@ def test_fetch__error_tells_no_secret() -> None:
         source.fetch(None)
     assert "secret" not in str(caught.value)
     assert "session" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("brief")
+def test_current__keeps_its_rules_in_a_black_hole() -> None:
+    """S3 answers once, and never again: the environment's rules outlive the refresh, which ends in time."""
+    reports: list[str] = []
+    body = b'{"version": 1}'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    silent = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        if not silent.is_set():
+            silent.set()
+            connection.sendall(answer)
+        connection.recv(65536)  # until the client gives up
+
+    with hanging(serve) as port, closing(make_source(port)) as source:
+        cache = RulesCache(
+            source,
+            public_globs=(),
+            refresh_seconds=30,
+            stale_seconds=900,
+            report=lambda code, _: reports.append(code),
+        )
+        rules = cache.current(NOW)
+        assert rules is not None
+        assert cache.current(NOW + 31) is rules
+        assert reports == ["access-document-unavailable"]
+        assert cache.current(NOW + 899) is rules
+        assert cache.current(NOW + 900) is None

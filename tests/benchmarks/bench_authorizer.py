@@ -1,4 +1,4 @@
-"""What the authorizer costs: its zip, its start against boto3's, a decision, memory.
+"""What the authorizer costs: its zip, its start against boto3's, a decision, memory, a small share of a core.
 
     python -m tests.benchmarks.bench_authorizer
 
@@ -20,6 +20,7 @@ from typing import Any
 from lambdas.access.decisions import compile_rules
 from lambdas.access.document import AccessDocument, ChannelRule, Visibility, encode_access, parse_access
 from lambdas.authorizer.answers import answer_request
+from scripts.benchmarks.processor_share import measure_share
 from tests.access_documents import (
     NOW,
     format_basic,
@@ -33,9 +34,10 @@ from tests.access_documents import (
 )
 
 ROOT = Path(__file__).parents[2]
-TOKENS = 10_000
+TOKENS = 4_000
 CHANNELS = 1_000
 ROUNDS = 15
+SHARE_ROUNDS = 5
 DECISIONS = 20_000
 
 _TIME_IMPORT = """
@@ -66,7 +68,7 @@ print(first, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def make_large_document() -> AccessDocument:
-    """Return 10,000 tokens over 1,000 channels, with an issuer."""
+    """Return 4,000 tokens over 1,000 channels, with an issuer."""
     tokens = [
         make_token(
             make_secret(number),
@@ -173,6 +175,7 @@ def measure_authorizer() -> dict[str, Any]:
         **measure_imports(),
         **measure_decisions(parse_access(body)),
         **measure_memory(body),
+        **measure_share(body, "/channel-3/noarch/repodata.json", repeats=SHARE_ROUNDS),
     }
 
 

@@ -22,7 +22,7 @@ from lambdas.storage.protocol import (
     Part,
 )
 from lambdas.storage.s3 import S3Storage
-from tests.contracts.conftest import Subject
+from tests.contracts.conftest import Subject, make_s3_storage
 from tests.memory import MemoryStorage
 
 HEADERS = ContentHeaders(content_type="application/octet-stream", cache_control=caching.METADATA)
@@ -217,6 +217,7 @@ def test_put__if_absent_and_absent(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == b"one"
 
 
+@pytest.mark.needs("conditions")
 def test_put__if_absent_and_present(storage: ObjectStorage) -> None:
     put(storage, "k/a", b"one")
     with pytest.raises(ConflictError):
@@ -240,6 +241,7 @@ def test_put__if_match_and_matching(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == b"three"
 
 
+@pytest.mark.needs("conditions")
 def test_put__if_match_and_replaced(storage: ObjectStorage) -> None:
     info = put(storage, "k/a", b"one")
     put(storage, "k/a", b"two")
@@ -248,6 +250,7 @@ def test_put__if_match_and_replaced(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == b"two"
 
 
+@pytest.mark.needs("conditions")
 def test_put__if_match_and_gone(storage: ObjectStorage) -> None:
     info = put(storage, "k/a", b"one")
     storage.delete(info)
@@ -263,6 +266,7 @@ def test_put__etag_of_a_listing_matches(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == b"two"
 
 
+@pytest.mark.needs("conditions")
 def test_put__many_create_at_once(storage: ObjectStorage) -> None:
     won, told = race(
         lambda number: storage.put("k/a", f"writer {number}".encode(), headers=HEADERS, condition=IfAbsent())
@@ -272,6 +276,7 @@ def test_put__many_create_at_once(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == f"writer {won[0]}".encode()
 
 
+@pytest.mark.needs("conditions")
 def test_put__many_replace_at_once(storage: ObjectStorage) -> None:
     info = put(storage, "k/a", b"base")
     won, told = race(
@@ -291,6 +296,7 @@ def test_put__unconditional_writes_are_whole(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") in bodies
 
 
+@pytest.mark.needs("conditions")
 def test_put__counter_of_many_writers_loses_no_increment(storage: ObjectStorage) -> None:
     put(storage, "k/counter", b"0")
 
@@ -355,6 +361,7 @@ def test_head__checksums_match_the_bytes(subject: Subject) -> None:
 # Versions, copies, deletions
 
 
+@pytest.mark.needs("version-requests")
 def test_head__older_version(subject: Subject) -> None:
     old = put(subject.storage, "k/a", b"old")
     put(subject.storage, "k/a", b"newer")
@@ -373,9 +380,8 @@ def test_head__older_version(subject: Subject) -> None:
     assert (head.size, head.version, stored.body) == (3, old.version, b"old")
 
 
+@pytest.mark.needs("versions")
 def test_get__version_that_was_deleted(subject: Subject) -> None:
-    if not subject.keeps_versions:
-        pytest.skip("keeps no versions")
     old = put(subject.storage, "k/a", b"old")
     put(subject.storage, "k/a", b"new")
     subject.storage.delete(old)
@@ -395,6 +401,7 @@ def test_delete__current_version_lets_the_earlier_one_be_current_again(subject: 
         assert head.version == old.version
 
 
+@pytest.mark.needs("conditions")
 def test_delete__stale_info_leaves_the_new_object(storage: ObjectStorage) -> None:
     old = put(storage, "k/a", b"old")
     put(storage, "k/a", b"new")
@@ -438,6 +445,7 @@ def test_copy__bytes_and_metadata(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/a") == b"bytes"
 
 
+@pytest.mark.needs("conditions")
 def test_copy__replaced_source_is_never_copied_as_the_old_one(subject: Subject) -> None:
     put(subject.storage, "k/a", b"old bytes")
     info = subject.storage.head("k/a")
@@ -469,8 +477,17 @@ def test_copy__over_an_object(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/b") == b"bytes"
 
 
-@pytest.mark.parametrize("body", [b"bytes", b""])
+@pytest.mark.needs("conditions")
+def test_copy__empty_object_to_a_free_key(storage: ObjectStorage) -> None:
+    check_copy_to_free_key(storage, b"")
+
+
+@pytest.mark.parametrize("body", [b"bytes", b"a" * MIN_PART_BYTES, b"a" * (MIN_PART_BYTES + 1)])
 def test_copy__to_a_free_key(storage: ObjectStorage, body: bytes) -> None:
+    check_copy_to_free_key(storage, body)
+
+
+def check_copy_to_free_key(storage: ObjectStorage, body: bytes) -> None:
     put(storage, "k/a", body)
     info = storage.head("k/a")
     assert info is not None
@@ -481,6 +498,7 @@ def test_copy__to_a_free_key(storage: ObjectStorage, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"bytes", b""])
+@pytest.mark.needs("conditions")
 def test_copy__never_over_an_object_if_conditional(storage: ObjectStorage, body: bytes) -> None:
     put(storage, "k/b", b"was here")
     put(storage, "k/a", body)
@@ -506,6 +524,7 @@ def test_list_objects__empty(storage: ObjectStorage) -> None:
     assert keys_under(storage, "nothing/here/") == []
 
 
+@pytest.mark.needs("key-order")
 def test_list_objects__order_of_bytes_of_whole_keys(storage: ObjectStorage) -> None:
     # No key is the folder of another: a directory can't contain both.
     keys = ["k/a-b", "k/a.b", "k/a/b", "k/a0", "k/aB", "k/ab", "k/z/y/x", "k/é", "K/a", "k-/a", "k0/a"]
@@ -604,6 +623,7 @@ def test_put__unusual_keys(storage: ObjectStorage, key: str) -> None:
 # The history of one key
 
 
+@pytest.mark.needs("version-requests")
 def test_list_history__newest_first_with_deletions(subject: Subject) -> None:
     storage = subject.storage
     first = put(storage, "k/a.sigs", b"1")
@@ -640,6 +660,7 @@ def test_list_history__of_nothing(storage: ObjectStorage) -> None:
     assert list(storage.list_history("k/a")) == []
 
 
+@pytest.mark.needs("version-requests")
 def test_has_history__iff_there_is_something_to_list(subject: Subject) -> None:
     storage = subject.storage
     put(storage, "k/a.sigs", b"of a longer key")
@@ -654,6 +675,7 @@ def test_has_history__iff_there_is_something_to_list(subject: Subject) -> None:
     assert not storage.has_history("k/b")
 
 
+@pytest.mark.needs("version-requests")
 def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     storage = subject.storage
     for number in range(3):
@@ -663,6 +685,7 @@ def test_list_history__each_is_read_by_its_version(subject: Subject) -> None:
     assert [None if one is None else one.body for one in stored] == expected
 
 
+@pytest.mark.needs("version-requests")
 def test_read_range__older_version(subject: Subject) -> None:
     storage = subject.storage
     put(storage, "k/a", b"first")
@@ -673,6 +696,7 @@ def test_read_range__older_version(subject: Subject) -> None:
     assert b"".join(storage.stream(oldest)) == expected
 
 
+@pytest.mark.needs("version-requests")
 def test_list_versions__of_several_keys(subject: Subject) -> None:
     storage = subject.storage
     for key in ("k/b", "k/a.sigs", "k/a", "k/a", "k/shards/x", "l/a"):
@@ -753,6 +777,7 @@ def test_check_readable__replaced_and_gone(subject: Subject) -> None:
         storage.check_readable(second)
 
 
+@pytest.mark.needs("version-requests")
 def test_hide__keeps_the_version(subject: Subject) -> None:
     storage = subject.storage
     first = put(storage, "k/a", b"first")
@@ -777,6 +802,7 @@ def test_hide__keeps_the_version(subject: Subject) -> None:
 PART = MIN_PART_BYTES
 
 
+@pytest.mark.needs("large-objects")
 def test_splice__parts_of_itself_and_new_bytes(storage: ObjectStorage) -> None:
     body = b"a" * PART + b"b" * PART + b"c" * PART + b"tail"
     base = put(storage, "k/large", body)
@@ -812,6 +838,7 @@ def test_splice__creates(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/large") == b"a" * PART + b"b" * PART + b"c"
 
 
+@pytest.mark.needs("conditions")
 def test_splice__create_conflicts_with_an_existing_object(storage: ObjectStorage) -> None:
     put(storage, "k/large", b"there")
     with pytest.raises(ConflictError):
@@ -820,6 +847,7 @@ def test_splice__create_conflicts_with_an_existing_object(storage: ObjectStorage
 
 
 @pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.needs("conditions")
 def test_splice__base_was_replaced(storage: ObjectStorage, *, copies: bool) -> None:
     base = put(storage, "k/large", b"a" * (PART + 1))
     put(storage, "k/large", b"other")
@@ -841,6 +869,7 @@ def test_splice__base_is_gone(storage: ObjectStorage) -> None:
     assert body_of(storage, "k/large") is None
 
 
+@pytest.mark.needs("conditions")
 def test_splice__many_at_once(storage: ObjectStorage) -> None:
     base = put(storage, "k/large", b"a" * PART)
     won, told = race(
@@ -872,3 +901,23 @@ def test_splice__a_failing_source_leaves_the_old_object(storage: ObjectStorage) 
         storage.splice("k/large", parts(), base=base, headers=HEADERS)
     assert body_of(storage, "k/large") == b"a" * PART
     assert keys_under(storage, "k/") == ["k/large"]
+
+
+# What a second emulator is for
+
+
+@pytest.mark.emulator
+def test_fauxqs__rejects_a_range_of_a_small_source(fauxqs_endpoint: str) -> None:
+    storage = make_s3_storage(fauxqs_endpoint, keeps_versions=False)
+    put(storage, "k/a", b"a" * MIN_PART_BYTES)
+    client: Any = storage._client
+    place = {"Bucket": storage.bucket, "Key": "k/b"}
+    upload = client.create_multipart_upload(**place)["UploadId"]
+    with pytest.raises(client.exceptions.ClientError, match="InvalidRequest"):
+        client.upload_part_copy(
+            **place,
+            UploadId=upload,
+            PartNumber=1,
+            CopySource=f"{storage.bucket}/k/a",
+            CopySourceRange=f"bytes=0-{MIN_PART_BYTES - 1}",
+        )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lambdas.access.decisions import Decision, compile_rules, decide
-from lambdas.access.document import AccessDocument, Visibility, encode_access, format_time
+from lambdas.access.document import NEARLY_FULL_BYTES, AccessDocument, Visibility, encode_access, format_time
 from lambdas.access.tokens import is_token
 from lambdas.channel.layout import ACCESS_KEY
 from lambdas.indexer.settings import parse_settings, publish_settings
@@ -67,6 +67,18 @@ def test_token_create__prints_a_token_that_reads(run: Run, storage: DirectorySto
     assert reads(storage, secret, "lab-7")
     assert not reads(storage, secret, "other")
     assert not reads(storage, secret, "team", now=NOW + 90 * DAY)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_token_create__says_when_the_access_document_is_nearly_full(
+    run: Run, storage: DirectoryStorage, *, is_full: bool
+) -> None:
+    padding = "x" * (NEARLY_FULL_BYTES - (0 if is_full else 10_000))
+    storage.put(ACCESS_KEY, encode_access(AccessDocument(extra={"padding": padding})), headers=HEADERS)
+    result = run("token", "create", "ci", "--channel", "team")
+    assert result.code == 0
+    assert ("of at most 1,572,864 bytes: revoke unused tokens" in result.err) == is_full
+    assert is_token(result.out.strip())
 
 
 def test_token_create__attack_token_is_stored_nowhere(run: Run, storage: DirectoryStorage, tmp_path: Path) -> None:

@@ -73,3 +73,9 @@ def other_region(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
     """The local environment of cdk.json."""
     return synthesise(tmp_path_factory.mktemp("emulated"), environment="local", endpoint_url="http://127.0.0.1:4566")
+
+
+@pytest.fixture(scope="session")
+def managed(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """A deployment for CloudFront's plans."""
+    return synthesise(tmp_path_factory.mktemp("managed"), settings=EVERYTHING | {"managed_cache_policies": True})

@@ -223,6 +223,33 @@ def test_parse_configuration__publisher_of_github() -> None:
     )
 
 
+@pytest.mark.parametrize("ids", [(123456, 456789), ("123456", "456789")])
+def test_parse_configuration__publisher_of_github_with_ids(ids: tuple[object, object]) -> None:
+    """The subjects of an older repository and of a newer one; no wildcard stands for an id."""
+    github = {"repository": "example/tool", "branches": ["main"], "environments": ["release"]}
+    (publisher,) = parse_publisher(github=[github | {"owner_id": ids[0], "repository_id": ids[1]}]).publishers
+    assert publisher.workloads[0].subjects == (
+        "repo:example/tool:ref:refs/heads/main",
+        "repo:example/tool:environment:release",
+        "repo:example@123456/tool@456789:ref:refs/heads/main",
+        "repo:example@123456/tool@456789:environment:release",
+    )
+
+
+def test_parse_configuration__publisher_of_github_with_one_id_says_how_to_look_both_up() -> None:
+    github = {"repository": "example/tool", "branches": ["main"], "repository_id": 456789}
+    with pytest.raises(UsageError, match="must be given together") as caught:
+        parse_publisher(github=[github])
+    assert caught.value.hint == "look them up with: gh api repos/example/tool --jq '.owner.id, .id'"
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.0, "", "0", "01", "1*", "*", "1/x", "1\n", "\u0661"])
+def test_parse_configuration__publisher_of_github_with_invalid_id(value: object) -> None:
+    github = {"repository": "example/tool", "branches": ["main"], "owner_id": 1, "repository_id": value}
+    with pytest.raises(UsageError, match=r"github\[0\]\.repository_id must be a positive integer"):
+        parse_publisher(github=[github])
+
+
 def test_parse_configuration__publisher_of_another_gitlab() -> None:
     gitlab = [{"issuer": "https://gitlab.example.com", "project": "a/b/c", "tags": ["v*"]}]
     (publisher,) = parse_publisher(gitlab=gitlab).publishers

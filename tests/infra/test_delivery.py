@@ -99,6 +99,26 @@ def test_behaviours__ttl(full: Synthesis, pattern: str, max_seconds: int) -> Non
     assert policy["CachePolicyConfig"]["MaxTTL"] == max_seconds
 
 
+CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"  # AWS's; minimum 1 s, default 24 h, maximum a year
+
+
+def test_behaviours__managed_cache_policies(managed: Synthesis, full: Synthesis) -> None:
+    assert not managed.resources("AWS::CloudFront::CachePolicy")
+    found = behaviours(managed)
+    assert found.keys() == behaviours(full).keys()
+    for behaviour in found.values():
+        assert behaviour["CachePolicyId"] == CACHING_OPTIMIZED
+        # What has no Cache-Control would be kept for a day.
+        assert set(functions_of(behaviour)) == {"viewer-request", "origin-response"}
+        assert behaviour["ViewerProtocolPolicy"] == "https-only"
+        assert not behaviour.keys() & {"OriginRequestPolicyId", "ForwardedValues"}
+
+
+def test_behaviours__own_cache_policies_are_the_default(plain: Synthesis) -> None:
+    assert len(plain.resources("AWS::CloudFront::CachePolicy")) == 2
+    assert CACHING_OPTIMIZED not in {json.dumps(each["CachePolicyId"]) for each in behaviours(plain).values()}
+
+
 CHANNELS = ("team", "shards", "x.conda", "x.tar.bz2", "repodata_shards.msgpack.zst", "y.msgpack.zst", "0" * 41)
 TOKENS = (
     "",

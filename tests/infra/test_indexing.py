@@ -90,7 +90,7 @@ def test_event_source__reports_partial_failures(plain: Synthesis) -> None:
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert mapping["BatchSize"] == 1000
     assert mapping["MaximumBatchingWindowInSeconds"] == 1
-    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 10}
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 4}
 
 
 def test_reconciler__runs_daily_over_all_channels(plain: Synthesis) -> None:

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ ACCOUNT = "123456789012"
 class FakeAccount:
     """An account that is bootstrapped in some regions."""
 
-    def __init__(self, *bootstrapped: str) -> None:
+    def __init__(self, *bootstrapped: str, providers: Iterable[str] = (), own: Iterable[str] = ()) -> None:
         self.bootstrapped = bootstrapped
+        self.providers, self.own = frozenset(providers), frozenset(own)
         self.asked: list[str] = []
 
     def fetch_id(self) -> str:
@@ -46,12 +48,19 @@ class FakeAccount:
         self.asked.append(region)
         return region in self.bootstrapped
 
+    def list_oidc_providers(self) -> frozenset[str]:
+        return self.providers
+
+    def list_own_oidc_providers(self, stack: str, region: str) -> frozenset[str]:
+        assert (stack, region) == ("fairway-conda", "us-east-1")
+        return self.own
+
 
 def client_error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "secret"}}, "GetCallerIdentity")
 
 
-def context(**settings: str) -> dict[str, object]:
+def context(**settings: object) -> dict[str, object]:
     return {"environments": {"production": settings}}
 
 
@@ -77,6 +86,36 @@ def test_check_account__other_verbs_need_no_bootstrapped_region(verb: str) -> No
 def test_check_account__credentials_of_another_account() -> None:
     with pytest.raises(UsageError, match=f"for account {ACCOUNT}, but environment 'production'"):
         check_account("deploy", context(account="222222222222"), FakeAccount("us-east-1"))
+
+
+PROVIDER = "token.actions.githubusercontent.com"
+PUBLISHERS = [{"name": "ci", "channels": ["team"], "github": [{"repository": "a/b", "branches": ["main"]}]}]
+
+
+def test_check_account__identity_provider_of_another_stack() -> None:
+    account = FakeAccount("us-east-1", providers=["gitlab.com", PROVIDER], own=["gitlab.com"])
+    with pytest.raises(UsageError, match=f"has an identity provider for https://{PROVIDER} already") as caught:
+        check_account("deploy", context(publishers=PUBLISHERS), account)
+    assert caught.value.hint == (
+        f'add "https://{PROVIDER}" to "existing_oidc_providers" of environment \'production\' in cdk.json'
+    )
+
+
+@pytest.mark.parametrize(
+    ("providers", "own", "settings"),
+    [
+        ([], [], {}),
+        (["gitlab.com"], [], {}),
+        ([PROVIDER], [PROVIDER], {}),
+        ([PROVIDER], [], {"existing_oidc_providers": [f"https://{PROVIDER}"]}),
+    ],
+    ids=["none", "others", "own", "named"],
+)
+def test_check_account__identity_provider_can_be_made_or_used(
+    providers: list[str], own: list[str], settings: dict[str, object]
+) -> None:
+    account = FakeAccount("us-east-1", providers=providers, own=own)
+    check_account("deploy", context(publishers=PUBLISHERS, **settings), account)
 
 
 def test_check_account__emulator_is_not_asked() -> None:
@@ -139,12 +178,13 @@ def test_read_context__overrides_settings_and_drops_feature_flags() -> None:
 
 
 Stubs = dict[str, Stubber]
+SERVICES = ("cloudformation", "iam", "ssm", "sts")
 
 
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubs]:
     keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
-    found = {name: Stubber(boto3.client(name, **keys)) for name in ("sts", "ssm")}  # type: ignore[call-overload]
+    found = {name: Stubber(boto3.client(name, **keys)) for name in SERVICES}  # type: ignore[call-overload]
 
     class StubbedSession:
         def __init__(self, *, profile_name: str | None = None) -> None:
@@ -215,6 +255,25 @@ def test_main__no_credentials(
     assert printed.count("\n") == 2
 
 
+@pytest.mark.parametrize(
+    "text", ["[profile team\n", "[profile team]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = gone\n"]
+)
+def test_main__invalid_configuration_of_aws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "config").write_text(text)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    assert main(["deploy", "--profile", "team"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: invalid AWS configuration: ")
+    assert "\nhint: correct ~/.aws/config" in printed
+    assert printed.count("\n") == 2
+
+
 def test_main__invalid_setting(stubs: Stubs, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["deploy", "-c", "environment=nowhere"]) == 2
     assert capsys.readouterr().err.startswith("error: unknown environment 'nowhere'\nhint: ")
@@ -228,3 +287,36 @@ def test_is_bootstrapped__unknown_without_permission(stubs: Stubs) -> None:
 def test_bootstrap_parameter__is_that_of_the_cdks_default_qualifier() -> None:
     stored = json.loads(preflight.CONFIGURATION.read_text())["context"]
     assert "@aws-cdk/core:bootstrapQualifier" not in stored
+
+
+def test_list_oidc_providers__issuers_without_scheme(stubs: Stubs) -> None:
+    arns = [f"arn:aws:iam::{ACCOUNT}:oidc-provider/{name}" for name in (PROVIDER, "ci.example.com/oidc")]
+    stubs["iam"].add_response(
+        "list_open_id_connect_providers", {"OpenIDConnectProviderList": [{"Arn": arn} for arn in arns]}
+    )
+    assert AwsAccount(boto3.Session()).list_oidc_providers() == {PROVIDER, "ci.example.com/oidc"}
+
+
+def test_list_oidc_providers__unknown_without_permission(stubs: Stubs) -> None:
+    stubs["iam"].add_client_error("list_open_id_connect_providers", "AccessDenied")
+    assert not AwsAccount(boto3.Session()).list_oidc_providers()
+
+
+def test_list_own_oidc_providers__of_the_stack(stubs: Stubs) -> None:
+    summary = {"LastUpdatedTimestamp": datetime.now(UTC), "ResourceStatus": "CREATE_COMPLETE", "LogicalResourceId": "x"}
+    resources = {
+        "AWS::IAM::OIDCProvider": f"arn:aws:iam::{ACCOUNT}:oidc-provider/{PROVIDER}",
+        "AWS::S3::Bucket": "fairway-conda",
+    }
+    summaries = [
+        {**summary, "ResourceType": kind, "PhysicalResourceId": physical} for kind, physical in resources.items()
+    ]
+    stubs["cloudformation"].add_response(
+        "list_stack_resources", {"StackResourceSummaries": summaries}, {"StackName": "fairway-conda"}
+    )
+    assert AwsAccount(boto3.Session()).list_own_oidc_providers("fairway-conda", "us-east-1") == {PROVIDER}
+
+
+def test_list_own_oidc_providers__no_stack_yet(stubs: Stubs) -> None:
+    stubs["cloudformation"].add_client_error("list_stack_resources", "ValidationError")
+    assert not AwsAccount(boto3.Session()).list_own_oidc_providers("fairway-conda", "us-east-1")

@@ -207,6 +207,8 @@ def test_publisher__of_workloads_trusts_their_repository_and_branch(full: Synthe
         "https://token.actions.githubusercontent.com",
         "https://gitlab.com",
     }
+    for provider in full.resources("AWS::IAM::OIDCProvider"):
+        assert (provider["DeletionPolicy"], provider["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
 
 
 def test_publisher__existing_provider(tmp_path: Path) -> None:

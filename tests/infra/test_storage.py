@@ -35,8 +35,8 @@ def test_bucket__is_private_encrypted_versioned_and_owned(plain: Synthesis) -> N
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
 
 
-def test_bucket__is_retained_on_aws(plain: Synthesis, emulated: Synthesis) -> None:
-    assert plain.only("AWS::S3::Bucket")["DeletionPolicy"] == "Retain"
+def test_bucket__is_retained_on_aws_except_by_a_failed_creation(plain: Synthesis, emulated: Synthesis) -> None:
+    assert plain.only("AWS::S3::Bucket")["DeletionPolicy"] == "RetainExceptOnCreate"
     assert plain.only("AWS::S3::Bucket")["UpdateReplacePolicy"] == "Retain"
     assert emulated.only("AWS::S3::Bucket")["DeletionPolicy"] == "Delete"
 

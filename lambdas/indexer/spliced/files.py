@@ -33,6 +33,7 @@ from lambdas.storage.protocol import (
     ObjectInfo,
     ObjectStorage,
     Part,
+    can_copy_ranges,
 )
 
 TABLES: Final = "fairway-tables"
@@ -209,6 +210,8 @@ class LargeFiles:
     ) -> ObjectInfo:
         if base is not None and old and sum(span.size for span in old) != base.size:
             old = []  # the table describes another file
+        if base is not None and not can_copy_ranges(base, min_bytes=self.sizes.min_part):
+            old = []
         try:
             if sum(span.size for span in new) <= self.sizes.whole:
                 condition = IfAbsent() if base is None else IfMatch(etag=base.etag)
