@@ -90,6 +90,7 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "managed_cache_policies": given.optional("managed_cache_policies", _parse_flag),
         "access_log": given.optional("access_log", _parse_flag),
         "alarm_email": given.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
+        "docs_url": given.optional("docs_url", _parse_docs_url),
         "publishers": given.optional("publishers", _tuple_of(_parse_publisher)),
         "operators": given.optional("operators", _tuple_of(_parse_operator)),
         "existing_oidc_providers": given.optional("existing_oidc_providers", _tuple_of(_parse_issuer)),
@@ -274,6 +275,17 @@ def _parse_loopback(value: object, path: str) -> str:
     if parts.scheme not in ("http", "https") or parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise UsageError(
             f"{path} is not on this machine: {url!r}", hint="give an emulator's URL, such as http://127.0.0.1:4566"
+        )
+    return url.rstrip("/")
+
+
+def _parse_docs_url(value: object, path: str) -> str:
+    url = _parse_text(value, path)
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(
+            f"{path} is not the URL of a folder: {url!r}",
+            hint="give the one of your copy's docs, such as https://github.com/example/fairway/blob/main/docs",
         )
     return url.rstrip("/")
 

@@ -63,14 +63,17 @@ def test_page__links_resolve(page: Path) -> None:
 
 def _list_anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return set(re.findall(r'<a id="([^"]+)">', text)) | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
 
 
 def _list_rows(page: str, heading: str) -> set[str]:
     """Return the first cells of the table under a heading, which are code."""
     _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    return set(re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], flags=re.MULTILINE))
+    return set(re.findall(r"^\| (?:<a id=[^>]+></a>)?`([^`]+)` \|", section.partition("\n## ")[0], flags=re.MULTILINE))
 
 
 def test_operating__describes_every_finding() -> None:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote_plus
 
@@ -176,6 +177,28 @@ def test_handle_queue__good_batch(world: World, queue: Queue, capsys: pytest.Cap
     metrics = read_metrics(capsys.readouterr().out)
     assert metrics["IndexedArtifacts"] == 3
     assert metrics["RejectedUploads"] == 0
+
+
+def test_handle_queue__counts_the_time_from_upload_to_visibility(
+    world: World, queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    for age, one in ((30, package()), (90, package(name="bar"))):
+        object_ = {"bucket": {"name": BUCKET}, "object": {"key": world.upload(NOARCH, one)}}
+        time = (now - timedelta(seconds=age)).isoformat().replace("+00:00", "Z")
+        queue.send(body=json.dumps({"Records": [{"eventTime": time, "s3": object_}]}))
+    assert queue.deliver() == set()
+    assert 90 <= read_metrics(capsys.readouterr().out)["VisibilitySeconds"] < 3600
+
+
+def test_handle_queue__failed_upload_is_not_visible(
+    world: World, queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = world.upload(NOARCH, package())
+    object_ = {"bucket": {"name": BUCKET}, "object": {"key": key}}
+    queue.send(body=json.dumps({"Records": [{"eventTime": "2026-01-01T00:00:00.000Z", "s3": object_}]}))
+    queue.deliver(remaining_ms=0)  # no time for reading
+    assert "VisibilitySeconds" not in read_metrics(capsys.readouterr().out)
 
 
 def test_handle_queue__each_subdir_is_swapped_once(world: World, queue: Queue) -> None:
