@@ -53,6 +53,7 @@ class Configuration:
     endpoint_url: str | None = None  # an emulator's; None for AWS
     public_channels: tuple[str, ...] = ()  # globs
     mutable_channels: tuple[str, ...] = ()  # globs
+    subdirs: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (channel or glob, subdirs that exist from the start)
     domain: str | None = None
     certificate_arn: str | None = None
     managed_cache_policies: bool = False  # for CloudFront's plans, which take no others

@@ -130,12 +130,15 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Reconcile every channel, or those in ``event["channels"]``, and collect garbage.
 
+    Channels that the deployment declares by name are created.
+
     Subdirs are processed in random order, so that none is starved when time runs out. Artifacts that there
     was no time to read are left to the queue: a message asks for the rest of their subdir. Uploads under
     keys where nothing can be indexed harm no reader, and come last.
     """
     publish_settings(storage(), settings())  # whatever happened to them
-    channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
+    declared = settings().policy.list_declared_channels()
+    channels = [parse_channel(name) for name in event.get("channels") or {*list_channels(storage()), *declared}]
     subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
     rules = ReadingRules(deadline=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)

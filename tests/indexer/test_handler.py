@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote_plus
@@ -13,6 +13,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
+from lambdas.channel.names import SubdirName
 from lambdas.indexer import handler
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
@@ -546,6 +547,19 @@ def test_handle_schedule__indexes_uploads_without_events(world: World) -> None:
     answer: Any = handler.handle_schedule({}, Context())
     assert (answer["reconciled"], answer["failed"]) == (2, 0)
     assert world.listed(NOARCH) == world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_schedule__makes_declared_channels(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before their first upload, but only those that are declared by name."""
+    subdirs = [SubdirName("linux-64")]
+    world.policy = policy = replace(POLICY, subdirs={"early": subdirs, "glob-*": subdirs})
+    monkeypatch.setattr(handler, "settings", lambda: Settings(bucket=BUCKET, policy=policy))
+    answer: Any = handler.handle_schedule({}, Context())
+    assert answer == {"reconciled": 1, "failed": 0, "unfinished": []}
+    for subdir in ("early/noarch", "early/linux-64"):
+        assert f"{subdir}/repodata_shards.msgpack.zst" in world.storage.list_keys()
+        assert f"{subdir}/repodata.json" in world.storage.list_keys()
+    assert not any(key.startswith("glob-") for key in world.storage.list_keys())
 
 
 def test_handle_schedule__one_subdir_fails(world: World) -> None:

@@ -19,6 +19,7 @@ EVERYTHING: dict[str, Any] = {
     "account": "123456789012",
     "region": "us-east-1",
     "public_channels": ["open", "free-*"],
+    "subdirs": {"team": ["linux-64", "win-64"], "dev-*": ["linux-64"]},
     "domain": "conda.example.com",
     "certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/0c0ffee0",
     "access_log": True,
