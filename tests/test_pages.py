@@ -109,8 +109,12 @@ def test_publishing__github_workflow_can_be_copied() -> None:
         "role-to-assume": "${{ vars.FAIRWAY_PUBLISHER_ROLE }}",
         "aws-region": "${{ vars.FAIRWAY_REGION }}",
     }
-    assert job["env"] == {"FAIRWAY_BUCKET": "${{ vars.FAIRWAY_BUCKET }}"}
-    assert "output/*/*.conda" in job["steps"][-1]["run"]
+    assert job["env"] == {name: f"${{{{ vars.{name} }}}}" for name in ("FAIRWAY_BUCKET", "FAIRWAY_SOURCE")}
+    assert not job["runs-on"].endswith("latest")
+    upload, check = job["steps"][-2:]
+    for step in (upload, check):
+        assert "output/*/*.conda output/*/*.tar.bz2" in step["run"]
+    assert 'uvx --from "$FAIRWAY_SOURCE" fairway status --wait --timeout 300' in check["run"]
 
 
 def test_publishing__gitlab_job_can_be_copied() -> None:
@@ -118,10 +122,13 @@ def test_publishing__gitlab_job_can_be_copied() -> None:
     assert job["image"]["entrypoint"] == [""]
     assert job["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
     assert job["variables"]["AWS_ROLE_ARN"] == "$FAIRWAY_PUBLISHER_ROLE"
-    token, copy = job["script"]
+    assert not job["image"]["name"].endswith("latest")
+    token, copy, check = job["script"]
     assert "$AWS_TOKEN" in token
     assert "$AWS_WEB_IDENTITY_TOKEN_FILE" in token
     assert copy.endswith("--recursive --exclude '*' --include '*.conda' --include '*.tar.bz2'")
+    assert "*.conda output/noarch/*.tar.bz2" in check
+    assert "curl -sSf" in check
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
