@@ -25,7 +25,8 @@ def try_install(channel: Channel, spec: str, folder: Path) -> dict[str, Any] | N
     try:
         installed: dict[str, Any] = json.loads(run_tool("python", *arguments, environment=channel.stack.environment))
     except CommandError as error:
-        assert "No candidates were found" in str(error)
+        if "No candidates were found" not in str(error):
+            raise
         return None
     return installed
 
