@@ -87,7 +87,7 @@ def test_operating__describes_every_alarm() -> None:
     assert _list_rows("operating.md", "Alarms") == set(alarms)
 
 
-def _load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
+def load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
     """Return the first YAML document under a heading."""
     _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n### {heading}\n")
     (block,) = re.findall(
@@ -98,7 +98,7 @@ def _load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
 
 
 def test_publishing__github_workflow_can_be_copied() -> None:
-    workflow = _load_job("publishing.md", "GitHub Actions")
+    workflow = load_job("publishing.md", "GitHub Actions")
     assert workflow["on"] == {"push": {"branches": ["main"]}}
     assert workflow["permissions"] == {"id-token": "write", "contents": "read"}
     job = workflow["jobs"]["publish"]
@@ -118,7 +118,7 @@ def test_publishing__github_workflow_can_be_copied() -> None:
 
 
 def test_publishing__gitlab_job_can_be_copied() -> None:
-    job = _load_job("publishing.md", "GitLab CI")["publish"]
+    job = load_job("publishing.md", "GitLab CI")["publish"]
     assert job["image"]["entrypoint"] == [""]
     assert job["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
     assert job["variables"]["AWS_ROLE_ARN"] == "$FAIRWAY_PUBLISHER_ROLE"

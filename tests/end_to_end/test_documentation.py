@@ -13,6 +13,7 @@ from scripts.emulated.commands import run_tool
 from tests.builders import conda_package, tar_bz2_package
 from tests.end_to_end.conftest import Channel
 from tests.end_to_end.documented_commands import PAGES, ROOT, Command, list_commands
+from tests.test_pages import load_job
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
@@ -160,3 +161,14 @@ def test_page__commands_run(channel: Channel, workplace: Path, page: str) -> Non
     )
     failed = commands[int(done.stderr.rpartition("### ")[2].partition("\n")[0])] if done.returncode else None
     assert failed is None, f"{failed}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+
+
+def test_publishing__gitlab_check_finds_the_packages(channel: Channel, workplace: Path, tmp_path: Path) -> None:
+    """The check with curl alone, which ends the job."""
+    file = "noarch/output-1.0-0.conda"
+    channel.publish(f"tools/{file}", (workplace / "output" / file).read_bytes())
+    check = load_job("publishing.md", "GitLab CI")["publish"]["script"][-1]
+    variables = {"FAIRWAY_URL": channel.stack.edge_url, "FAIRWAY_TOKEN": str(channel.everything.token)}
+    environment = channel.stack.environment | variables | {"HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-ec", check], cwd=workplace, env=environment, check=False, timeout=300)
+    assert done.returncode == 0
