@@ -24,6 +24,9 @@ NOT_RUN = {  # {beginning of commands: why they do not run here}
     "./scripts/local up": "starts a stack of its own; test_command.py",
     "./scripts/local status": "test_command.py",
     "./scripts/local down": "test_command.py",
+    'eval "$(./scripts/local env)"': "needs a stack of its own; test_command.py",
+    'eval "$(_FAIRWAY_COMPLETE=zsh': "is for zsh",
+    "_FAIRWAY_COMPLETE=fish": "is for fish",
     "./scripts/check": "runs for minutes, in CI",
     "./scripts/test": "would run this test",
     "./scripts/bench": "runs for many minutes",
@@ -86,6 +89,7 @@ def list_replacements(channel: Channel, page: str) -> dict[str, str]:
         "curl --netrc https://conda.example.com": f"curl --netrc {url}",
         "https://conda.example.com/team": f"{url}/team",
         "FAIRWAY_URL=https://conda.example.com": f"FAIRWAY_URL={url}",
+        "token create ada": f"token create {page.partition('.')[0].lower()}",  # a name is taken once
         "fw-…": str(channel.everything.token),
         "OLD-BUCKET": "old-bucket",
         "MARKER": f'"$(deletion {deleted})"',
@@ -94,7 +98,8 @@ def list_replacements(channel: Channel, page: str) -> dict[str, str]:
         "--log-group-name GROUP": '--log-group-name "$(aws logs describe-log-groups --output text'
         " --query 'logGroups[0].logGroupName')\"",
         " --cli-binary-format raw-in-base64-out": "",  # of version 2 of the AWS CLI
-        "fairway remove tools hello=1.0": "fairway remove tools hello=1.0 --yes",
+        "fairway remove tools hello=1.0": "fairway remove tools hello=1.0 --yes",  # it asks
+        "fairway dead-letters drop": "fairway dead-letters drop --yes",
     }
 
 
