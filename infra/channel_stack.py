@@ -84,6 +84,7 @@ class ChannelStack(cdk.Stack):
             alarms=alarms,
             indexing=self.indexing,
             key_refreshing=self.key_refreshing,
+            authorizer_log=self.delivery.functions.log,
             distribution_id=distribution_id,
         )
 
@@ -96,6 +97,7 @@ class ChannelStack(cdk.Stack):
         outputs = {
             "ChannelUrl": (delivery.channel_url, "base URL of the channels"),
             "BucketName": (bucket, "the bucket for uploads"),
+            "DashboardUrl": (configuration.dashboard_url, "the dashboard: alarms, publishes, latency, costs"),
             "DistributionId": (delivery.distribution.distribution_id, "the CloudFront distribution"),
             "DistributionDomainName": (
                 delivery.distribution.distribution_domain_name,

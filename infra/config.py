@@ -53,11 +53,13 @@ class Configuration:
     endpoint_url: str | None = None  # an emulator's; None for AWS
     public_channels: tuple[str, ...] = ()  # globs
     mutable_channels: tuple[str, ...] = ()  # globs
+    subdirs: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (channel or glob, subdirs that exist from the start)
     domain: str | None = None
     certificate_arn: str | None = None
     managed_cache_policies: bool = False  # for CloudFront's plans, which take no others
     access_log: bool = False
     alarm_email: str | None = None
+    docs_url: str = "docs"  # where alarms say that their page is: a folder of the checkout, or a URL
     publishers: tuple[Publisher, ...] = ()
     operators: tuple[str, ...] = ()  # ARNs; the only ones that may delete or write the access document
     existing_oidc_providers: tuple[str, ...] = ()  # issuers with a provider in the account
@@ -99,6 +101,12 @@ class Configuration:
     def bucket_name(self) -> str:
         """The name of the bucket, known before it exists, because the authorizer's zip contains it."""
         return f"fairway-{self.name}-{self.account}-{self.region}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """The URL of the dashboard in the console."""
+        console = f"https://{self.region}.console.aws.amazon.com/cloudwatch/home?region={self.region}"
+        return f"{console}#dashboards/dashboard/{self.global_name}"
 
     @property
     def authorizer_log_name(self) -> str:

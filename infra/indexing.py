@@ -6,6 +6,7 @@ are in storage.py, their code is in lambdas/indexer.
 
 from __future__ import annotations
 
+import json
 import math
 
 import aws_cdk as cdk
@@ -183,6 +184,7 @@ class Indexing(Construct):
             "FAIRWAY_QUEUE_URL": self.queue.queue_url,
             "FAIRWAY_ROLE_ID": self.role.role_id,  # S3 names it in events that the role causes
             "FAIRWAY_SHARD_GRACE_DAYS": str(configuration.shard_grace_days),
+            "FAIRWAY_SUBDIRS": json.dumps(dict(configuration.subdirs)),
             "POWERTOOLS_LOG_LEVEL": "INFO",
             "POWERTOOLS_METRICS_NAMESPACE": NAMESPACE,
             "POWERTOOLS_SERVICE_NAME": configuration.service,

@@ -1,6 +1,6 @@
-"""Monitoring: alarms, the dashboard, alarm mail, and CloudFront's access log.
+"""Monitoring: alarms, alarm mail, and CloudFront's access log.
 
-An alarm means that a person has to act. What recovers by itself is on the dashboard only.
+An alarm means that a person has to act. What recovers by itself is on the dashboard (``dashboard.py``) only.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from infra.config import EDGE_REGION, Configuration
+from infra.config import Configuration
+from infra.dashboard import EDGE_OUTCOMES, Dashboard, edge_decisions
 from infra.functions import make_log_group
 from infra.indexing import NAMESPACE, Indexing
 from infra.key_refreshing import REFRESH_INTERVAL, KeyRefreshing
+from infra.metrics import FIVE_MINUTES, cloudfront_metric, indexer_metrics
+from infra.saved_queries import SavedQueries, save_outcomes_query
 from lambdas.indexer.signals import FOREIGN_INDEX
 from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 
@@ -51,7 +54,7 @@ ACCESS_LOG_FIELDS = (
     "sc-range-end",
 )
 
-_FIVE_MINUTES = cdk.Duration.minutes(5)
+DOCUMENTED_IN = "operating.md"
 
 
 class Alarms(Construct):
@@ -59,16 +62,22 @@ class Alarms(Construct):
 
     def __init__(self, scope: Construct, construct_id: str, *, configuration: Configuration) -> None:
         super().__init__(scope, construct_id)
+        self._configuration = configuration
         self.alarms: list[cloudwatch.Alarm] = []
         self._topic = self._make_topic(configuration) if configuration.alarm_email else None
 
     def add(self, name: str, metric: cloudwatch.IMetric, *, above: float, message: str, periods: int = 1) -> None:
-        """Add an alarm for a metric above a threshold for a number of periods; missing data is no alarm."""
+        """Add an alarm for a metric above a threshold for a number of periods; missing data is no alarm.
+
+        Its name is that of the deployment and its own; its description links to its row in the docs.
+        """
+        row = f"{self._configuration.docs_url}/{DOCUMENTED_IN}#alarm-{name}"
         alarm = cloudwatch.Alarm(
             self,
             name,
             metric=metric,
-            alarm_description=f"Fairway: {message}",
+            alarm_name=f"{self._configuration.global_name}-{name}",
+            alarm_description=f"Fairway: {message}. What to do: {row}",
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             threshold=above,
             evaluation_periods=periods,
@@ -114,7 +123,7 @@ class Alarms(Construct):
 
 
 class Monitoring(Construct):
-    """Alarms and the dashboard, in the bucket's region."""
+    """Alarms, the dashboard and saved queries, in the bucket's region."""
 
     def __init__(
         self,
@@ -125,44 +134,44 @@ class Monitoring(Construct):
         alarms: Alarms,
         indexing: Indexing,
         key_refreshing: KeyRefreshing,
+        authorizer_log: logs.ILogGroup,
         distribution_id: str,
     ) -> None:
         super().__init__(scope, construct_id)
-        queue, dead_letters = indexing.queue, indexing.dead_letters
-        waiting = queue.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES, statistic="Maximum")
-        oldest = queue.metric_approximate_age_of_oldest_message(period=_FIVE_MINUTES, statistic="Maximum")
-        dead = dead_letters.metric_approximate_number_of_messages_visible(period=_FIVE_MINUTES, statistic="Maximum")
+        self._configuration = configuration
         errors = [
-            indexing.indexer.metric_errors(period=_FIVE_MINUTES, statistic="Sum"),
-            indexing.reconciler.metric_errors(period=_FIVE_MINUTES, statistic="Sum"),
+            indexing.indexer.metric_errors(period=FIVE_MINUTES, statistic="Sum"),
+            indexing.reconciler.metric_errors(period=FIVE_MINUTES, statistic="Sum"),
             key_refreshing.key_refresher.metric_errors(period=REFRESH_INTERVAL, statistic="Sum"),
         ]
-        self._configuration = configuration
         alarms.mail_foreign_indexes(indexing.bus)
         self._add_alarms(
             alarms,
-            dead=dead,
-            oldest=oldest,
+            dead=indexing.dead_letters.metric_approximate_number_of_messages_visible(
+                period=FIVE_MINUTES, statistic="Maximum"
+            ),
+            oldest=indexing.queue.metric_approximate_age_of_oldest_message(period=FIVE_MINUTES, statistic="Maximum"),
             errors=errors,
             unreachable=self._count_unreachable_issuers(key_refreshing.log),
         )
-        durations = [
-            indexing.indexer.metric_duration(period=_FIVE_MINUTES, statistic=statistic, label=statistic)
-            for statistic in ("p50", "p99", "Maximum")
-        ]
-        self._add_dashboard(
-            alarms,
-            _graph("Queue", [waiting, dead], right=[oldest]),
-            _graph("Artifacts", self._count("IndexedArtifacts", "RemovedArtifacts", "RejectedUploads")),
-            _graph("Commits", self._count("Commits", "CommitConflicts")),
-            _graph("Indexer (ms)", durations),
-            _graph("Errors", errors),
-            _graph(
-                "Edge",
-                [_cloudfront_metric("Requests", distribution_id, "Sum")],
-                right=[_cloudfront_metric(f"{kind}ErrorRate", distribution_id, "Average") for kind in ("4xx", "5xx")],
-            ),
+        Dashboard(
+            self,
+            "Dashboard",
+            configuration=configuration,
+            alarms=alarms.alarms,
+            indexing=indexing,
+            errors=errors,
+            distribution_id=distribution_id,
         )
+        if not configuration.is_emulated:  # the emulator has no saved queries
+            SavedQueries(
+                self,
+                "Queries",
+                configuration=configuration,
+                indexing=indexing,
+                key_refreshing=key_refreshing,
+                authorizer_log=authorizer_log,
+            )
 
     def _add_alarms(
         self,
@@ -205,32 +214,8 @@ class Monitoring(Construct):
         )
         alarms.add("RejectedUploads", rejected, above=0, message="an upload was rejected; see 'fairway rejected list'")
 
-    def _add_dashboard(self, alarms: Alarms, *graphs: cloudwatch.GraphWidget) -> None:
-        """Add a dashboard: the state of the alarms, then three graphs a row."""
-        dashboard = cloudwatch.Dashboard(
-            self,
-            "Dashboard",
-            dashboard_name=self._configuration.global_name,
-            default_interval=cdk.Duration.days(1),
-        )
-        dashboard.add_widgets(
-            cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms.alarms), width=24, height=2)
-        )
-        for start in range(0, len(graphs), 3):
-            dashboard.add_widgets(*graphs[start : start + 3])
-
-    def _count(self, *names: str, period: cdk.Duration = _FIVE_MINUTES) -> list[cloudwatch.Metric]:
-        """Return metrics that the indexer emits."""
-        return [
-            cloudwatch.Metric(
-                namespace=NAMESPACE,
-                metric_name=name,
-                dimensions_map={"service": self._configuration.service},
-                period=period,
-                statistic="Sum",
-            )
-            for name in names
-        ]
+    def _count(self, *names: str, period: cdk.Duration = FIVE_MINUTES) -> list[cloudwatch.Metric]:
+        return indexer_metrics(self._configuration, *names, period=period)
 
     def _count_unreachable_issuers(self, log_group: logs.ILogGroup) -> cloudwatch.Metric:
         """Count the runs in which an issuer did not answer."""
@@ -254,7 +239,7 @@ class EdgeMonitoring(Construct):
         super().__init__(scope, construct_id)
         alarms.add(
             "ServerErrors",
-            _cloudfront_metric("5xxErrorRate", distribution_id, "Average", region=None),
+            cloudfront_metric("5xxErrorRate", distribution_id, "Average", region=None),
             above=1,  # percent
             periods=2,
             message="the authorizer or the bucket does not answer readers",
@@ -290,7 +275,7 @@ class AuthorizerMonitoring(Construct):
         )
         alarms.add(
             "AuthorizerFailures",
-            cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=_FIVE_MINUTES, statistic="Sum"),
+            cloudwatch.Metric(namespace=NAMESPACE, metric_name=name, period=FIVE_MINUTES, statistic="Sum"),
             above=0,
             message="an edge function failed, or the access document is unreadable or malformed",
         )
@@ -327,22 +312,19 @@ class AccessLog(Construct):
             record_fields=list(ACCESS_LOG_FIELDS),
         )
         delivery.add_resource_dependency(source)  # the delivery names the source without a reference
+        self._count_decisions(configuration, log_group)
+        save_outcomes_query(self, configuration, log_group)
 
-
-def _cloudfront_metric(
-    name: str, distribution_id: str, statistic: str, *, region: str | None = EDGE_REGION
-) -> cloudwatch.Metric:
-    return cloudwatch.Metric(
-        namespace="AWS/CloudFront",
-        metric_name=name,
-        dimensions_map={"DistributionId": distribution_id, "Region": "Global"},
-        period=_FIVE_MINUTES,
-        statistic=statistic,
-        region=region,
-    )
-
-
-def _graph(
-    title: str, left: list[cloudwatch.Metric], *, right: list[cloudwatch.Metric] | None = None
-) -> cloudwatch.GraphWidget:
-    return cloudwatch.GraphWidget(title=title, left=list(left), right=list(right or ()), width=8, height=6)
+    def _count_decisions(self, configuration: Configuration, log_group: logs.ILogGroup) -> None:
+        """Count the decisions at the edge by outcome, from lines that are logged anyway."""
+        for outcome, metric in edge_decisions(configuration).items():
+            statuses = " || ".join(f'$.sc-status = "{status}"' for status in EDGE_OUTCOMES[outcome])
+            logs.MetricFilter(
+                self,
+                outcome,
+                log_group=log_group,
+                filter_pattern=logs.FilterPattern.literal(f"{{ {statuses} }}"),
+                metric_namespace=NAMESPACE,
+                metric_name=metric.metric_name,
+                metric_value="1",
+            )

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from infra.config import EDGE_REGION, Configuration, Publisher, Workload
 from lambdas.access.owners import subject_binds_owner
-from lambdas.channel.errors import UsageError
-from lambdas.channel.names import is_subdir_name
+from lambdas.channel.errors import InvalidNameError, UsageError
+from lambdas.channel.names import is_subdir_name, parse_channel
 from lambdas.indexer.settings import OPTIONAL_OUTPUTS
 
 CONTEXT_KEYS = ("account", "endpoint_url", "environment", "environments", "name", "region")
@@ -85,11 +85,13 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "region": given.optional("region", _parse_region),
         "public_channels": given.optional("public_channels", _tuple_of(_parse_channel_glob)),
         "mutable_channels": given.optional("mutable_channels", _tuple_of(_parse_channel_glob)),
+        "subdirs": given.optional("subdirs", _parse_subdirs),
         "domain": given.optional("domain", _matching(_DOMAIN, "a host name such as conda.example.com")),
         "certificate_arn": given.optional("certificate_arn", _parse_certificate),
         "managed_cache_policies": given.optional("managed_cache_policies", _parse_flag),
         "access_log": given.optional("access_log", _parse_flag),
         "alarm_email": given.optional("alarm_email", _matching(_EMAIL, "an e-mail address")),
+        "docs_url": given.optional("docs_url", _parse_docs_url),
         "publishers": given.optional("publishers", _tuple_of(_parse_publisher)),
         "operators": given.optional("operators", _tuple_of(_parse_operator)),
         "existing_oidc_providers": given.optional("existing_oidc_providers", _tuple_of(_parse_issuer)),
@@ -274,6 +276,42 @@ def _parse_loopback(value: object, path: str) -> str:
     if parts.scheme not in ("http", "https") or parts.hostname not in ("127.0.0.1", "::1", "localhost"):
         raise UsageError(
             f"{path} is not on this machine: {url!r}", hint="give an emulator's URL, such as http://127.0.0.1:4566"
+        )
+    return url.rstrip("/")
+
+
+def _parse_subdirs(value: object, path: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Parse ``{channel or glob of channels: [subdir]}``."""
+    return tuple(
+        (_parse_declared_channel(channel, f"{path}.{channel}"), _tuple_of(_parse_subdir)(names, f"{path}.{channel}"))
+        for channel, names in _parse_mapping(value, path).items()
+    )
+
+
+def _parse_declared_channel(value: object, path: str) -> str:
+    channel = _parse_channel_glob(value, path)
+    if not set("*?") & set(channel):
+        try:
+            parse_channel(channel)
+        except InvalidNameError as error:
+            raise UsageError(f"{path}: {error}", hint=error.hint) from error
+    return channel
+
+
+def _parse_subdir(value: object, path: str) -> str:
+    subdir = _parse_text(value, path)
+    if not is_subdir_name(subdir):
+        raise UsageError(f"{path} is invalid: {subdir!r}", hint="expected the name of a subdir: noarch, linux-64")
+    return subdir
+
+
+def _parse_docs_url(value: object, path: str) -> str:
+    url = _parse_text(value, path)
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(
+            f"{path} is not the URL of a folder: {url!r}",
+            hint="give the one of your copy's docs, such as https://github.com/example/fairway/blob/main/docs",
         )
     return url.rstrip("/")
 

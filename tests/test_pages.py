@@ -63,14 +63,17 @@ def test_page__links_resolve(page: Path) -> None:
 
 def _list_anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return set(re.findall(r'<a id="([^"]+)">', text)) | {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+    }
 
 
 def _list_rows(page: str, heading: str) -> set[str]:
     """Return the first cells of the table under a heading, which are code."""
     _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")
-    return set(re.findall(r"^\| `([^`]+)` \|", section.partition("\n## ")[0], flags=re.MULTILINE))
+    return set(re.findall(r"^\| (?:<a id=[^>]+></a>)?`([^`]+)` \|", section.partition("\n## ")[0], flags=re.MULTILINE))
 
 
 def test_operating__describes_every_finding() -> None:
@@ -84,7 +87,7 @@ def test_operating__describes_every_alarm() -> None:
     assert _list_rows("operating.md", "Alarms") == set(alarms)
 
 
-def _load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
+def load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
     """Return the first YAML document under a heading."""
     _, _, section = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n### {heading}\n")
     (block,) = re.findall(
@@ -95,7 +98,7 @@ def _load_job(page: str, heading: str) -> Any:  # noqa: ANN401 - YAML
 
 
 def test_publishing__github_workflow_can_be_copied() -> None:
-    workflow = _load_job("publishing.md", "GitHub Actions")
+    workflow = load_job("publishing.md", "GitHub Actions")
     assert workflow["on"] == {"push": {"branches": ["main"]}}
     assert workflow["permissions"] == {"id-token": "write", "contents": "read"}
     job = workflow["jobs"]["publish"]
@@ -106,19 +109,26 @@ def test_publishing__github_workflow_can_be_copied() -> None:
         "role-to-assume": "${{ vars.FAIRWAY_PUBLISHER_ROLE }}",
         "aws-region": "${{ vars.FAIRWAY_REGION }}",
     }
-    assert job["env"] == {"FAIRWAY_BUCKET": "${{ vars.FAIRWAY_BUCKET }}"}
-    assert "output/*/*.conda" in job["steps"][-1]["run"]
+    assert job["env"] == {name: f"${{{{ vars.{name} }}}}" for name in ("FAIRWAY_BUCKET", "FAIRWAY_SOURCE")}
+    assert not job["runs-on"].endswith("latest")
+    upload, check = job["steps"][-2:]
+    for step in (upload, check):
+        assert "output/*/*.conda output/*/*.tar.bz2" in step["run"]
+    assert 'uvx --from "$FAIRWAY_SOURCE" fairway status --wait --timeout 300' in check["run"]
 
 
 def test_publishing__gitlab_job_can_be_copied() -> None:
-    job = _load_job("publishing.md", "GitLab CI")["publish"]
+    job = load_job("publishing.md", "GitLab CI")["publish"]
     assert job["image"]["entrypoint"] == [""]
     assert job["id_tokens"] == {"AWS_TOKEN": {"aud": "https://gitlab.com"}}
     assert job["variables"]["AWS_ROLE_ARN"] == "$FAIRWAY_PUBLISHER_ROLE"
-    token, copy = job["script"]
+    assert not job["image"]["name"].endswith("latest")
+    token, copy, check = job["script"]
     assert "$AWS_TOKEN" in token
     assert "$AWS_WEB_IDENTITY_TOKEN_FILE" in token
     assert copy.endswith("--recursive --exclude '*' --include '*.conda' --include '*.tar.bz2'")
+    assert "*.conda output/noarch/*.tar.bz2" in check
+    assert "curl -sSf" in check
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -11,6 +11,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-conte
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote_plus
 
@@ -58,6 +59,8 @@ class ObjectEvent:
     """The version that was created."""
     sequencer: str = ""
     """Identifies the event among those of its key."""
+    at: datetime | None = None
+    """When the object was written; None if the event does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +118,7 @@ def _parse_record(record: Any, bucket: str) -> ObjectEvent:  # noqa: ANN401 - JS
         raise InvalidDocumentError(f"notification about another bucket: {record['s3']['bucket']['name']!r}")
     found = record["s3"]["object"]
     identity = record.get("userIdentity")
+    time = record.get("eventTime")
     principal = identity.get("principalId") if isinstance(identity, dict) else None
     return ObjectEvent(
         key=unquote_plus(found["key"], errors="strict"),  # keys are form-encoded
@@ -122,6 +126,7 @@ def _parse_record(record: Any, bucket: str) -> ObjectEvent:  # noqa: ANN401 - JS
         action=_ACTIONS.get(str(record.get("eventName")).partition(":")[0]),
         version=version if isinstance(version := found.get("versionId"), str) else None,
         sequencer=str(found.get("sequencer", "")),
+        at=None if time is None else datetime.fromisoformat(time).astimezone(UTC),
     )
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, get_args
 
 import boto3
@@ -112,6 +113,7 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
     batch.pack()
     share_seconds = _READING_SHARE * context.get_remaining_time_in_millis() / 1000
     batch.index(deadline=time.monotonic() + share_seconds)
+    batch.count_latency()
     _invalidate_rejected()
     batch.requeue_unread()
     batch.count_failures()
@@ -128,12 +130,15 @@ def handle_queue(event: dict[str, Any], context: LambdaContext) -> PartialItemFa
 def handle_schedule(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Reconcile every channel, or those in ``event["channels"]``, and collect garbage.
 
+    Channels that the deployment declares by name are created.
+
     Subdirs are processed in random order, so that none is starved when time runs out. Artifacts that there
     was no time to read are left to the queue: a message asks for the rest of their subdir. Uploads under
     keys where nothing can be indexed harm no reader, and come last.
     """
     publish_settings(storage(), settings())  # whatever happened to them
-    channels = [parse_channel(name) for name in event.get("channels") or list_channels(storage())]
+    declared = settings().policy.list_declared_channels()
+    channels = [parse_channel(name) for name in event.get("channels") or {*list_channels(storage()), *declared}]
     subdirs = [subdir for channel in channels for subdir in list_subdirs(storage(), channel)]
     random.shuffle(subdirs)
     rules = ReadingRules(deadline=time.monotonic() + _READING_SHARE * context.get_remaining_time_in_millis() / 1000)
@@ -344,6 +349,15 @@ class _Batch:
     def count_failures(self) -> None:
         """Count the keys that are to be tried again."""
         _count("FailedKeys", len(self._failures))
+
+    def count_latency(self) -> None:
+        """Count the seconds from the first upload of the batch that is done until readers can see it."""
+        messages = [message for message in self._messages.values() if isinstance(message, Message)]
+        events = [event for message in messages for event in message.events if event.key not in self._failures]
+        times = [event.at for event in events if event.at is not None]
+        if times:
+            seconds = (datetime.now(UTC) - min(times)).total_seconds()
+            metrics.add_metric(name="VisibilitySeconds", unit=MetricUnit.Seconds, value=max(0.0, seconds))
 
     def require_done(self, record: SQSRecord) -> None:
         """Raise if a message is to be redelivered."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from lambdas.channel.errors import ConflictError, FairwayError, RejectedError, TransientError, UnreadableError
 from lambdas.channel.layout import ArtifactKey
-from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirId
+from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.artifacts.budgets import MemoryPermits
 from lambdas.indexer.change.commit import Committer
 from lambdas.indexer.change.differences import list_differences
@@ -59,7 +59,7 @@ class Indexer:
         self._limits = limits
         self._reading_memory = MemoryPermits(READING_MEMORY_BYTES)
         self._sleep = sleep
-        self._complete_noarch: set[Channel] = set()
+        self._complete: set[SubdirId] = set()
 
     def index(self, subdir: SubdirId, keys: SubdirKeys, *, rules: ReadingRules = UNHURRIED) -> Report:
         """Make the index of a subdir and its outputs agree with what is under these keys.
@@ -152,8 +152,9 @@ class Indexer:
             sleep=self._sleep,
         )
         has_deferred = commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
-        if subdir_id.name != NOARCH:
-            self._ensure_noarch(subdir_id.channel, catch_up)
+        for declared in self._policy.list_declared(subdir_id.channel):
+            if declared != subdir_id:
+                self._ensure_complete(declared, catch_up)
         has_deferred = has_deferred or catch_up.update_channel(subdir_id.channel)
         if has_deferred and self._requeue is not None:
             self._requeue(subdir.layout.prefix)
@@ -227,6 +228,7 @@ class Indexer:
             limits=self._limits,
             is_rebuild=is_rebuild,
             max_subdirs=self._policy.max_subdirs,
+            is_declared=subdir.id in self._policy.list_declared(subdir.id.channel),
         )
 
     def _commit_until_stable(
@@ -290,13 +292,13 @@ class Indexer:
         rest = SubdirKeys(artifacts=keys.artifacts, attestations=keys.attestations)
         return commit, encoded, rest.without(rest.filenames - left)
 
-    def _ensure_noarch(self, channel: Channel, catch_up: CatchUp) -> None:
-        """Make the channel's ``noarch`` subdir, if it is missing or incomplete (invariant 13)."""
-        if channel in self._complete_noarch:
+    def _ensure_complete(self, subdir_id: SubdirId, catch_up: CatchUp) -> None:
+        """Make a declared subdir, such as ``noarch``, if it is missing or incomplete (invariant 13)."""
+        if subdir_id in self._complete:
             return
-        subdir = self._open(SubdirId(channel=channel, name=NOARCH))
+        subdir = self._open(subdir_id)
         if not catch_up.is_complete(subdir):
             committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED)
             commit, encoded = self._commit_until_stable(committer, SubdirKeys())
             replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
-        self._complete_noarch.add(channel)
+        self._complete.add(subdir_id)

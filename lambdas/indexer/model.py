@@ -1,13 +1,13 @@
 """What events, settings, the indexer and its outputs share: values only. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from lambdas.channel.errors import FairwayError
 from lambdas.channel.layout import ArtifactKey, SubdirLayout
-from lambdas.channel.names import Channel, SubdirId
+from lambdas.channel.names import NOARCH, Channel, SubdirId, SubdirName
 from lambdas.indexer.spliced.sizes import SIZES, Sizes
 
 Status = Literal["indexed", "removed", "unchanged", "rejected"]
@@ -113,6 +113,17 @@ class Policy:
     max_subdirs: int = MAX_SUBDIRS
     """Of a channel."""
     outputs: Outputs = field(default_factory=Outputs)
+    subdirs: Mapping[str, Sequence[SubdirName]] = field(default_factory=dict)
+    """``{channel or glob of channels: subdirs that have an index before their first artifact}``."""
+
+    def list_declared(self, channel: Channel) -> list[SubdirId]:
+        """Return the subdirs of a channel that have an index even if they have no artifact, ``noarch`` first."""
+        names = {name for glob, names in self.subdirs.items() if fnmatchcase(channel, glob) for name in names}
+        return [SubdirId(channel=channel, name=name) for name in (NOARCH, *sorted(names - {NOARCH}))]
+
+    def list_declared_channels(self) -> list[Channel]:
+        """Return the channels that exist before their first upload: those declared by name, not by a glob."""
+        return [Channel(name) for name in self.subdirs if not set("*?") & set(name)]
 
     def is_mutable(self, channel: Channel) -> bool:
         """Tell whether artifacts of the channel may change under their names."""

@@ -4,6 +4,7 @@
 changed, so that ``fairway reconcile`` and ``fairway rebuild`` judge uploads as the deployment does.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -64,6 +65,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
                 **{name: name in optional for name in OPTIONAL_OUTPUTS},
                 url=environment.get("FAIRWAY_CHANNEL_URL", "").rstrip("/"),
             ),
+            subdirs=json.loads(environment.get("FAIRWAY_SUBDIRS") or "{}"),
         ),
         event_bus=environment.get("FAIRWAY_EVENT_BUS") or None,
         distribution_id=environment.get("FAIRWAY_DISTRIBUTION_ID") or None,
@@ -109,6 +111,7 @@ def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
                 mutable_channels=tuple(policy["mutable_channels"]),
                 max_subdirs=policy.get("max_subdirs", MAX_SUBDIRS),
                 outputs=Outputs(**policy["outputs"]),
+                subdirs=policy.get("subdirs", {}),
             ),
         )
     except (InvalidDocumentError, KeyError, TypeError, AttributeError) as error:

@@ -42,6 +42,7 @@ class Outputs:
     dead_letter_queue_url: str
     event_bus: str
     indexer_function: str
+    reconciler_function: str
     publisher_roles: dict[str, str]  # {publisher's name in lower case, without dashes: ARN}
 
 
@@ -100,6 +101,7 @@ def parse_outputs(text: str) -> Outputs:
             dead_letter_queue_url=values["DeadLetterQueueUrl"],
             event_bus=values["EventBusName"],
             indexer_function=values["IndexerFunctionName"],
+            reconciler_function=values["ReconcilerFunctionName"],
             publisher_roles={
                 key.removeprefix(_ROLE).lower(): value for key, value in values.items() if key.startswith(_ROLE)
             },

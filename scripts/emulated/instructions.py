@@ -30,7 +30,7 @@ def format_environment(running: Registration) -> str:
 def format_instructions(running: Registration) -> str:
     """Return commands to copy for a running stack."""
     host = (running.edge_url or "").removeprefix("http://")
-    channel = f"http://{host}/t/{running.token}/{CHANNEL}"
+    channel = f"http://{host}/{CHANNEL}"
     return f"""\
 # In another terminal. With these variables, aws, boto3, cdk and fairway use the emulator
 # ('aws sqs' ignores the endpoint: add --endpoint-url $AWS_ENDPOINT_URL):
@@ -41,7 +41,8 @@ def format_instructions(running: Registration) -> str:
 aws s3 cp mypackage-1.0-0.conda s3://{running.bucket}/{CHANNEL}/noarch/
 fairway status {CHANNEL}/noarch/mypackage-1.0-0.conda --wait
 
-# Install, with a token for every channel of this stack:
+# Install. Every client reads the token from netrc; this one is for every channel of this stack:
+(umask 077 && echo 'machine {host.partition(":")[0]} login token password {running.token}' >>~/.netrc)
 conda install --override-channels -c {channel} mypackage
 mamba install --override-channels -c {channel} mypackage
 pixi init --channel {channel} myproject && cd myproject && pixi add mypackage

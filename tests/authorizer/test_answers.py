@@ -65,6 +65,7 @@ def status(uri: str, *, method: str = "GET", authorization: str | None = None) -
         {"authorization": format_basic("user", f" {SECRET}\r\n")},
         {"authorization": format_basic(f"{SECRET}\n", "")},
         {"uri": f"/t/*****/{FILE}", "authorization": f"Bearer {SECRET}"},
+        {"uri": f"/t/*****/{FILE}", "authorization": format_basic("token", SECRET)},  # mamba: masked, with netrc
         {"uri": f"/t/{SECRET}/{FILE}", "authorization": format_basic("netrc", "of another service")},
     ],
 )

@@ -18,6 +18,7 @@ VALUES = {
     "DeadLetterQueueUrl": "dead",
     "EventBusName": "bus",
     "IndexerFunctionName": "indexer",
+    "ReconcilerFunctionName": "reconciler",
     "PublishCommand": "aws s3 cp",
 }
 

@@ -23,9 +23,10 @@ def test_format_instructions__has_a_command_for_each_client() -> None:
         "unset": "AWS_PROFILE",
         "export AWS_ENDPOINT_URL=": "http://127.0.0.1:4566",
         "aws s3 cp": "s3://bucket/demo/noarch/",
-        "conda install": "-c http://127.0.0.1:8080/t/fw-token/demo ",
-        "mamba install": "-c http://127.0.0.1:8080/t/fw-token/demo ",
-        "pixi": "--channel http://127.0.0.1:8080/t/fw-token/demo ",
+        "(umask 077 && echo": "'machine 127.0.0.1 login token password fw-token' >>~/.netrc",
+        "conda install": "-c http://127.0.0.1:8080/demo ",
+        "mamba install": "-c http://127.0.0.1:8080/demo ",
+        "pixi": "--channel http://127.0.0.1:8080/demo ",
         "curl -u": "token:fw-token http://127.0.0.1:8080/demo/noarch/repodata.json",
         "fairway status": "demo/noarch/",
     }.items():

@@ -16,6 +16,7 @@ def test_fetch_settings__are_those_of_the_deployment() -> None:
         "FAIRWAY_OPTIONAL_OUTPUTS": "bz2",
         "FAIRWAY_CHANNEL_URL": "https://conda.example.com/",
         "FAIRWAY_SHARD_GRACE_DAYS": "3",
+        "FAIRWAY_SUBDIRS": '{"team": ["linux-64"]}',
     }
     settings = parse_settings(environment)
     assert settings.policy.outputs == Outputs(bz2=True, url="https://conda.example.com")

@@ -5,13 +5,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote_plus
 
 import pytest
 
 from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
+from lambdas.channel.names import SubdirName
 from lambdas.indexer import handler
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
@@ -176,6 +178,28 @@ def test_handle_queue__good_batch(world: World, queue: Queue, capsys: pytest.Cap
     metrics = read_metrics(capsys.readouterr().out)
     assert metrics["IndexedArtifacts"] == 3
     assert metrics["RejectedUploads"] == 0
+
+
+def test_handle_queue__counts_the_time_from_upload_to_visibility(
+    world: World, queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC)
+    for age, one in ((30, package()), (90, package(name="bar"))):
+        object_ = {"bucket": {"name": BUCKET}, "object": {"key": world.upload(NOARCH, one)}}
+        time = (now - timedelta(seconds=age)).isoformat().replace("+00:00", "Z")
+        queue.send(body=json.dumps({"Records": [{"eventTime": time, "s3": object_}]}))
+    assert queue.deliver() == set()
+    assert 90 <= read_metrics(capsys.readouterr().out)["VisibilitySeconds"] < 3600
+
+
+def test_handle_queue__failed_upload_is_not_visible(
+    world: World, queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = world.upload(NOARCH, package())
+    object_ = {"bucket": {"name": BUCKET}, "object": {"key": key}}
+    queue.send(body=json.dumps({"Records": [{"eventTime": "2026-01-01T00:00:00.000Z", "s3": object_}]}))
+    queue.deliver(remaining_ms=0)  # no time for reading
+    assert "VisibilitySeconds" not in read_metrics(capsys.readouterr().out)
 
 
 def test_handle_queue__each_subdir_is_swapped_once(world: World, queue: Queue) -> None:
@@ -523,6 +547,19 @@ def test_handle_schedule__indexes_uploads_without_events(world: World) -> None:
     answer: Any = handler.handle_schedule({}, Context())
     assert (answer["reconciled"], answer["failed"]) == (2, 0)
     assert world.listed(NOARCH) == world.listed(LINUX) == {"foo-1.0-0.conda"}
+
+
+def test_handle_schedule__makes_declared_channels(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before their first upload, but only those that are declared by name."""
+    subdirs = [SubdirName("linux-64")]
+    world.policy = policy = replace(POLICY, subdirs={"early": subdirs, "glob-*": subdirs})
+    monkeypatch.setattr(handler, "settings", lambda: Settings(bucket=BUCKET, policy=policy))
+    answer: Any = handler.handle_schedule({}, Context())
+    assert answer == {"reconciled": 1, "failed": 0, "unfinished": []}
+    for subdir in ("early/noarch", "early/linux-64"):
+        assert f"{subdir}/repodata_shards.msgpack.zst" in world.storage.list_keys()
+        assert f"{subdir}/repodata.json" in world.storage.list_keys()
+    assert not any(key.startswith("glob-") for key in world.storage.list_keys())
 
 
 def test_handle_schedule__one_subdir_fails(world: World) -> None:

@@ -18,7 +18,7 @@ from lambdas.channel.errors import (
     VanishedError,
 )
 from lambdas.channel.layout import parse_artifact_key, rejected_object_key, rejection_key
-from lambdas.channel.names import parse_subdir_id
+from lambdas.channel.names import SubdirName, parse_subdir_id
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import LIMITS, Outputs, Policy, SubdirKeys
 from lambdas.indexer.quarantine import list_rejections
@@ -100,6 +100,43 @@ def test_index__rejected_first_upload_makes_noarch_too(world: World) -> None:
     world.publish(LINUX, (FOO, b"no archive"))
     assert world.listed(NOARCH) == set()
     assert not any("linux-64" in key for key in world.storage.list_keys() if not key.startswith(".fairway/"))
+
+
+DECLARED = Policy(
+    outputs=Outputs(url=URL),
+    subdirs={
+        "team": [SubdirName("win-64")],
+        "te*": [SubdirName("linux-64"), NOARCH.name],
+        "other": [SubdirName("osx-64")],
+    },
+)
+
+
+def test_index__first_upload_makes_the_declared_subdirs() -> None:
+    """A client that asks for shards before the first upload to a subdir then finds an empty index, not a 404."""
+    world = World(policy=DECLARED)
+    world.publish(NOARCH, package())
+    for name in ("linux-64", "win-64"):
+        subdir = parse_subdir_id(f"team/{name}")
+        assert world.listed(subdir) == set()
+        files = {f"{subdir}/{file}" for file in (*FILES, "repodata_shards.msgpack.zst")}
+        assert files <= set(world.storage.list_keys())
+        assert decode_index(world.storage.body(f"{subdir}/repodata_shards.msgpack.zst")).shards == {}
+    assert not any("osx-64" in key for key in world.storage.list_keys())
+    channeldata = json.loads(world.storage.body("team/channeldata.json"))
+    assert channeldata["subdirs"] == ["linux-64", "noarch", "win-64"]
+    check_encodings(world.storage)
+
+
+def test_index__declared_subdir_takes_uploads() -> None:
+    world = World(policy=DECLARED)
+    world.publish(NOARCH, package())
+    world.publish(LINUX, package(path=LINUX))
+    assert world.listed(LINUX) == {FOO}
+    world.storage.remove(f"{LINUX}/{FOO}")
+    world.index(f"{LINUX}/{FOO}")
+    assert world.listed(LINUX) == set()
+    assert_same_as_from_nothing(world.storage, policy=DECLARED, times=False)
 
 
 def test_index__readers_never_meet_a_missing_shard_or_artifact(world: World) -> None:

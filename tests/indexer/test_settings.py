@@ -32,6 +32,7 @@ def test_parse_settings__everything() -> None:
             "FAIRWAY_OPTIONAL_OUTPUTS": "current_repodata,bz2",
             "FAIRWAY_MAX_SUBDIRS": "10",
             "FAIRWAY_SHARD_GRACE_DAYS": "30",
+            "FAIRWAY_SUBDIRS": '{"team": ["linux-64"]}',
             "FAIRWAY_QUEUE_URL": "https://sqs.example.org/queue",
             "FAIRWAY_DEFERRAL_SECONDS": "5",
             "FAIRWAY_ROLE_ID": "AROAINDEXER",
@@ -41,6 +42,7 @@ def test_parse_settings__everything() -> None:
     )
     assert settings.policy.mutable_channels == ("dev", "staging-*")
     assert settings.public_channels == ("open-*", "tools")
+    assert settings.policy.subdirs == {"team": ["linux-64"]}
     assert (settings.policy.outputs.current_repodata, settings.policy.outputs.bz2) == (True, True)
     assert settings.policy.outputs.url == "https://conda.example.org"
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
@@ -61,6 +63,7 @@ def test_parse_settings__empty_is_unset() -> None:
             "FAIRWAY_CHANNEL_URL",
             "FAIRWAY_OPTIONAL_OUTPUTS",
             "FAIRWAY_QUEUE_URL",
+            "FAIRWAY_SUBDIRS",
         ],
         "",
     )

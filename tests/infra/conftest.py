@@ -19,10 +19,12 @@ EVERYTHING: dict[str, Any] = {
     "account": "123456789012",
     "region": "us-east-1",
     "public_channels": ["open", "free-*"],
+    "subdirs": {"team": ["linux-64", "win-64"], "dev-*": ["linux-64"]},
     "domain": "conda.example.com",
     "certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/0c0ffee0",
     "access_log": True,
     "alarm_email": "oncall@example.com",
+    "docs_url": "https://git.example.com/fairway/docs/",
     "require_if_none_match": True,  # excludes mutable channels: OTHER_REGION has those
     "operators": ["arn:aws:iam::123456789012:role/operator", "arn:aws:iam::123456789012:user/admins/ada"],
     "publishers": [

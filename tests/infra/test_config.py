@@ -33,7 +33,9 @@ def test_parse_configuration__production_in_cdk_json_has_the_defaults() -> None:
 
 @pytest.mark.parametrize("described", [Configuration, Publisher])
 def test_configuration__defaults_match_the_documentation(described: type) -> None:
-    page = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/deploying.md").read_text(encoding="utf-8")
+    deployment, _, publisher = text.partition("\n### Publishers\n")
+    page = publisher if described is Publisher else deployment
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.MULTILINE)
     documented = {}
     for names, values in rows:
@@ -155,6 +157,13 @@ def test_parse_configuration__endpoint_on_another_machine(url: str) -> None:
         ({"domain": "https://conda.example.com"}, r"production\.domain"),
         ({"access_log": "yes"}, "access_log must be true or false, not 'yes'"),
         ({"alarm_email": "nobody"}, "alarm_email"),
+        ({"docs_url": "docs"}, "not the URL of a folder"),
+        ({"docs_url": "http://git.example.com/docs"}, "not the URL of a folder"),
+        ({"subdirs": ["linux-64"]}, "subdirs must be an object"),
+        ({"subdirs": {"team": "linux-64"}}, r"subdirs\.team must be a list"),
+        ({"subdirs": {"team": ["linux"]}}, r"subdirs\.team\[0\] is invalid: 'linux'"),
+        ({"subdirs": {"Team": ["linux-64"]}}, r"subdirs\.Team is invalid"),
+        ({"subdirs": {"t": ["linux-64"]}}, r"subdirs\.t"),
         ({"log_days": 31}, "no retention of 31 days"),
         ({"log_days": True}, "no retention of True days"),
         ({"optional_outputs": ["gz"]}, "unknown output 'gz'"),

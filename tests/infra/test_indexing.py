@@ -2,6 +2,7 @@
 
 import pytest
 
+from lambdas.indexer.settings import parse_settings
 from tests.infra.synthesis import BUCKET, INDEXER, RECONCILER, Synthesis, as_list
 
 pytestmark = pytest.mark.xdist_group("synthesis")
@@ -103,3 +104,14 @@ def test_reconciler__runs_daily_over_all_channels(plain: Synthesis) -> None:
     assert target["Input"] == "{}"
     assert target["Arn"] == {"Fn::GetAtt": [plain.function(RECONCILER)["Id"], "Arn"]}
     assert plain.function(RECONCILER)["Properties"]["Timeout"] == 900
+
+
+def test_environment__declared_subdirs(full: Synthesis, plain: Synthesis) -> None:
+    for synthesis, expected in (
+        (full, {"team": ["linux-64", "win-64"], "dev-*": ["linux-64"]}),
+        (plain, {}),
+    ):
+        for handler in (INDEXER, RECONCILER):
+            variables = synthesis.function(handler)["Properties"]["Environment"]["Variables"]
+            environment = {"FAIRWAY_BUCKET": "bucket", "FAIRWAY_SUBDIRS": variables["FAIRWAY_SUBDIRS"]}
+            assert parse_settings(environment).policy.subdirs == expected

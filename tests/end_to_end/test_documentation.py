@@ -1,0 +1,179 @@
+"""Every command of README and docs runs on the emulator, as it is printed, or is listed here with a reason.
+
+The commands of a page run in one shell, from top to bottom. What a reader would replace is replaced, and
+what a page takes for granted is there: packages, a rejected upload, dead letters.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts.emulated.commands import run_tool
+from tests.builders import conda_package, tar_bz2_package
+from tests.end_to_end.conftest import Channel
+from tests.end_to_end.documented_commands import PAGES, ROOT, Command, list_commands
+from tests.test_pages import load_job
+
+pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
+
+NOT_RUN = {  # {beginning of commands: why they do not run here}
+    "cdk deploy": "the local stack was deployed by it",
+    "scripts/deploy": "deploys to AWS; the local stack runs the same commands of the CDK",
+    "./scripts/local demo": "starts a stack of its own; tests/emulated/test_stack.py",
+    "./scripts/local up": "starts a stack of its own; test_command.py",
+    "./scripts/local status": "test_command.py",
+    "./scripts/local down": "test_command.py",
+    'eval "$(./scripts/local env)"': "needs a stack of its own; test_command.py",
+    'eval "$(_FAIRWAY_COMPLETE=zsh': "is for zsh",
+    "_FAIRWAY_COMPLETE=fish": "is for fish",
+    "./scripts/check": "runs for minutes, in CI",
+    "./scripts/test": "would run this test",
+    "./scripts/bench": "runs for many minutes",
+    "uv tool install": "installs from the registry; tests/test_setup.py",
+    "git ": "needs the operator's copy of the repository",
+    "$EDITOR": "is interactive",
+    "export AWS_PROFILE": "the emulator has no profiles",
+    "conda ": "not on PyPI; test_clients.py runs the client that is",
+    "mamba ": "not on PyPI; test_clients.py runs the client that is",
+    "pixi ": "not on PyPI; test_clients.py runs the client that is",
+    "rattler ": "not on PyPI; test_clients.py runs the client that is",
+    "rattler-build ": "the program is not on PyPI; the library builds the packages of the demo",
+    "aws logs tail": "version 2 of the AWS CLI only, which is not on PyPI",
+    "for subdir in noarch linux-64": "downloads from anaconda.org",
+    "curl -sSfL -H": "downloads from a quetz server",
+    "diff <(list": "compares with the server that the channel moves from",
+    "fairway issuer add": "fetches the keys of issuers; tests/fairway/test_access_commands.py",
+}
+
+HELLO = "tools/noarch/hello-1.0-0.conda"
+BEFORE = {  # {beginning of a command: what its page takes for granted}
+    "fairway yank": f"publish {HELLO} hello-1.0-0.conda",
+    "fairway rejected list tools/": f"reject {HELLO}",
+    "fairway rejected release": f"aws s3 rm --quiet s3://$FAIRWAY_BUCKET/{HELLO}",
+    "fairway dead-letters": f"dead_letter {HELLO}",
+    "aws s3api put-object": f"aws s3 rm --quiet s3://$FAIRWAY_BUCKET/{HELLO}",
+    "fairway status": f"publish {HELLO} hello-1.0-0.conda",
+    "fairway show": f"publish {HELLO} hello-1.0-0.conda",
+    "fairway copy staging": f"publish {HELLO.replace('tools', 'staging')} hello-1.0-0.conda",
+    "fairway move staging": f"publish {HELLO.replace('tools', 'staging')} hello-1.0-0.conda",
+}
+
+PRELUDE = """
+output() { aws cloudformation describe-stacks --stack-name fairway-local --output text \\
+  --query "Stacks[0].Outputs[?OutputKey=='$1'].OutputValue"; }
+versions() { aws s3api list-object-versions --bucket $FAIRWAY_BUCKET --prefix "$1" --output text --query "$2"; }
+deletion() { aws s3 rm --quiet "s3://$FAIRWAY_BUCKET/$1" && versions "$1" 'DeleteMarkers[?IsLatest].VersionId'; }
+publish() { aws s3 cp --quiet "$2" "s3://$FAIRWAY_BUCKET/$1" && fairway status --wait "$1" >/dev/null; }
+reject() { aws s3 cp --quiet other.conda "s3://$FAIRWAY_BUCKET/$1"
+  until fairway rejected show "$1"; do sleep 1; done; }
+dead_letter() { aws sqs send-message --endpoint-url $AWS_ENDPOINT_URL --queue-url "$(output DeadLetterQueueUrl)" \\
+  --message-body '{"Event": "fairway:Requeued", "Keys": ["'"$1"'"], "Mode": "together"}'; }
+export RECONCILER=$(output ReconcilerFunctionName)
+"""
+
+VERSION = "Versions[?IsLatest].VersionId"
+
+
+def list_replacements(channel: Channel, page: str) -> dict[str, str]:
+    """Return what a reader replaces: ``{printed: here}``."""
+    url = channel.stack.edge_url
+    deleted = HELLO if page == "disaster.md" else ".fairway/access.json"
+    return {
+        "fairway-conda-123456789012-us-east-1": channel.bucket,
+        "fairway-conda-123456789012-eu-central-1": channel.bucket,
+        "stack-name fairway-conda": "stack-name fairway-local",
+        "use conda --region eu-central-1": "use local --region us-east-1",
+        "use conda --region us-east-1": "use local --region us-east-1",
+        "machine conda.example.com": f"machine {url.partition('://')[2].partition(':')[0]}",
+        "curl --netrc https://conda.example.com": f"curl --netrc {url}",
+        "https://conda.example.com/team": f"{url}/team",
+        "FAIRWAY_URL=https://conda.example.com": f"FAIRWAY_URL={url}",
+        "token create ada": f"token create {page.partition('.')[0].lower()}",  # a name is taken once
+        "fw-…": str(channel.everything.token),
+        "OLD-BUCKET": "old-bucket",
+        "MARKER": f'"$(deletion {deleted})"',
+        "=GOOD": f"=$(versions .fairway/access.json '{VERSION}')",
+        "--function-name FUNCTION": '--function-name "$(output IndexerFunctionName)"',
+        "--log-group-name GROUP": '--log-group-name "$(aws logs describe-log-groups --output text'
+        " --query 'logGroups[0].logGroupName')\"",
+        " --cli-binary-format raw-in-base64-out": "",  # of version 2 of the AWS CLI
+        "fairway remove tools hello=1.0": "fairway remove tools hello=1.0 --yes",  # it asks
+        "fairway dead-letters drop": "fairway dead-letters drop --yes",
+    }
+
+
+def find_reason(command: Command) -> str | None:
+    """Return the beginning under which a command is listed as not run."""
+    return next((start for start in NOT_RUN if command.text.startswith(start)), None)
+
+
+def test_not_run__lists_only_commands_of_the_documentation() -> None:
+    used = {find_reason(command) for command in list_commands()}
+    assert set(NOT_RUN) - used == set()
+
+
+@pytest.fixture(scope="module")
+def workplace(channel: Channel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the pages name, and the channels that they read."""
+    folder = tmp_path_factory.mktemp("workplace")
+    files = {"other.conda": b"no archive", "patch_instructions.json": b'{"patch_instructions_version": 1}'}
+    _, files["hello-1.0-0.conda"] = conda_package(name="hello")
+    for subdir in ("noarch", "linux-64"):
+        for top in ("output", "old-channel"):
+            name, files[f"{top}/{subdir}/{top}-1.0-0.conda"] = conda_package(name=top, subdir=subdir)
+            assert name == f"{top}-1.0-0.conda"
+    name, content = tar_bz2_package(name="aged")
+    files[f"old/{name}"] = content
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    (folder / "home").mkdir()
+    (folder / "home/.curlrc").write_text("fail\nsilent\noutput = /dev/null\n")  # a denied request fails
+    channel.s3.create_bucket(Bucket="old-bucket")
+    channel.s3.put_object(
+        Bucket="old-bucket",
+        Key="old-channel/linux-64/old-channel-1.0-0.conda",
+        Body=files["output/linux-64/output-1.0-0.conda"],
+    )
+    channel.publish("team/noarch/hello-1.0-0.conda", files["hello-1.0-0.conda"])
+    channel.publish("tools/linux-64/output-1.0-0.conda", files["output/linux-64/output-1.0-0.conda"])
+    run_tool("fairway", "channel", "set-public", "--yes", "tools", environment=channel.stack.environment)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES])
+def test_page__commands_run(channel: Channel, workplace: Path, page: str) -> None:
+    commands = [command for command in list_commands() if command.page == page and find_reason(command) is None]
+    script = [PRELUDE] if commands else []
+    for number, command in enumerate(commands):
+        text = command.text
+        for printed, here in list_replacements(channel, page).items():
+            text = text.replace(printed, here)
+        before = next((shell for start, shell in BEFORE.items() if command.text.startswith(start)), ":")
+        script += [f"echo '### {number}' >&2", before, f"{text}\n[ $? = 0 ] || exit 1"]
+    environment = channel.stack.environment | {"HOME": str(workplace / "home")}
+    environment["PATH"] = f"{ROOT / '.venv/bin'}:{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=workplace,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    failed = commands[int(done.stderr.rpartition("### ")[2].partition("\n")[0])] if done.returncode else None
+    assert failed is None, f"{failed}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+
+
+def test_publishing__gitlab_check_finds_the_packages(channel: Channel, workplace: Path, tmp_path: Path) -> None:
+    """The check with curl alone, which ends the job."""
+    file = "noarch/output-1.0-0.conda"
+    channel.publish(f"tools/{file}", (workplace / "output" / file).read_bytes())
+    check = load_job("publishing.md", "GitLab CI")["publish"]["script"][-1]
+    variables = {"FAIRWAY_URL": channel.stack.edge_url, "FAIRWAY_TOKEN": str(channel.everything.token)}
+    environment = channel.stack.environment | variables | {"HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-ec", check], cwd=workplace, env=environment, check=False, timeout=300)
+    assert done.returncode == 0
