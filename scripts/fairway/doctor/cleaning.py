@@ -82,20 +82,33 @@ def _clean(examination: Examination) -> str:
             lambda: not any(open_subdir(examination.bucket, subdir).fetch_commit().index.shards for subdir in subdirs),
             "the index of deleted artifacts is empty",
         )
-        seconds = SETTLE_SECONDS + _fetch_deferral(examination.bucket)
-        examination.note(f"  waiting {seconds} s: for outputs that the indexer deferred")
-        examination.clock.sleep(seconds)
-        found = list_leftovers(examination.bucket)
+        found = _settle(examination)
     for _ in range(_ROUNDS):
         if not found:
             return f"deleted {total} versions" + (" and the token" if has_token else "") if total else "nothing is left"
         delete_versions(examination.bucket, found)
         examination.clock.sleep(RECHECK_SECONDS)
-        found = list_leftovers(examination.bucket)
+        # A late event made the index again? The indexer then sent itself a message about the new index, and would
+        # make it once more if it were deleted before that message arrives.
+        found = _settle(examination) if list_leftovers(examination.bucket) else []
     raise PermanentError(
         f"{len(found)} versions came again while they were deleted, such as {found[0].key!r}",
         hint="run 'fairway doctor --clean' in some minutes",
     )
+
+
+def _settle(examination: Examination) -> list[ObjectInfo]:
+    """Wait until no message that the indexer sent itself is on the way; return what is left then."""
+    seconds = SETTLE_SECONDS + _fetch_deferral(examination.bucket)
+    examination.note(f"  waiting {seconds} s: for messages that the indexer sent itself")
+    found = list_leftovers(examination.bucket)
+    for _ in range(_ROUNDS):
+        known = {info.key for info in found}
+        examination.clock.sleep(seconds)
+        found = list_leftovers(examination.bucket)
+        if {info.key for info in found} <= known:  # a new index leads to another message
+            break
+    return found
 
 
 def forget_access(examination: Examination) -> bool:

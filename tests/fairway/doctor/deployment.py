@@ -101,7 +101,7 @@ class Deployment:
         self.bucket.min_part_bytes = SMALL.sizes.min_part
         create_access(self.bucket)
         publish_settings(self.bucket, parse_settings({"FAIRWAY_BUCKET": OUTPUTS["BucketName"]}))
-        self._queue: list[tuple[float, str]] = []
+        self.queue: list[tuple[float, str]] = []
         self._known: dict[str, str | None] = {}
         self._rules = self._compile()
         self._deployment = OUTPUTS["BucketName"]
@@ -183,14 +183,14 @@ class Deployment:
             if is_source(key)
         }
         keys = {key for key in {*current, *self._known} if current.get(key) != self._known.get(key)}
-        keys |= {key for due, key in self._queue if due <= self.seconds}
-        self._queue = [(due, key) for due, key in self._queue if due > self.seconds]
+        keys |= {key for due, key in self.queue if due <= self.seconds}
+        self.queue = [(due, key) for due, key in self.queue if due > self.seconds]
         self._known = current
         indexer = Indexer(
             self.bucket,
             RecordingNotifier(),
             Policy(deployment=self._deployment),
-            requeue=lambda key: self._queue.append((self.seconds + 60, key)),
+            requeue=lambda key: self.queue.append((self.seconds + 60, key)),
             limits=SMALL,
             sleep=lambda _: None,
         )

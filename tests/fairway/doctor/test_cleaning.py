@@ -112,3 +112,15 @@ def test_clean__indexer_is_down(deployment: Deployment) -> None:
     deployment.is_indexing = True
     assert deployment.examine("clean")["clean"].state is State.PASSED
     assert deployment.leftovers() == []
+
+
+@pytest.mark.parametrize("late", [60, 74])
+def test_clean__late_event(deployment: Deployment, late: int) -> None:
+    """An index that a late event makes again is deleted once no message about it is on the way."""
+    deployment.bucket.upload("fairway-doctor/linux-64/a-1-0.conda", b"1")
+    deployment.queue.append((deployment.seconds + late, "fairway-doctor/linux-64/"))
+    assert deployment.examine("clean")["clean"].state is State.PASSED
+    assert deployment.leftovers() == []
+    deployment.sleep(120)
+    deployment.sleep(120)
+    assert deployment.leftovers() == []
