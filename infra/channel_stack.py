@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import aws_cdk as cdk
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -95,6 +97,7 @@ class ChannelStack(cdk.Stack):
             destination = f"--bucket {bucket} --key CHANNEL/noarch/PACKAGE.conda"
             publish = f"aws s3api put-object --if-none-match '*' {destination} --body PACKAGE.conda"
         outputs = {
+            "FairwayVersion": (version("fairway-channel"), "the version of Fairway that is deployed"),
             "ChannelUrl": (delivery.channel_url, "base URL of the channels"),
             "BucketName": (bucket, "the bucket for uploads"),
             "DashboardUrl": (configuration.dashboard_url, "the dashboard: alarms, publishes, latency, costs"),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from infra.config import EDGE_REGION, Configuration, Publisher, Workload
 from lambdas.access.owners import subject_binds_owner
 from lambdas.channel.errors import InvalidNameError, UsageError
-from lambdas.channel.names import is_subdir_name, parse_channel
+from lambdas.channel.names import DOCTOR_CHANNEL, is_subdir_name, parse_channel
 from lambdas.indexer.settings import OPTIONAL_OUTPUTS
 
 CONTEXT_KEYS = ("account", "endpoint_url", "environment", "environments", "name", "region")
@@ -240,7 +240,7 @@ def _tuple_of(parse: Callable[[object, str], _T]) -> Callable[[object, str], tup
 
 _parse_account = _matching(_ACCOUNT, "the account's twelve digits, as a string")
 _parse_channel_glob = _matching(_CHANNEL_GLOB, "the name of a channel, with * and ? as wildcards: team, team-*, *")
-_parse_publisher_channel = _matching(
+_parse_publisher_pattern = _matching(
     _PUBLISHER_CHANNEL, "the name of a channel, or its beginning and a final '*': team, team-*, *"
 )
 _parse_publisher_artifact = _matching(
@@ -251,6 +251,15 @@ _parse_principal = _matching(_PRINCIPAL, "an ARN such as arn:aws:iam::1234567890
 _parse_operator = _matching(
     _OPERATOR, "the ARN of a user or role (not of a session), such as arn:aws:iam::123456789012:role/operator"
 )
+
+
+def _parse_publisher_channel(value: object, path: str) -> str:
+    channel = _parse_publisher_pattern(value, path)
+    if channel == DOCTOR_CHANNEL:
+        raise UsageError(
+            f"{path}: the channel {channel!r} is reserved for 'fairway doctor'", hint="choose another name"
+        )
+    return channel
 
 
 def _parse_publisher_subdir(value: object, path: str) -> str:

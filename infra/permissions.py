@@ -5,7 +5,8 @@ the statements to roles and to the bucket.
 
 In S3 policies ``*`` also matches ``/``. A publisher's globs have it at their end only, so that whatever a
 pattern matches begins with the literal part of a channel's name. The glob ``*`` has no such part and
-matches keys below ``.fairway/``: therefore the denials, which override any grant.
+matches keys below ``.fairway/`` and in the channel of ``fairway doctor``: therefore the denials, which
+override any grant.
 
 Source: IAM JSON policy elements, condition operators (a negated operator also matches a missing key);
 Amazon S3 actions and condition keys.
@@ -30,6 +31,7 @@ from lambdas.channel.layout import (
     PRIVATE_PREFIX,
     REJECTED_PREFIX,
 )
+from lambdas.channel.names import DOCTOR_CHANNEL
 
 READING: Final = ("s3:GetObject", "s3:GetObjectAttributes", "s3:GetObjectVersion", "s3:GetObjectVersionAttributes")
 WRITING: Final = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
@@ -153,10 +155,10 @@ def grant_publisher(bucket: str, publisher: Publisher) -> tuple[Statement, ...]:
         *(_grant_attestation_copies(bucket, publisher, artifacts) if publisher.may_attest else ()),
         *(_grant_reading(bucket, publisher) if publisher.may_read else ()),
         Statement(
-            sid="DenyWritingPrivateKeys",
+            sid="DenyWritingReservedKeys",
             is_denial=True,
             actions=(*WRITING, *DELETING),
-            resources=(object_arn(bucket, f"{PRIVATE_PREFIX}*"),),
+            resources=(object_arn(bucket, f"{PRIVATE_PREFIX}*"), object_arn(bucket, f"{DOCTOR_CHANNEL}/*")),
         ),
         Statement(
             sid="DenyAccessDocument",

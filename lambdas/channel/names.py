@@ -17,6 +17,8 @@ PackageName = NewType("PackageName", str)
 
 NOARCH = SubdirName("noarch")
 RESERVED_CHANNELS = frozenset({"t", "label"})
+DOCTOR_CHANNEL = Channel("fairway-doctor")
+"""Reserved for ``fairway doctor``, which deletes everything in it: no publisher may write here."""
 
 MAX_CHANNEL_CHARS = 128
 MAX_SUBDIR_CHARS = 32

@@ -12,18 +12,8 @@ from typing import Any, Final
 from lambdas.storage.client import make_s3_client
 from lambdas.storage.protocol import Condition, ContentHeaders, ObjectInfo, Part
 from lambdas.storage.s3 import S3Storage
+from scripts.fairway.prices import WRITES
 
-WRITES = frozenset(
-    {
-        "CompleteMultipartUpload",
-        "CopyObject",
-        "CreateMultipartUpload",
-        "PutObject",
-        "UploadPart",
-        "UploadPartCopy",
-    }
-)
-"""Billed as PUT, COPY, POST or LIST."""
 _COPIES: Final = ("UploadPartCopy", "CompleteMultipartUpload")
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.benchmarks.prices import DATED, price_publish
 from scripts.benchmarks.sections import median_of
+from scripts.fairway.prices import DATED, price_publish
 
 _MIB: Final = 1024 * 1024
 

@@ -51,6 +51,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {  # {name: (module:command, summa
         "scripts.fairway.whoami:whoami",
         "Show the AWS account, the role, the deployment and what the role may do.",
     ),
+    "doctor": ("scripts.fairway.doctor.command:doctor", "Try everything that a deployment does, and clean up."),
     "audit": ("scripts.fairway.audit:audit", "Show who changed access, when and how."),
 }
 

@@ -9,7 +9,7 @@ from lambdas.channel.layout import rejected_object_key, rejection_key
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.quarantine import fetch_rejections, list_rejections
-from lambdas.storage.protocol import IfAbsent
+from lambdas.storage.protocol import IfAbsent, ObjectStorage
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket
 from scripts.fairway.terminal import format_table
@@ -92,25 +92,37 @@ def release(session: Session, key: str, identity: str | None) -> None:
     that name was removed. An object that is stored under the key now is never overwritten.
     """
     found = _fetch_rejection(session, key, identity)
-    if found.code == RejectionCode.NOT_READABLE:
-        raise UsageError(f"there is no copy of the rejected upload {found.key!r}", hint=found.hint)
-    info = session.storage.head(rejected_object_key(found.key, found.id))
-    if info is None:
-        raise UsageError(f"the bytes of the rejected upload {found.key!r} have expired", hint="upload the file again")
-    try:
-        session.storage.copy(info, found.key, metadata={}, condition=IfAbsent())
-    except ConflictError as error:
-        raise PermanentError(
-            f"another object is stored under {found.key!r}",
-            hint=f"remove it first: aws s3 rm s3://{session.require_bucket()}/{found.key}",
-        ) from error
-    for leftover in (rejected_object_key(found.key, found.id), rejection_key(found.key, found.id)):
-        if (old := session.storage.head(leftover)) is not None:
-            session.storage.delete(old)
+    release_upload(session.storage, found, bucket=session.require_bucket())
     session.show(
         {"key": found.key, "released": True},
         f"{found.key} is uploaded again; see its state: fairway status --wait {found.key}",
     )
+
+
+def release_upload(storage: ObjectStorage, rejection: Rejection, *, bucket: str) -> None:
+    """Copy a rejected upload back to its key, and delete it from the quarantine.
+
+    Raises:
+        UsageError: its bytes have expired, or were never copied.
+        PermanentError: another object is stored under its key.
+    """
+    if rejection.code == RejectionCode.NOT_READABLE:
+        raise UsageError(f"there is no copy of the rejected upload {rejection.key!r}", hint=rejection.hint)
+    info = storage.head(rejected_object_key(rejection.key, rejection.id))
+    if info is None:
+        raise UsageError(
+            f"the bytes of the rejected upload {rejection.key!r} have expired", hint="upload the file again"
+        )
+    try:
+        storage.copy(info, rejection.key, metadata={}, condition=IfAbsent())
+    except ConflictError as error:
+        raise PermanentError(
+            f"another object is stored under {rejection.key!r}",
+            hint=f"remove it first: aws s3 rm s3://{bucket}/{rejection.key}",
+        ) from error
+    for leftover in (rejected_object_key(rejection.key, rejection.id), rejection_key(rejection.key, rejection.id)):
+        if (old := storage.head(leftover)) is not None:
+            storage.delete(old)
 
 
 def _fetch_rejection(session: Session, key: str, identity: str | None) -> Rejection:

@@ -41,6 +41,7 @@ def test_outputs__are_complete(plain: Synthesis) -> None:
         "DeadLetterQueueUrl",
         "DistributionId",
         "EventBusName",
+        "FairwayVersion",
         "IndexerFunctionName",
         "InstallCommand",
         "NetrcCommand",

@@ -360,6 +360,11 @@ def test_parse_configuration__operators_that_would_match_no_principal_or_all(arn
         parse({"operators": [arn]})
 
 
+def test_parse_configuration__publisher_of_the_channel_of_the_doctor() -> None:
+    with pytest.raises(UsageError, match=r"channels\[1\].*'fairway-doctor' is reserved"):
+        parse_publisher(channels=["team", "fairway-doctor"])
+
+
 def test_parse_configuration__publishers_of_one_name() -> None:
     with pytest.raises(UsageError, match="same name"):
         parse({"publishers": [PUBLISHER, PUBLISHER]})

@@ -25,6 +25,7 @@ from lambdas.channel.layout import (
     TABLES_PREFIX,
     rejection_folder,
 )
+from lambdas.channel.names import DOCTOR_CHANNEL
 from tests.infra.iam import Request, as_policy, is_allowed
 
 BUCKET = "fairway-team-123456789012-us-east-1"
@@ -206,3 +207,25 @@ def test_rejection_folder__attack_hash_that_begins_like_a_channel(channels: list
     for number in range(50):
         key = rejection_folder(f"other/noarch/{number}{'x' * 900}.conda") + "0/object"
         assert not is_allowed(policy, Request(action="s3:GetObject", resource=f"{ARN}/{key}"))
+
+
+@pytest.mark.parametrize("channels", [["*"], ["f*"], ["fairway-*"], ["fairway-doctor*"], ["team", "fairway-doctor-*"]])
+def test_grant_publisher__attack_writes_to_the_channel_of_the_doctor(channels: list[str]) -> None:
+    publisher = parse_publisher(
+        {
+            "name": "one",
+            "principals": ["arn:aws:iam::123456789012:root"],
+            "channels": channels,
+            **dict.fromkeys(("may_delete", "may_attest", "may_patch"), True),
+        }
+    )
+    policy = as_policy(grant_publisher(BUCKET, publisher))
+    own = channels[0].rstrip("*") or "team"
+    own_key = f"{ARN}/{own if own == 'team' else own + 'x'}/noarch/tool-1.0-0.conda"
+    assert is_allowed(policy, Request(action="s3:PutObject", resource=own_key))
+    for tail in TAILS:
+        for action in WRITES:
+            request = Request(
+                action=action, resource=f"{ARN}/{DOCTOR_CHANNEL}/{tail}", context={"s3:if-none-match": "*"}
+            )
+            assert not is_allowed(policy, request), (tail, action)
