@@ -151,9 +151,11 @@ class Indexer:
             remove_unwanted=keys.deferred or is_rebuild,
             sleep=self._sleep,
         )
+        if commit.etag is None and keys.is_follow_up:
+            return results.report()  # what was deleted for good must not come back
         has_deferred = commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
         for declared in self._policy.list_declared(subdir_id.channel):
-            if declared != subdir_id:
+            if declared != subdir_id or commit.etag is None:
                 self._ensure_complete(declared, catch_up)
         has_deferred = has_deferred or catch_up.update_channel(subdir_id.channel)
         if has_deferred and self._requeue is not None:
@@ -208,6 +210,7 @@ class Indexer:
         rules: ReadingRules,
         replaceable: frozenset[ArtifactKey] = frozenset(),
         is_rebuild: bool = False,
+        makes_empty: bool = False,
     ) -> Committer:
         changes = ChangeFinder(
             self._storage,
@@ -228,7 +231,7 @@ class Indexer:
             limits=self._limits,
             is_rebuild=is_rebuild,
             max_subdirs=self._policy.max_subdirs,
-            is_declared=subdir.id in self._policy.list_declared(subdir.id.channel),
+            makes_empty=makes_empty,
         )
 
     def _commit_until_stable(
@@ -298,7 +301,7 @@ class Indexer:
             return
         subdir = self._open(subdir_id)
         if not catch_up.is_complete(subdir):
-            committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED)
+            committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED, makes_empty=True)
             commit, encoded = self._commit_until_stable(committer, SubdirKeys())
             replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
         self._complete.add(subdir_id)

@@ -39,6 +39,11 @@ class SubdirKeys:
         """The artifacts to inspect, for themselves or for their attestations."""
         return frozenset(key.filename for key in self.artifacts | self.attestations)
 
+    @property
+    def is_follow_up(self) -> bool:
+        """Whether no upload leads here, but an earlier run or a change of index files."""
+        return not (self.artifacts or self.attestations or self.patches)
+
     def without(self, filenames: frozenset[str]) -> "SubdirKeys":
         """Return the same keys without those of some artifacts."""
         return replace(

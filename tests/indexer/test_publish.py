@@ -1227,3 +1227,11 @@ def test_index__version_3_artifact_is_yanked_patched_and_back(world: World) -> N
     world.storage.remove(key)
     world.index(key)
     assert public_view(world.storage) == before
+
+
+def test_index__what_was_deleted_for_good_does_not_come_back(world: World) -> None:
+    world.publish(LINUX, package(path=LINUX))
+    world.publish(NOARCH, package())
+    world.storage.versions.clear()
+    world.index(f"{NOARCH}/", f"{NOARCH}/*", f"{LINUX}/", f"{LINUX}/*")
+    assert not [one for one in world.storage.list_keys() if not one.startswith(".fairway/")]

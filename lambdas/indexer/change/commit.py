@@ -58,8 +58,8 @@ class Committer:
     limits: Limits = LIMITS
     is_rebuild: bool = False
     max_subdirs: int = MAX_SUBDIRS
-    is_declared: bool = False
-    """Whether the subdir has an index even if it has no artifact."""
+    makes_empty: bool = False
+    """Whether to make an index if there is no artifact either."""
 
     def attempt(self, keys: SubdirKeys) -> Attempt:
         """Make the commit agree with the objects under these keys.
@@ -275,7 +275,7 @@ class Committer:
         times = (card.record["indexed_timestamp"] for one in new for card in one.cards.values())
         index = apply_shards(base.index, shards, created_ms=max(times, default=0))
         index = replace(index, patches_sha256=patches_sha256)
-        is_first = base.etag is None and (self.is_declared or bool(index.shards))
+        is_first = base.etag is None and (self.makes_empty or bool(index.shards))
         if index == base.index and not is_first:
             if self.is_rebuild:
                 self.subdir.put_shards(new)

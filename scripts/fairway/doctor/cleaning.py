@@ -1,7 +1,7 @@
 """Deletes everything that the doctor left: every version in its channel and of what is private to it, and its token.
 
-Artifacts go first. The indexer then empties the index, and what it wrote is deleted once no message of
-its own can be on the way any more: an index that is deleted earlier would be made again.
+Artifacts go first. Once the indexer has emptied the index, everything else is deleted. A run of the indexer
+that was under way may write some of it again, so that the bucket is listed until nothing is left.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Final
 
 from lambdas.access.changes import apply_token_revoked, find_tokens
 from lambdas.access.document import AccessDocument
-from lambdas.channel.errors import InvalidDocumentError, PermanentError
+from lambdas.channel.errors import PermanentError
 from lambdas.channel.layout import (
     CARDS_PREFIX,
     CHANNEL_STATE_PREFIX,
@@ -20,11 +20,11 @@ from lambdas.channel.layout import (
     PATCHES_PREFIX,
     REJECTED_PREFIX,
     REPLACED_PREFIX,
+    SHARD_INDEX,
     TABLES_PREFIX,
     is_artifact_like,
 )
 from lambdas.channel.names import DOCTOR_CHANNEL, SubdirId, is_subdir_name, parse_subdir_id
-from lambdas.indexer.settings import DEFERRAL_SECONDS, fetch_settings
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.key_refresher.store import change_access
 from lambdas.storage.parallel import in_parallel
@@ -48,12 +48,11 @@ PREFIXES: Final = (
         )
     ),
 )
-SETTLE_SECONDS: Final = 15
-"""After this time and the deferral, no message that the indexer sent itself is on the way."""
-RECHECK_SECONDS: Final = 5
+RECHECK_SECONDS: Final = 15
+"""After this time, a run of the indexer that was under way has ended."""
 CLEANING_SECONDS: Final = 180
 """The longest that cleaning may take."""
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
 
 
 def clean(examination: Examination) -> str:
@@ -82,33 +81,17 @@ def _clean(examination: Examination) -> str:
             lambda: not any(open_subdir(examination.bucket, subdir).fetch_commit().index.shards for subdir in subdirs),
             "the index of deleted artifacts is empty",
         )
-        found = _settle(examination)
+        found = list_leftovers(examination.bucket)
     for _ in range(_ROUNDS):
         if not found:
             return f"deleted {total} versions" + (" and the token" if has_token else "") if total else "nothing is left"
         delete_versions(examination.bucket, found)
         examination.clock.sleep(RECHECK_SECONDS)
-        # A late event made the index again? The indexer then sent itself a message about the new index, and would
-        # make it once more if it were deleted before that message arrives.
-        found = _settle(examination) if list_leftovers(examination.bucket) else []
+        found = list_leftovers(examination.bucket)
     raise PermanentError(
         f"{len(found)} versions came again while they were deleted, such as {found[0].key!r}",
         hint="run 'fairway doctor --clean' in some minutes",
     )
-
-
-def _settle(examination: Examination) -> list[ObjectInfo]:
-    """Wait until no message that the indexer sent itself is on the way; return what is left then."""
-    seconds = SETTLE_SECONDS + _fetch_deferral(examination.bucket)
-    examination.note(f"  waiting {seconds} s: for messages that the indexer sent itself")
-    found = list_leftovers(examination.bucket)
-    for _ in range(_ROUNDS):
-        known = {info.key for info in found}
-        examination.clock.sleep(seconds)
-        found = list_leftovers(examination.bucket)
-        if {info.key for info in found} <= known:  # a new index leads to another message
-            break
-    return found
 
 
 def forget_access(examination: Examination) -> bool:
@@ -139,17 +122,17 @@ def list_leftovers(bucket: ObjectStorage) -> list[ObjectInfo]:
 
 
 def delete_versions(bucket: ObjectStorage, versions: Iterable[ObjectInfo]) -> None:
-    """Delete exactly these versions, for ever."""
-    for _ in in_parallel(bucket.delete, list(versions)):
+    """Delete exactly these versions, for ever: those of shard indexes first, the oldest ones before newer ones.
+
+    The indexer makes the index of a deleted artifact or file again where there is a shard index or an older
+    version of one.
+    """
+    listed = list(versions)
+    pointers = [info for info in listed if info.key.endswith(f"/{SHARD_INDEX}")]
+    for info in reversed(pointers):
+        bucket.delete(info)
+    for _ in in_parallel(bucket.delete, [info for info in listed if info not in pointers]):
         pass
-
-
-def _fetch_deferral(bucket: ObjectStorage) -> int:
-    """Return after how many seconds the indexer writes deferred outputs."""
-    try:
-        return fetch_settings(bucket, bucket="").deferral_seconds
-    except InvalidDocumentError:
-        return DEFERRAL_SECONDS
 
 
 def _leads_to_event(info: ObjectInfo) -> bool:

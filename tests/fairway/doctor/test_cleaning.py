@@ -114,7 +114,7 @@ def test_clean__indexer_is_down(deployment: Deployment) -> None:
     assert deployment.leftovers() == []
 
 
-@pytest.mark.parametrize("late", [60, 74])
+@pytest.mark.parametrize("late", [1, 15, 60, 74, 76, 79, 90])
 def test_clean__late_event(deployment: Deployment, late: int) -> None:
     """An index that a late event makes again is deleted once no message about it is on the way."""
     deployment.bucket.upload("fairway-doctor/linux-64/a-1-0.conda", b"1")
