@@ -36,19 +36,16 @@ from lambdas.channel.layout import (
     ATTESTATIONS_SUFFIX,
     AUDIT_PREFIX,
     CARDS_PREFIX,
-    CHANNEL_STATE_PREFIX,
+    CHANNEL_PREFIXES,
     DRAFTS_PREFIX,
-    GARBAGE_PREFIX,
     PATCH_INSTRUCTIONS,
-    PATCHES_PREFIX,
     POLICY_KEY,
     PRIVATE_PREFIX,
     REJECTED_PREFIX,
     REPLACED_PREFIX,
     SHARD_INDEX,
     SHARDS_FOLDER,
-    SIGNALS_PREFIX,
-    TABLES_PREFIX,
+    STALE_PREFIX,
 )
 from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
 
@@ -57,18 +54,7 @@ EXPIRATIONS = ("s3:LifecycleExpiration:*",)
 
 _LISTING = ("s3:ListBucket", "s3:ListBucketVersions")
 
-_PRIVATE_DOCUMENTS = (
-    f"{CARDS_PREFIX}*",
-    f"{CHANNEL_STATE_PREFIX}*",
-    f"{DRAFTS_PREFIX}*",
-    f"{GARBAGE_PREFIX}*",
-    f"{PATCHES_PREFIX}*",
-    POLICY_KEY,
-    f"{TABLES_PREFIX}*",
-    f"{REJECTED_PREFIX}*",
-    f"{REPLACED_PREFIX}*",
-    f"{SIGNALS_PREFIX}*",
-)
+_PRIVATE_DOCUMENTS = (POLICY_KEY, *(f"{prefix}*" for prefix in (*CHANNEL_PREFIXES, STALE_PREFIX)))
 
 
 def _outputs() -> list[str]:
@@ -104,6 +90,7 @@ def _deleted_by_indexer() -> list[str]:
         f"{CARDS_PREFIX}*",
         f"{DRAFTS_PREFIX}*",
         f"{REJECTED_PREFIX}*",
+        f"{STALE_PREFIX}*",
     ]
 
 

@@ -36,6 +36,18 @@ DRAFTS_PREFIX: Final = ".fairway/drafts/"
 REPLACED_PREFIX: Final = ".fairway/replaced/"
 SIGNALS_PREFIX: Final = ".fairway/signals/"
 STALE_PREFIX: Final = ".fairway/stale/"
+CHANNEL_PREFIXES: Final = (
+    CARDS_PREFIX,
+    CHANNEL_STATE_PREFIX,
+    DRAFTS_PREFIX,
+    GARBAGE_PREFIX,
+    PATCHES_PREFIX,
+    REJECTED_PREFIX,
+    REPLACED_PREFIX,
+    SIGNALS_PREFIX,
+    TABLES_PREFIX,
+)
+"""What is private to a channel: each of these has a folder for each channel."""
 WHOLE_SUBDIR: Final = "*"
 """In place of a filename in the indexer's own messages: everything in the subdir."""
 

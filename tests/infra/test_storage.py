@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lambdas.channel import layout
 from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
 from tests.infra.iam import Request, is_denied
 from tests.infra.synthesis import (
@@ -290,10 +291,19 @@ def test_notifications__depend_on_the_queues_policy(plain: Synthesis) -> None:
         ".fairway/policy.json",
         ".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json",
         ".fairway/signals/team/noarch/signals.json",
+        ".fairway/stale/00ff",
     ],
 )
 def test_indexer__may_write_its_own_keys(full: Synthesis, key: str) -> None:
     assert allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{key}")
+
+
+def test_indexer__may_write_under_every_prefix_of_its_own(full: Synthesis) -> None:
+    """A prefix that is added to the layout is added to the role, and cleaned with its channel."""
+    prefixes = {value for name, value in vars(layout).items() if name.endswith("_PREFIX")}
+    assert prefixes - set(layout.CHANNEL_PREFIXES) == {".fairway/", ".fairway/audit/", ".fairway/stale/"}
+    for prefix in layout.CHANNEL_PREFIXES:
+        assert allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{prefix}team/x")
 
 
 @pytest.mark.parametrize(
@@ -334,6 +344,7 @@ def test_indexer__has_no_access_to_the_access_document(full: Synthesis, action: 
         ("team/noarch/shards/00ff.msgpack.zst", True),
         (".fairway/cards/team/noarch/00ff.json.zst", True),
         (".fairway/rejected/team/noarch/tool-1-0.conda/1/reason.json", True),
+        (".fairway/stale/00ff", True),
         ("team/noarch/current_repodata.json", True),
         ("team/noarch/repodata.json.bz2", True),
         ("team/noarch/repodata.json", False),

@@ -11,19 +11,7 @@ from typing import Final
 from lambdas.access.changes import apply_token_revoked, find_tokens
 from lambdas.access.document import AccessDocument
 from lambdas.channel.errors import PermanentError
-from lambdas.channel.layout import (
-    CARDS_PREFIX,
-    CHANNEL_STATE_PREFIX,
-    DRAFTS_PREFIX,
-    GARBAGE_PREFIX,
-    PATCH_INSTRUCTIONS,
-    PATCHES_PREFIX,
-    REJECTED_PREFIX,
-    REPLACED_PREFIX,
-    SHARD_INDEX,
-    TABLES_PREFIX,
-    is_artifact_like,
-)
+from lambdas.channel.layout import CHANNEL_PREFIXES, PATCH_INSTRUCTIONS, SHARD_INDEX, is_artifact_like
 from lambdas.channel.names import DOCTOR_CHANNEL, SubdirId, is_subdir_name, parse_subdir_id
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.key_refresher.store import change_access
@@ -32,22 +20,7 @@ from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 from scripts.fairway.doctor.examination import Examination
 
 TOKEN_NAME: Final = "fairway-doctor"  # noqa: S105 - a name
-PREFIXES: Final = (
-    f"{DOCTOR_CHANNEL}/",
-    *(
-        f"{private}{DOCTOR_CHANNEL}/"
-        for private in (
-            CARDS_PREFIX,
-            CHANNEL_STATE_PREFIX,
-            DRAFTS_PREFIX,
-            GARBAGE_PREFIX,
-            PATCHES_PREFIX,
-            REJECTED_PREFIX,
-            REPLACED_PREFIX,
-            TABLES_PREFIX,
-        )
-    ),
-)
+PREFIXES: Final = (f"{DOCTOR_CHANNEL}/", *(f"{private}{DOCTOR_CHANNEL}/" for private in CHANNEL_PREFIXES))
 RECHECK_SECONDS: Final = 15
 """After this time, a run of the indexer that was under way has ended."""
 CLEANING_SECONDS: Final = 180
