@@ -20,19 +20,20 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from lambdas.channel.errors import DeadlineError, FairwayError, LimitExceededError
 from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import Channel, SubdirId, parse_channel
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.inspect import ReadingRules
 from lambdas.indexer.change.results import guard
-from lambdas.indexer.events import Message, parse_message, plan_work
-from lambdas.indexer.index_watch import IndexWatch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Mode, Report
-from lambdas.indexer.notify import AwsNotifier, Requeuer
-from lambdas.indexer.operators import UNKNOWN_PRINCIPAL, DeadLetters, OperatorEvents
+from lambdas.indexer.quarantine.notify import AwsNotifier
+from lambdas.indexer.queue.alarms import UNKNOWN_PRINCIPAL, OperatorEvents
+from lambdas.indexer.queue.index_keys import index_batch
+from lambdas.indexer.queue.index_watch import IndexWatch
+from lambdas.indexer.queue.messages import Message, parse_message, plan_work
+from lambdas.indexer.queue.senders import DeadLetters, Requeuer
+from lambdas.indexer.queue.signals import ForeignIndex, Signal, find_signals, parse_index_key
+from lambdas.indexer.queue.turns import list_offenders, take_turns
 from lambdas.indexer.settings import Settings, parse_settings, publish_settings
-from lambdas.indexer.signals import ForeignIndex, Signal, find_signals, parse_index_key
 from lambdas.indexer.tree.subdir import open_subdir
-from lambdas.indexer.turns import list_offenders, take_turns
 from lambdas.indexer.upkeep.collect_garbage import try_collect_garbage
 from lambdas.indexer.upkeep.listing import list_channels, list_subdirs
 from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys

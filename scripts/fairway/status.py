@@ -15,7 +15,7 @@ from lambdas.channel.layout import ArtifactKey, is_artifact_like, is_subdir_key,
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
-from lambdas.indexer.quarantine import fetch_rejections
+from lambdas.indexer.quarantine.rejections import fetch_rejections
 from lambdas.indexer.spliced.files import is_large
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.shards import Shard, iter_records

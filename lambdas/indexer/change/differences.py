@@ -17,8 +17,8 @@ from lambdas.channel.layout import (
     parse_key,
 )
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
+from lambdas.indexer.quarantine.unreadable import is_archived
 from lambdas.indexer.tree.subdir import Commit, Subdir
-from lambdas.indexer.unreadable import is_archived
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 

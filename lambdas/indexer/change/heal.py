@@ -16,7 +16,7 @@ from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.change.commit import Committer
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.model import SubdirKeys
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.tree.shard_index import ShardIndex, decode_index, empty_index, is_marked_for
 from lambdas.indexer.tree.subdir import Commit, ForeignIndexError, Subdir
 

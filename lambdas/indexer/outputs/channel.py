@@ -26,7 +26,7 @@ from lambdas.indexer.outputs.registry import (
     ChannelOutput,
     channel_headers,
 )
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables
 from lambdas.indexer.spliced.segments import (
     SegmentedDocument,

@@ -39,7 +39,7 @@ from lambdas.indexer.outputs.registry import (
     subdir_filenames,
     wanted_subdir_filenames,
 )
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (

@@ -8,11 +8,11 @@ from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, Unrea
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.differences import is_same, list_changed_attestations, list_current
+from lambdas.indexer.quarantine.unreadable import is_archived
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
-from lambdas.indexer.unreadable import is_archived
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage

@@ -16,7 +16,7 @@ from lambdas.channel.names import SubdirId
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.channel import SHOWN
 from lambdas.indexer.outputs.subdir import COMMIT
-from lambdas.indexer.signals import (
+from lambdas.indexer.queue.signals import (
     ForeignIndex,
     Signal,
     SubdirSignals,
