@@ -14,7 +14,7 @@ import pytest
 
 from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
 from lambdas.channel.names import SubdirName
-from lambdas.indexer import handler
+from lambdas.indexer import handler, telemetry
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
 from lambdas.indexer.model import Mode
@@ -147,8 +147,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
-    handler.metrics.namespace = "Fairway"
-    handler.metrics.service = "fairway-indexer"
+    telemetry.metrics.namespace = "Fairway"
+    telemetry.metrics.service = "fairway-indexer"
     return world
 
 

@@ -15,7 +15,7 @@ from lambdas.indexer.change.results import guard
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 from lambdas.indexer.quarantine.rejections import invalid_key_rejection
-from lambdas.indexer.queue.messages import plan_work
+from lambdas.indexer.queue.work import plan_work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
