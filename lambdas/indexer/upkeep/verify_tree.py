@@ -8,7 +8,6 @@ from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, Unrea
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.differences import is_same, list_changed_attestations, list_current
-from lambdas.indexer.quarantine.unreadable import is_archived
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
@@ -135,7 +134,7 @@ class TreeVerifier:
         if info.size != record["size"]:
             self._storage.check_readable(info)
             return f"{info.size} bytes, and the record says {record['size']}"
-        if self._depth.read_artifacts or has_changed or is_archived(info):
+        if self._depth.read_artifacts or has_changed or info.is_archived:
             return _compare_hashes(self._storage, info.key, record)
         return None
 
