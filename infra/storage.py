@@ -46,6 +46,7 @@ from lambdas.channel.layout import (
     SHARD_INDEX,
     SHARDS_FOLDER,
     STALE_PREFIX,
+    platforms,
 )
 from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
 
@@ -72,13 +73,19 @@ def _written_by_indexer() -> list[str]:
 
 
 def _uploads() -> list[str]:
-    """Return the keys of uploads that can be rejected, at any depth, with extensions in upper case, too.
+    """Return the keys of uploads that can be rejected, at any depth, with extensions in upper or lower case.
 
     They are moved to the quarantine version by version, so that the previous upload of the same name is
-    current again.
+    current again. Patterns distinguish case: of extensions, they have a ``?`` for each letter.
     """
-    suffixes = [suffix for each in notified_suffixes() for suffix in (each, each.upper())]
-    return [*(f"*{suffix}" for suffix in suffixes), f"*/*/*{ATTESTATIONS_SUFFIX}.*"]
+    artifacts = [f"*{_mask(extension)}" for extension in extensions()]
+    attestations = [f"{artifact}{_mask(ATTESTATIONS_SUFFIX)}" for artifact in artifacts]
+    folders = [f"*/{name}" for name in sorted(platforms())]  # uploads to a subdir without its final slash
+    return [*artifacts, *attestations, f"*/*/*{ATTESTATIONS_SUFFIX}.*", f"*{PATCH_INSTRUCTIONS}", *folders]
+
+
+def _mask(suffix: str) -> str:
+    return "".join("?" if character.isalpha() else character for character in suffix)
 
 
 def _deleted_by_indexer() -> list[str]:
