@@ -191,14 +191,14 @@ class Storage(Construct):
         reading = [self._arn("*")]
         deleting = [self._arn(key) for key in _deleted_by_indexer()]
         writing = [self._arn(key) for key in _written_by_indexer()]
-        uploads = [self._arn(key) for key in _uploads()]
         self._allow(role, "Read", READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
         self._allow(role, "Write", WRITING, writing)
         self._allow(role, "Delete", DELETING, deleting)
-        # A rejected upload is copied to the quarantine, and S3 copies its tags, too.
-        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploads)
-        self._allow(role, "CopyTags", ["s3:PutObjectTagging"], [self._arn(f"{REJECTED_PREFIX}*")])
+        # Rejected uploads and other tools' files are copied before they are removed, and S3 copies their tags, too.
+        copies = [self._arn(f"{REJECTED_PREFIX}*"), self._arn(f"{REPLACED_PREFIX}*")]
+        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], reading)
+        self._allow(role, "CopyTags", ["s3:PutObjectTagging"], copies)
         self._deny(
             role,
             "DenyAccessDocument",

@@ -381,6 +381,16 @@ def test_indexer__may_delete_no_index_file_that_is_always_wanted(full: Synthesis
     assert [key for key in kept if allows(statements, "s3:DeleteObject", f"{BUCKET}/{key}")] == []
 
 
+@pytest.mark.parametrize("key", ["team/noarch/repodata_shards.msgpack.zst", "team/rss.xml", "team/noarch"])
+def test_indexer__may_copy_files_with_their_tags(full: Synthesis, key: str) -> None:
+    statements = full.statements(full.role_of(INDEXER))
+    for action in ("s3:GetObjectTagging", "s3:GetObjectVersionTagging"):
+        assert allows(statements, action, f"{BUCKET}/{key}")
+    for copy in (f".fairway/rejected/{key}/1/object", f".fairway/replaced/{key}/1"):
+        assert allows(statements, "s3:PutObjectTagging", f"{BUCKET}/{copy}")
+    assert not allows(statements, "s3:PutObjectTagging", f"{BUCKET}/{key}")
+
+
 def test_indexer__may_write_and_delete_what_its_code_does(full: Synthesis) -> None:
     """Every request of runs that reject uploads of each kind, heal, replace foreign files and collect garbage."""
     statements = full.statements(full.role_of(INDEXER))
