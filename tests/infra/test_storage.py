@@ -357,7 +357,6 @@ def test_indexer__has_no_access_to_the_access_document(full: Synthesis, action: 
         ("team/noarch/foo-1.0-0.Conda.Sigs", True),
         ("team/noarch", True),
         ("team/linux-aarch64", True),
-        (".fairway/stale/00ff", True),
         ("team/release-notes", False),
         ("team/linux-64/README", False),
         ("team/noarch/repodata.json", False),
