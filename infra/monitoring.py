@@ -23,7 +23,7 @@ from infra.indexing import NAMESPACE, Indexing
 from infra.key_refreshing import REFRESH_INTERVAL, KeyRefreshing
 from infra.metrics import FIVE_MINUTES, cloudfront_metric, indexer_metrics
 from infra.saved_queries import SavedQueries, save_outcomes_query
-from lambdas.indexer.signals import FOREIGN_INDEX
+from lambdas.indexer.queue.signals import FOREIGN_INDEX
 from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 
 # All fields that CloudFront offers, except those that may contain a token (cs-uri-stem, cs-uri-query,

@@ -46,6 +46,7 @@ from lambdas.channel.layout import (
     SHARD_INDEX,
     SHARDS_FOLDER,
     STALE_PREFIX,
+    platforms,
 )
 from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
 
@@ -72,13 +73,19 @@ def _written_by_indexer() -> list[str]:
 
 
 def _uploads() -> list[str]:
-    """Return the keys of uploads that can be rejected, at any depth, with extensions in upper case, too.
+    """Return the keys of uploads that can be rejected, at any depth, with extensions in upper or lower case.
 
     They are moved to the quarantine version by version, so that the previous upload of the same name is
-    current again.
+    current again. Patterns distinguish case: of extensions, they have a ``?`` for each letter.
     """
-    suffixes = [suffix for each in notified_suffixes() for suffix in (each, each.upper())]
-    return [*(f"*{suffix}" for suffix in suffixes), f"*/*/*{ATTESTATIONS_SUFFIX}.*"]
+    artifacts = [f"*{_mask(extension)}" for extension in extensions()]
+    attestations = [f"{artifact}{_mask(ATTESTATIONS_SUFFIX)}" for artifact in artifacts]
+    folders = [f"*/{name}" for name in sorted(platforms())]  # uploads to a subdir without its final slash
+    return [*artifacts, *attestations, f"*/*/*{ATTESTATIONS_SUFFIX}.*", f"*{PATCH_INSTRUCTIONS}", *folders]
+
+
+def _mask(suffix: str) -> str:
+    return "".join("?" if character.isalpha() else character for character in suffix)
 
 
 def _deleted_by_indexer() -> list[str]:
@@ -184,14 +191,14 @@ class Storage(Construct):
         reading = [self._arn("*")]
         deleting = [self._arn(key) for key in _deleted_by_indexer()]
         writing = [self._arn(key) for key in _written_by_indexer()]
-        uploads = [self._arn(key) for key in _uploads()]
         self._allow(role, "Read", READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])
         self._allow(role, "Write", WRITING, writing)
         self._allow(role, "Delete", DELETING, deleting)
-        # A rejected upload is copied to the quarantine, and S3 copies its tags, too.
-        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], uploads)
-        self._allow(role, "CopyTags", ["s3:PutObjectTagging"], [self._arn(f"{REJECTED_PREFIX}*")])
+        # Rejected uploads and other tools' files are copied before they are removed, and S3 copies their tags, too.
+        copies = [self._arn(f"{REJECTED_PREFIX}*"), self._arn(f"{REPLACED_PREFIX}*")]
+        self._allow(role, "ReadTags", ["s3:GetObjectTagging", "s3:GetObjectVersionTagging"], reading)
+        self._allow(role, "CopyTags", ["s3:PutObjectTagging"], copies)
         self._deny(
             role,
             "DenyAccessDocument",

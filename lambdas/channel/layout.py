@@ -59,7 +59,17 @@ SHARDS_FOLDER: Final = "shards/"
 
 _SHARD_SUFFIX: Final = ".msgpack.zst"
 _CARDS_SUFFIX: Final = ".json.zst"
-_SYSTEMS: Final = frozenset({"emscripten", "freebsd", "linux", "osx", "wasi", "win", "zos"})
+_ARCHITECTURES: Final = {
+    "emscripten": ("wasm32",),
+    "freebsd": ("64", "arm64"),
+    "linux": (
+        *("32", "64", "aarch64", "armv6l", "armv7l", "loongarch64", "ppc64", "ppc64le", "riscv32", "riscv64", "s390x"),
+    ),
+    "osx": ("64", "arm64"),
+    "wasi": ("wasm32",),
+    "win": ("32", "64", "arm64"),
+    "zos": ("z",),
+}
 _REJECTION: Final = "reason.json"
 _REJECTED_BYTES: Final = "object"
 _ID_CHARS: Final = 16
@@ -170,13 +180,19 @@ def is_artifact_like(filename: str) -> bool:
     return kind_of(filename.lower().removesuffix(ATTESTATIONS_SUFFIX)) is not None
 
 
+def platforms() -> frozenset[str]:
+    """Return the subdirs of the platforms that exist, and ``noarch``."""
+    names = {f"{system}-{one}" for system, architectures in _ARCHITECTURES.items() for one in architectures}
+    return frozenset({NOARCH, *names})
+
+
 def is_subdir_key(key: str) -> bool:
     """Tell whether an object has the name of a subdir: ``aws s3 cp`` to a folder without its final slash.
 
     Only of platforms that exist: any other file of a channel, such as ``release-notes``, may be there.
     """
     channel, _, name = key.partition("/")
-    return bool(channel) and (name == NOARCH or (is_subdir_name(name) and name.partition("-")[0] in _SYSTEMS))
+    return bool(channel) and name in platforms()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

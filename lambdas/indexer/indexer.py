@@ -23,9 +23,9 @@ from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.change.subdir_limit import TooManySubdirsError
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
-from lambdas.indexer.quarantine import Notifier, Quarantine
+from lambdas.indexer.quarantine.quarantine import Notifier, Quarantine
+from lambdas.indexer.quarantine.unreadable import find_unreadable
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, ForeignIndexError, Subdir, open_subdir
-from lambdas.indexer.unreadable import find_unreadable
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectStorage
 from lambdas.storage.retry import MAX_ATTEMPTS, retry_conflicts

@@ -14,6 +14,7 @@ from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import POLICY_KEY
 from lambdas.indexer.model import Outputs, Policy
 from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.tree.index_files import get_file, get_replaceable
 from lambdas.storage.protocol import ContentHeaders, ObjectStorage
 
 DEFERRAL_SECONDS: Final = 60
@@ -82,8 +83,8 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
 def publish_settings(storage: ObjectStorage, settings: Settings) -> None:
     """Store the settings if they changed."""
     body = encode_json(asdict(settings))
-    stored = storage.get(POLICY_KEY)
-    if stored is None or stored.body != body:
+    stored, _ = get_replaceable(storage, POLICY_KEY)
+    if stored != body:
         storage.put(POLICY_KEY, body, headers=_HEADERS)
 
 
@@ -94,7 +95,12 @@ def fetch_settings(storage: ObjectStorage, *, bucket: str) -> Settings:
         InvalidDocumentError: the settings are missing or unreadable: defaults might publish what the
             deployment would not.
     """
-    stored = storage.get(POLICY_KEY)
+    try:
+        stored = get_file(storage, POLICY_KEY)
+    except InvalidDocumentError as error:
+        raise InvalidDocumentError(
+            f"unreadable settings: {error}", hint="the indexer stores them again within a day, or when it starts"
+        ) from error
     if stored is None:
         raise InvalidDocumentError(
             f"missing settings {POLICY_KEY!r}", hint="the indexer stores them again within a day, or when it starts"

@@ -13,6 +13,7 @@ CHUNK_BYTES: Final = 1024 * 1024
 PAGE_OBJECTS: Final = 1000
 """The most that one request lists."""
 MIN_PART_BYTES: Final = 5 * 1024 * 1024  # of every part of a multipart upload but the last
+_ARCHIVES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})  # storage classes
 MAX_COPY_BYTES: Final = 5 * 1024**3  # what one part may copy
 
 
@@ -34,6 +35,14 @@ class ObjectInfo:
     """Hex, where the storage vouches for the whole object."""
     storage_class: str | None = None
     """As S3 names it; None for the standard class. Objects of some classes can't be read at once."""
+
+    @property
+    def is_archived(self) -> bool:
+        """Whether the storage class says that the object can't be read unless it was restored.
+
+        An archived object of another class, ``INTELLIGENT_TIERING``, can't be told by its listing.
+        """
+        return self.storage_class in _ARCHIVES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

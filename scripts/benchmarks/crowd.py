@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambdas.channel.names import Channel, SubdirId, SubdirName
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy
+from lambdas.indexer.queue.index_keys import index_batch
 from lambdas.storage.client import make_s3_client
 from scripts.benchmarks.meter import Meter, MeteredStorage
 from scripts.benchmarks.publisher import SilentNotifier, read_peak_bytes

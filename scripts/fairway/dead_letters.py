@@ -16,7 +16,7 @@ import click
 
 from lambdas.access.document import format_time
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError, UsageError
-from lambdas.indexer.events import parse_message
+from lambdas.indexer.queue.messages import parse_message
 from lambdas.indexer.settings import fetch_settings
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket

@@ -6,7 +6,7 @@ from typing import Final
 from lambdas.channel.errors import FairwayError, UnavailableError
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
-from lambdas.indexer.notify import AwsNotifier
+from lambdas.indexer.quarantine.notify import AwsNotifier
 from lambdas.indexer.settings import Settings, fetch_settings
 from lambdas.indexer.tree.subdir import Subdir
 from scripts.fairway.session import Session

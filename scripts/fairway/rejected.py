@@ -8,7 +8,7 @@ from lambdas.channel.errors import ConflictError, PermanentError, UsageError
 from lambdas.channel.layout import rejected_object_key, rejection_key
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.quarantine import fetch_rejections, list_rejections
+from lambdas.indexer.quarantine.rejections import fetch_rejections, list_rejections
 from lambdas.storage.protocol import IfAbsent, ObjectStorage
 from scripts.fairway.session import Session, with_session
 from scripts.fairway.status import strip_bucket

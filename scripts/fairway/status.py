@@ -11,17 +11,19 @@ from typing import Any, Final
 import click
 
 from lambdas.channel.errors import InvalidNameError, UnavailableError, UsageError
-from lambdas.channel.layout import ArtifactKey, is_artifact_like, is_subdir_key, parse_artifact_key
+from lambdas.channel.layout import PATCH_INSTRUCTIONS, ArtifactKey, is_artifact_like, is_subdir_key, parse_artifact_key
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
-from lambdas.indexer.quarantine import fetch_rejections
+from lambdas.indexer.quarantine.rejections import fetch_rejections
 from lambdas.indexer.spliced.files import is_large
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.shards import Shard, iter_records
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
+from scripts.fairway.channel_status import show_channels
 from scripts.fairway.session import Session, with_session
+from scripts.fairway.targets import is_channel
 from scripts.fairway.terminal import format_table
 from scripts.fairway.waiting import with_wait
 
@@ -226,6 +228,7 @@ Examples:
   fairway status tools/noarch/hello-1.0-0.conda
   fairway status --wait s3://BUCKET/tools/linux-64/hello-1.0-h1_0.conda
   fairway status --json tools/noarch/hello-1.0-0.conda | jq -r .state
+  fairway status tools
 
 \b
 States:
@@ -240,14 +243,19 @@ If an upload was rejected within the last hour, its state is 'rejected', even if
 is still served under that name. After that hour, the state is that of the earlier artifact, and the
 rejection is shown beside it.
 
-Exit code 0 if all uploads are indexed, 1 if not, 2 on a usage error.
+Of a channel, or of all channels if none is named, the number of subdirs is shown, and which of them
+exceed the limit.
+
+Exit code 0 if all uploads are indexed and no limit is exceeded, 1 if not, 2 on a usage error.
 """
 )
-@click.argument("keys", nargs=-1, required=True, metavar="CHANNEL/SUBDIR/FILENAME...")
+@click.argument("keys", nargs=-1, metavar="[CHANNEL/SUBDIR/FILENAME...|CHANNEL...]")
 @with_wait("each is indexed, rejected or yanked")
 @with_session
 def status(session: Session, keys: tuple[str, ...], *, wait: float | None) -> int:
-    """Show the status of uploads."""
+    """Show the status of uploads, or of channels."""
+    if all(is_channel(key) and not is_artifact_like(key) and key != PATCH_INSTRUCTIONS for key in keys):
+        return show_channels(session, keys)
     parsed: list[ArtifactKey | str] = []
     errors: list[InvalidNameError] = []
     for key in [strip_bucket(session, key) for key in keys]:

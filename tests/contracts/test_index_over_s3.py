@@ -7,7 +7,7 @@ import pytest
 
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.indexer import Indexer
-from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.quarantine.rejections import list_rejections
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile, reject_invalid_keys
 from lambdas.storage.protocol import ContentHeaders

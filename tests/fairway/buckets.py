@@ -8,9 +8,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
+from lambdas.indexer.queue.index_keys import index_batch
 from tests.memory import MemoryStorage, RecordingNotifier
 
 DAY_MS = 86_400_000

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lambdas.indexer.events import format_requeued
+from lambdas.indexer.queue.messages import format_requeued
 from lambdas.indexer.settings import parse_settings, publish_settings
 from scripts.fairway.session import Session
 from tests.fairway.buckets import Bucket

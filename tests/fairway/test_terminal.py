@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from lambdas.indexer import quarantine
+from lambdas.indexer.quarantine import quarantine, rejections
 from scripts.fairway.terminal import escape, format_table, print_error, print_lines
 from tests.builders import conda_package
 from tests.fairway.buckets import Bucket
@@ -66,7 +66,7 @@ def test_commands__escape_keys(bucket: Bucket, run_fairway: Run) -> None:
 
 
 def test_rejected_show__escapes_the_reason(bucket: Bucket, run_fairway: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_rejection = quarantine.make_rejection
+    make_rejection = rejections.make_rejection
     monkeypatch.setattr(
         quarantine,
         "make_rejection",

@@ -14,16 +14,16 @@ import pytest
 
 from lambdas.channel.errors import FairwayError, LimitExceededError, UnavailableError
 from lambdas.channel.names import SubdirName
-from lambdas.indexer import handler
+from lambdas.indexer import handler, telemetry
 from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change import inspect
-from lambdas.indexer.events import format_requeued
 from lambdas.indexer.model import Mode
 from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
-from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.quarantine.rejections import list_rejections
+from lambdas.indexer.queue.messages import format_requeued
+from lambdas.indexer.queue.signals import ForeignIndex
+from lambdas.indexer.queue.turns import FIRST_TURN
 from lambdas.indexer.settings import Settings
-from lambdas.indexer.signals import ForeignIndex
-from lambdas.indexer.turns import FIRST_TURN
 from lambdas.indexer.upkeep import reconcile as reconcile_module
 from tests.builders import conda_package, tar_bz2_package
 from tests.indexer.world import LINUX, NOARCH, POLICY, SMALL, World, assert_same_as_from_nothing, package
@@ -147,8 +147,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Fairway")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "fairway-indexer")
     monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "1")
-    handler.metrics.namespace = "Fairway"
-    handler.metrics.service = "fairway-indexer"
+    telemetry.metrics.namespace = "Fairway"
+    telemetry.metrics.service = "fairway-indexer"
     return world
 
 

@@ -21,7 +21,7 @@ from lambdas.channel.layout import parse_artifact_key, rejected_object_key, reje
 from lambdas.channel.names import SubdirName, parse_subdir_id
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import LIMITS, Outputs, Policy, SubdirKeys
-from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.quarantine.rejections import list_rejections
 from lambdas.indexer.tree.cards import Card, decode_cards
 from lambdas.indexer.tree.shard_index import decode_index
 from lambdas.indexer.tree.shards import decode_shard

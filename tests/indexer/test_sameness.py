@@ -10,11 +10,11 @@ import pytest
 
 from lambdas.channel.errors import DeadlineError, RejectedError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.change.inspect import ReadingRules
 from lambdas.indexer.model import Report, SubdirKeys
-from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.quarantine.rejections import list_rejections
+from lambdas.indexer.queue.index_keys import index_batch
 from lambdas.indexer.tree.cards import Card
 from lambdas.indexer.tree.subdir import Subdir, open_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile

@@ -11,9 +11,9 @@ from typing import Any, Self
 from lambdas.channel.errors import FairwayError, InvalidNameError
 from lambdas.channel.layout import SHARD_INDEX, parse_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import LIMITS, Limits, Outputs, Policy, Report
+from lambdas.indexer.queue.index_keys import index_batch
 from lambdas.indexer.spliced.sizes import Sizes
 from lambdas.indexer.tree.encoding import decompress
 from lambdas.indexer.tree.shard_index import decode_index, encode_index

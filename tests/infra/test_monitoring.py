@@ -7,7 +7,7 @@ import pytest
 
 from infra.dashboard import EDGE_OUTCOMES
 from infra.monitoring import ACCESS_LOG_FIELDS
-from lambdas.indexer.signals import FOREIGN_INDEX
+from lambdas.indexer.queue.signals import FOREIGN_INDEX
 from lambdas.key_refresher.refresh import ISSUERS_UNAVAILABLE
 from tests.infra.synthesis import KEY_REFRESHER, ROOT, Synthesis
 

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from lambdas.channel import layout
-from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
+from lambdas.channel.layout import SHARD_INDEX, platforms
+from lambdas.channel.names import parse_channel
+from lambdas.indexer.outputs.registry import channel_filenames, removable_keys, subdir_filenames
+from lambdas.indexer.tree.subdir import open_subdir
+from lambdas.indexer.upkeep.collect_garbage import collect_garbage
+from lambdas.indexer.upkeep.reconcile import DAY_MS, reconcile, reject_invalid_keys
+from tests.indexer.world import NOARCH, World, package
 from tests.infra.iam import Request, is_denied
 from tests.infra.synthesis import (
     AUTHORIZER,
@@ -347,6 +353,12 @@ def test_indexer__has_no_access_to_the_access_document(full: Synthesis, action: 
         (".fairway/stale/00ff", True),
         ("team/noarch/current_repodata.json", True),
         ("team/noarch/repodata.json.bz2", True),
+        ("team/noarch/foo-1.0-0.Conda", True),
+        ("team/noarch/foo-1.0-0.Conda.Sigs", True),
+        ("team/noarch", True),
+        ("team/linux-aarch64", True),
+        ("team/release-notes", False),
+        ("team/linux-64/README", False),
         ("team/noarch/repodata.json", False),
         ("team/noarch/repodata_shards.msgpack.zst", False),
         ("team/notices.json", False),
@@ -357,6 +369,84 @@ def test_indexer__may_delete_uploads_and_unreferenced_blobs(full: Synthesis, key
     statements = full.statements(full.role_of(INDEXER))
     assert allows(statements, "s3:DeleteObject", f"{BUCKET}/{key}") == may
     assert allows(statements, "s3:DeleteObjectVersion", f"{BUCKET}/{key}") == may
+
+
+@pytest.mark.parametrize("subdir", ["noarch", "linux-64", "linux-loongarch64"])
+def test_indexer__may_delete_no_index_file_that_is_always_wanted(full: Synthesis, subdir: str) -> None:
+    statements = full.statements(full.role_of(INDEXER))
+    removable = {pattern.rpartition("/")[2] for pattern in removable_keys()}
+    kept = [f"team/{subdir}/{name}" for name in {SHARD_INDEX, *subdir_filenames()} - removable]
+    kept += [f"team/{name}" for name in set(channel_filenames()) - removable]
+    assert [key for key in kept if allows(statements, "s3:DeleteObject", f"{BUCKET}/{key}")] == []
+
+
+@pytest.mark.parametrize("key", ["team/noarch/repodata_shards.msgpack.zst", "team/rss.xml", "team/noarch"])
+def test_indexer__may_copy_files_with_their_tags(full: Synthesis, key: str) -> None:
+    statements = full.statements(full.role_of(INDEXER))
+    for action in ("s3:GetObjectTagging", "s3:GetObjectVersionTagging"):
+        assert allows(statements, action, f"{BUCKET}/{key}")
+    for copy in (f".fairway/rejected/{key}/1/object", f".fairway/replaced/{key}/1"):
+        assert allows(statements, "s3:PutObjectTagging", f"{BUCKET}/{copy}")
+    assert not allows(statements, "s3:PutObjectTagging", f"{BUCKET}/{key}")
+
+
+def test_indexer__may_write_and_delete_what_its_code_does(full: Synthesis) -> None:
+    """Every request of runs that reject uploads of each kind, heal, replace foreign files and collect garbage."""
+    statements = full.statements(full.role_of(INDEXER))
+    world = run_everything()
+    seen = {(kind, key) for kind, key in world.storage.log if kind in {"put", "copy", "splice", "delete"}}
+    assert {key.split("/")[1] for kind, key in seen if kind == "delete" and key.startswith(".fairway/")} == {
+        "cards",
+        "drafts",
+        "stale",
+    }
+    for kind, key in sorted(seen):
+        actions = ("s3:DeleteObject", "s3:DeleteObjectVersion") if kind == "delete" else ("s3:PutObject",)
+        for action in actions:
+            assert allows(statements, action, f"{BUCKET}/{key}"), (kind, key)
+
+
+REJECTED = (
+    "team/noarch/bad-1.0-0.conda",
+    "team/noarch/bad-1.0-0.tar.bz2",
+    "team/noarch/bad-1.0-0.Conda",
+    "team/noarch/BAD-1.0-0.TAR.BZ2",
+    "team/noarch/bad-1.0-0.conda.SIGS",
+    "team/noarch/foo-1.0-0.conda.sigs",
+    f"team/noarch/foo-1.0-0.conda.sigs.{'0' * 64}",
+    "team/noarch/patch_instructions.json",
+    "team/noarch/deeper/x-1-0.conda",
+    "team/noarch/shards/x-1-0.conda",
+    "team/x-1-0.conda",
+    "x-1-0.conda",
+    "TEAM/noarch/x-1-0.conda",
+    "patch_instructions.json",
+    *(f"team/{name}" for name in sorted(platforms() - {"noarch"})),
+    "other/noarch",
+)
+
+
+def run_everything() -> World:
+    world = World()
+    world.publish(NOARCH, package(), package(name="old"))
+    for key in REJECTED:
+        world.storage.upload(key, b"bad")
+    world.storage.upload("team/noarch/current_repodata.json", b"foreign")
+    world.storage.upload(f"team/noarch/{SHARD_INDEX}", b"foreign")
+    world.storage.remove("team/noarch/old-1.0-0.conda")
+    indexer = world.indexer()
+    world.index(*REJECTED[:8], "patch_instructions.json", "team/noarch/*", "team/noarch/")
+    subdir = open_subdir(world.storage, NOARCH)
+    for _ in reconcile(subdir, indexer):
+        pass
+    for channel in (parse_channel("team"), parse_channel("other"), None):
+        for _ in reject_invalid_keys(world.storage, indexer, channel):
+            pass
+    indexer.invalidate_rejected(all_runs=True)
+    assert [key for key in REJECTED if key in world.storage.list_keys() and "/foo-1.0-0.conda.sigs" not in key] == []
+    for days in (0, 20):
+        collect_garbage(subdir, now_ms=world.storage.clock_ms + days * DAY_MS, grace_ms=14 * DAY_MS)
+    return world
 
 
 def test_indexer__has_no_other_permissions_on_the_bucket(full: Synthesis) -> None:

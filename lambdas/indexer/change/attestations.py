@@ -32,9 +32,9 @@ from lambdas.indexer.artifacts.attestations import (
 )
 from lambdas.indexer.change.inspect import AttestationsHistory, Inspector
 from lambdas.indexer.change.results import Results
-from lambdas.indexer.quarantine import Quarantine
+from lambdas.indexer.quarantine.quarantine import Quarantine
+from lambdas.indexer.quarantine.unreadable import not_readable
 from lambdas.indexer.tree.cards import Card
-from lambdas.indexer.unreadable import not_readable
 from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 
 _COPY_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=IMMUTABLE)

@@ -21,7 +21,7 @@ from lambdas.indexer.change.patches_in_force import PatchesInForce, fetch_in_for
 from lambdas.indexer.change.results import Results
 from lambdas.indexer.change.subdir_limit import require_room
 from lambdas.indexer.model import LIMITS, MAX_SUBDIRS, Limits, SubdirKeys
-from lambdas.indexer.quarantine import Quarantine
+from lambdas.indexer.quarantine.quarantine import Quarantine
 from lambdas.indexer.tree.cards import Card, Cards, estimate_memory
 from lambdas.indexer.tree.encoding import measure
 from lambdas.indexer.tree.patches import PatchInstructions

@@ -18,7 +18,6 @@ from lambdas.channel.layout import (
 )
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.tree.subdir import Commit, Subdir
-from lambdas.indexer.unreadable import is_archived
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
@@ -76,7 +75,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
         elif isinstance(key, ArtifactKey):
             unseen.discard(filename)
             is_lost = key.distribution.name in recorded.lost_names
-            if is_lost or is_archived(info) or not recorded.has(filename, info, oldest_version):
+            if is_lost or info.is_archived or not recorded.has(filename, info, oldest_version):
                 artifacts.add(key)
     changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
     changed |= attestations.keys() ^ recorded.attestations.keys()

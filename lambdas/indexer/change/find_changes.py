@@ -14,7 +14,7 @@ from lambdas.indexer.change.decide import Index, Keep, Reject, Remove, decide, f
 from lambdas.indexer.change.inspect import Inspector
 from lambdas.indexer.change.patches_in_force import MAX_REJECTED_VERSIONS
 from lambdas.indexer.change.results import Results, guard
-from lambdas.indexer.quarantine import Notifier, Quarantine
+from lambdas.indexer.quarantine.quarantine import Notifier, Quarantine
 from lambdas.indexer.tree.cards import Card, Cards, estimate_memory
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage

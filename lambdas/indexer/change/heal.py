@@ -16,7 +16,8 @@ from lambdas.channel.layout import ArtifactKey
 from lambdas.indexer.change.commit import Committer
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.model import SubdirKeys
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
+from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.shard_index import ShardIndex, decode_index, empty_index, is_marked_for
 from lambdas.indexer.tree.subdir import Commit, ForeignIndexError, Subdir
 
@@ -45,7 +46,7 @@ class Healer:
             DeadlineError: the next run goes on.
             TransientError: another run was quicker, or an artifact can't be inspected.
         """
-        current = self.subdir.storage.head(self.subdir.layout.shard_index)
+        current = head_file(self.subdir.storage, self.subdir.layout.shard_index)
         draft = self._reconcile_draft(self._fetch_draft())
         if current is not None:
             keep_replaced(self.subdir.storage, current)
@@ -81,11 +82,10 @@ class Healer:
         storage, key = self.subdir.storage, self.subdir.layout.shard_index
         versions = (one.info.version for one in storage.list_history(key) if not one.is_deletion)
         for version in islice(versions, MAX_VERSIONS):
-            stored = storage.get(key, version=version)
-            if stored is None:
-                continue
             try:
-                yield decode_index(stored.body)
+                stored = get_file(storage, key, version=version)
+                if stored is not None:
+                    yield decode_index(stored.body)
             except InvalidDocumentError:
                 continue
 
@@ -116,7 +116,7 @@ class Healer:
                 raise _as_transient(failure)
 
     def _delete_draft(self) -> None:
-        info = self.committer.subdir.storage.head(self.committer.subdir.layout.shard_index)
+        info = head_file(self.committer.subdir.storage, self.committer.subdir.layout.shard_index)
         if info is not None:
             self.committer.subdir.storage.delete(replace(info, version=None))
 

@@ -28,8 +28,8 @@ from lambdas.indexer.artifacts.read import ArtifactLimits, read_artifact
 from lambdas.indexer.change.decide import Observed, is_described
 from lambdas.indexer.change.list_many import list_many
 from lambdas.indexer.model import Mode
+from lambdas.indexer.quarantine.unreadable import find_unreadable
 from lambdas.indexer.tree.cards import Card
-from lambdas.indexer.unreadable import find_unreadable
 from lambdas.storage.protocol import FetchedObject, ObjectInfo, ObjectStorage, ObjectVersion, StoredObject
 
 FETCHED_BYTES: Final = 8 * 1024 * 1024

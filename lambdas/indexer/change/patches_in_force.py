@@ -10,10 +10,10 @@ from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, Rejec
 from lambdas.channel.layout import parse_artifact_key
 from lambdas.channel.names import PackageName
 from lambdas.indexer.change.results import Results
-from lambdas.indexer.quarantine import Quarantine
+from lambdas.indexer.quarantine.quarantine import Quarantine
+from lambdas.indexer.quarantine.unreadable import find_unreadable
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, check_protected, parse_patches
 from lambdas.indexer.tree.subdir import Commit, Subdir
-from lambdas.indexer.unreadable import find_unreadable
 
 _CHECKED_TOGETHER: Final = 100  # names whose cards are in memory at once
 MAX_REJECTED_VERSIONS: Final = 20  # bad versions of one key that one run rejects

@@ -4,6 +4,7 @@ It is checked before the first commit of a subdir, so that the other publishes o
 Indexers that begin subdirs at the same moment may exceed it by a few. Subdirs that have a commit stay.
 """
 
+import sys
 from typing import Final
 
 from lambdas.channel.errors import RejectedError
@@ -39,7 +40,7 @@ def require_room(storage: ObjectStorage, subdir: SubdirId, *, max_subdirs: int) 
         )
 
 
-def list_indexed_subdirs(storage: ObjectStorage, channel: Channel, *, at_most: int) -> list[SubdirName]:
+def list_indexed_subdirs(storage: ObjectStorage, channel: Channel, *, at_most: int = sys.maxsize) -> list[SubdirName]:
     """Return the subdirs of a channel that have a commit; of many, ``at_most`` or a few more."""
     folders = storage.list_folders(ChannelLayout(channel=channel).prefix)
     subdirs = [SubdirId(channel=channel, name=SubdirName(name)) for name in folders if is_subdir_name(name)]

@@ -14,6 +14,7 @@ from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import update_channel
 from lambdas.indexer.outputs.registry import wanted_subdir_filenames
 from lambdas.indexer.outputs.subdir import SubdirUpdater, Updated
+from lambdas.indexer.tree.index_files import head_file
 from lambdas.indexer.tree.reader import CommitReader
 from lambdas.indexer.tree.shard_index import empty_index
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir
@@ -90,10 +91,10 @@ class CatchUp:
     def is_complete(self, subdir: Subdir) -> bool:
         """Tell whether a subdir has a commit and all outputs, whichever commit they show."""
         layout = subdir.layout
-        if self.storage.head(layout.shard_index) is None:
+        if subdir.fetch_etag() is None:
             return False
         wanted = wanted_subdir_filenames(self.outputs, empty_index(subdir.id.name))
-        return None not in in_parallel(lambda name: self.storage.head(layout.file(name)), wanted)
+        return None not in in_parallel(lambda name: head_file(self.storage, layout.file(name)), wanted)
 
     def _update(self, reader: CommitReader, *, remove_unwanted: bool) -> Updated:
         updater = SubdirUpdater(

@@ -26,7 +26,7 @@ from lambdas.indexer.outputs.registry import (
     ChannelOutput,
     channel_headers,
 )
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables
 from lambdas.indexer.spliced.segments import (
     SegmentedDocument,
@@ -37,6 +37,7 @@ from lambdas.indexer.spliced.segments import (
     segment_entries,
 )
 from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
 from lambdas.indexer.tree.shards import Shard
 from lambdas.indexer.tree.subdir import Commit, Subdir, open_subdir
@@ -75,7 +76,7 @@ def update_channel(
         _remove_unwanted(storage, layout, outputs)
     # The files are inspected before the commits: a run that reads commits later writes later or loses.
     wanted = [output.name for output in registry.CHANNEL_OUTPUTS if output.is_wanted(outputs)]
-    infos = in_parallel(lambda name: storage.head(layout.file(name)), wanted)
+    infos = in_parallel(lambda name: head_file(storage, layout.file(name)), wanted)
     found = dict(zip(wanted, infos, strict=True))
     subdirs = [open_subdir(storage, subdir) for subdir in _list_subdirs(storage, channel)]
     etags = fetch_etags(subdirs)
@@ -199,7 +200,7 @@ class ChannelUpdater:
             newest = apply_to_newest_names(kept, entries, total=source.table.count, limits=self.limits)
             document: _Document | None = self._apply_to_table(source, entries, newest)
         else:
-            stored = self.storage.get(info.key, version=info.version)
+            stored = get_file(self.storage, info.key, version=info.version)
             if stored is None or stored.info.etag != info.etag:
                 raise ConflictError(f"{info.key!r} was replaced meanwhile")
             before = parse_whole(_FORM, decode_json(stored.body, what=info.key))
@@ -344,7 +345,7 @@ class ChannelUpdater:
 
 def _remove_unwanted(storage: ObjectStorage, layout: ChannelLayout, outputs: Outputs) -> None:
     for output in registry.CHANNEL_OUTPUTS:
-        info = None if output.is_wanted(outputs) else storage.head(layout.file(output.name))
+        info = None if output.is_wanted(outputs) else head_file(storage, layout.file(output.name))
         if info is None or (SHOWN not in info.metadata and not outputs.remove_foreign):
             continue
         if SHOWN not in info.metadata:

@@ -39,7 +39,7 @@ from lambdas.indexer.outputs.registry import (
     subdir_filenames,
     wanted_subdir_filenames,
 )
-from lambdas.indexer.quarantine import keep_replaced
+from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
 from lambdas.indexer.spliced.segments import (
@@ -51,6 +51,7 @@ from lambdas.indexer.spliced.segments import (
     segment_entries,
 )
 from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.reader import CommitReader
 from lambdas.indexer.tree.shard_index import ShardIndex
 from lambdas.indexer.tree.shards import Shard
@@ -81,7 +82,7 @@ def list_unwanted(subdir: Subdir, outputs: Outputs) -> list[str]:
     index = subdir.fetch_commit().index
     unwanted = sorted(set(subdir_filenames()) - set(wanted_subdir_filenames(outputs, index)))
     keys = [subdir.layout.file(filename) for filename in unwanted]
-    infos = in_parallel(subdir.storage.head, keys)
+    infos = in_parallel(lambda key: head_file(subdir.storage, key), keys)
     return [key for key, info in zip(keys, infos, strict=True) if info is not None]
 
 
@@ -208,7 +209,7 @@ class SubdirUpdater:
             ConflictError: it was replaced meanwhile.
             InvalidDocumentError: it has another form.
         """
-        stored = self._storage.get(found.key)
+        stored = get_file(self._storage, found.key)
         if stored is None or stored.info.etag != found.etag:
             raise ConflictError(f"{found.key!r} was replaced meanwhile")
         index = self._fetch_shown(stored.info)
@@ -410,7 +411,7 @@ class SubdirUpdater:
 
     def _head(self, filenames: Iterable[str]) -> dict[str, ObjectInfo | None]:
         wanted = sorted(filenames)
-        infos = in_parallel(lambda name: self._storage.head(self._subdir.layout.file(name)), wanted)
+        infos = in_parallel(lambda name: head_file(self._storage, self._subdir.layout.file(name)), wanted)
         return dict(zip(wanted, infos, strict=True))
 
     def _metadata(self) -> dict[str, str]:

@@ -25,6 +25,7 @@ from lambdas.indexer.spliced.parts import Copy, Span, plan_parts
 from lambdas.indexer.spliced.segments import Chunk, Form, SegmentedDocument, Table, scan_table
 from lambdas.indexer.spliced.sizes import SIZES, Sizes
 from lambdas.indexer.tree.encoding import PRIVATE_LEVEL, compress, decode_json, decompress, encode_json
+from lambdas.indexer.tree.index_files import get_file
 from lambdas.storage.protocol import (
     ContentHeaders,
     CopyRange,
@@ -87,13 +88,13 @@ class LargeFiles:
         sha256, _, version = info.metadata.get(TABLES, "").partition(" ")
         # Almost always, the file names the tables that were stored last.
         for wanted in (None, version or None):
-            stored = self.storage.get(key, version=wanted)
-            if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
-                try:
+            try:
+                stored = get_file(self.storage, key, version=wanted)
+                if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
                     document = decode_json(decompress(stored.body, what=key), what=key)
                     return Tables(**document)
-                except (InvalidDocumentError, TypeError):
-                    return None
+            except (InvalidDocumentError, TypeError):
+                return None
             if not version:
                 break
         return None

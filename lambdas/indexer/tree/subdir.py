@@ -15,6 +15,7 @@ from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import SubdirLayout
 from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.tree.cards import Cards, decode_cards, encode_cards, estimate_encoded
+from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions, parse_patches
 from lambdas.indexer.tree.shard_index import (
     Mark,
@@ -100,7 +101,7 @@ class Subdir:
 
     def fetch_etag(self) -> str | None:
         """Return the ETag of the current commit; None if there is none."""
-        info = self.storage.head(self.layout.shard_index)
+        info = head_file(self.storage, self.layout.shard_index)
         return None if info is None else info.etag
 
     @property
@@ -119,10 +120,13 @@ class Subdir:
             ForeignIndexError: the shard index is not a commit of this subdir.
         """
         key = self.layout.shard_index
-        stored = self.storage.get(key, version=version)
+        hint = f"fairway verify {self.id}"
+        try:
+            stored = get_file(self.storage, key, version=version)
+        except InvalidDocumentError as error:
+            raise BrokenIndexError(str(error), hint=hint, etag=self.fetch_etag()) from error
         if stored is None:
             return Commit(index=empty_index(self.id.name, mark=self.mark))
-        hint = f"fairway verify {self.id}"
         try:
             index = decode_index(stored.body)
         except InvalidDocumentError as error:
@@ -168,7 +172,10 @@ class Subdir:
             sha256 = index.shards.get(name)
             if sha256 is None:
                 return _NO_CARDS
-            stored = self.storage.get(self.layout.cards(sha256))
+            try:
+                stored = get_file(self.storage, self.layout.cards(sha256))
+            except InvalidDocumentError:
+                return None
             return None if stored is None else stored.body
 
         wanted = list(names)
@@ -196,13 +203,14 @@ class Subdir:
 
         def fetch(name: PackageName) -> Shard:
             key = self.layout.shard(index.shards[name])
-            stored = self.storage.get(key)
-            if stored is None:
-                raise BrokenIndexError(f"missing shard {key!r}, which the index names", hint=hint, etag=None)
             try:
-                return decode_shard(stored.body)
+                stored = get_file(self.storage, key)
+                shard = None if stored is None else decode_shard(stored.body)
             except InvalidDocumentError as error:
                 raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=None) from error
+            if shard is None:
+                raise BrokenIndexError(f"missing shard {key!r}, which the index names", hint=hint, etag=None)
+            return shard
 
         wanted = list(names)
         return dict(zip(wanted, in_parallel(fetch, wanted), strict=True))
@@ -227,12 +235,12 @@ class Subdir:
         """Read the patch instructions that a commit names.
 
         Raises:
-            InvalidDocumentError: they are missing.
+            InvalidDocumentError: they are missing or unreadable.
         """
         if sha256 is None:
             return NO_PATCHES
         key = self.layout.patches_in_force(sha256)
-        stored = self.storage.get(key)
+        stored = get_file(self.storage, key)
         if stored is None:
             raise InvalidDocumentError(f"missing patch instructions in force: {key!r}", hint="upload them again")
         return parse_patches(stored.body)

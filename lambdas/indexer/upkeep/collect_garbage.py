@@ -7,8 +7,9 @@ from typing import Final
 from lambdas.channel import caching
 from lambdas.channel.errors import ConflictError, InvalidDocumentError
 from lambdas.indexer.tree.encoding import decode_json, encode_json
+from lambdas.indexer.tree.index_files import get_replaceable, head_file
 from lambdas.indexer.tree.subdir import Subdir
-from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, ObjectStorage
 
 _GARBAGE_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
 
@@ -38,11 +39,11 @@ def collect_garbage(subdir: Subdir, *, now_ms: int, grace_ms: int, pointers: Ite
         InvalidDocumentError: a pointer can't be decoded: nothing is deleted.
     """
     storage, key = subdir.storage, subdir.layout.garbage
-    stored = storage.get(key)
+    stored, condition = get_replaceable(storage, key)
     listed: dict[str, int] = {}
     if stored is not None:
         try:
-            listed = dict(decode_json(stored.body, what=key))
+            listed = dict(decode_json(stored, what=key))
         except (InvalidDocumentError, TypeError, ValueError):
             listed = {}  # the grace period starts again
     unreferenced = _list_hashes(subdir) - _list_referenced([subdir, *pointers])
@@ -51,9 +52,8 @@ def collect_garbage(subdir: Subdir, *, now_ms: int, grace_ms: int, pointers: Ite
     kept = {sha256: since_ms for sha256, since_ms in listed.items() if sha256 not in due}
     # The list is written first: if we stop here, what was due is listed again and lives another grace period.
     if kept or stored is not None:
-        condition = IfAbsent() if stored is None else IfMatch(etag=stored.info.etag)
         body = encode_json(kept)
-        if stored is None or stored.body != body:
+        if stored is None or stored != body:
             storage.put(key, body, headers=_GARBAGE_HEADERS, condition=condition)
     for sha256 in due:
         for blob in (subdir.layout.shard(sha256), subdir.layout.cards(sha256)):
@@ -86,6 +86,6 @@ def _list_referenced(pointers: Iterable[Subdir]) -> set[str]:
 def _delete_old(storage: ObjectStorage, key: str, *, now_ms: int, grace_ms: int) -> None:
     # A commit that names the same shard again has stored it again, as a new version: that one is young,
     # or not the one inspected here, and stays.
-    info = storage.head(key)
+    info = head_file(storage, key)
     if info is not None and now_ms - info.last_modified_ms > grace_ms:
         storage.delete(info)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from lambdas.channel.errors import RejectedError
 from lambdas.channel.layout import ArtifactKey, is_artifact_like, parse_key
-from lambdas.indexer.batch import invalid_key_rejection
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
+from lambdas.indexer.quarantine.rejections import invalid_key_rejection
 from lambdas.indexer.tree.subdir import Subdir
 from lambdas.indexer.upkeep.listing import list_files
 from lambdas.indexer.upkeep.reconcile import check_key

@@ -18,13 +18,13 @@ from lambdas.channel.layout import (
 )
 from lambdas.channel.names import Channel
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES, hash_attestations, hash_mismatch
-from lambdas.indexer.batch import invalid_key_rejection
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
+from lambdas.indexer.quarantine.rejections import invalid_key_rejection
+from lambdas.indexer.quarantine.unreadable import not_readable
 from lambdas.indexer.tree.subdir import ForeignIndexError, Subdir
-from lambdas.indexer.unreadable import not_readable
 from lambdas.indexer.upkeep.listing import is_channel, is_subdir
 from lambdas.storage.protocol import ObjectStorage
 

@@ -17,6 +17,7 @@ from lambdas.indexer.outputs.channeldata import ChannelPart, apply_to_part, make
 from lambdas.indexer.outputs.registry import CHANNELDATA, REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.spliced.files import is_large
+from lambdas.indexer.tree.index_files import head_file
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, make_shard
 from lambdas.indexer.tree.subdir import BrokenIndexError, Commit, ForeignIndexError, Subdir, open_subdir
@@ -81,7 +82,7 @@ def verify_subdir(
     yield from check_patches(subdir, commit)
     contents = yield from _verify_tree(subdir, commit, tree, view.limits, progress)
     progress(f"{subdir}: outputs")
-    compressed = subdir.storage.head(subdir.layout.file(REPODATA.name + ZSTD.suffix))
+    compressed = head_file(subdir.storage, subdir.layout.file(REPODATA.name + ZSTD.suffix))
     is_current = compressed is not None and compressed.metadata.get(COMMIT) == commit.sha256
     is_young = compressed is not None and is_current and depth.now_ms - compressed.last_modified_ms <= _DEFERRAL_MS
     is_deferred = is_young and is_large(compressed)
@@ -154,7 +155,7 @@ def verify_channel(
     if (excess := describe_excess([SubdirName(name) for name in etags], max_subdirs=view.max_subdirs)) is not None:
         yield Finding(problem=Problem.TOO_MANY_SUBDIRS, key=ChannelLayout(channel=channel).prefix, message=excess)
     is_known = view.is_complete and etags == view.etags
-    info = storage.head(ChannelLayout(channel=channel).file(CHANNELDATA.name))
+    info = head_file(storage, ChannelLayout(channel=channel).file(CHANNELDATA.name))
     is_large_channel = info is not None and info.size > view.limits.sizes.large_uncompressed
     yield from check_channel_outputs(
         storage,

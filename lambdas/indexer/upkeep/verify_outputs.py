@@ -25,6 +25,7 @@ from lambdas.indexer.outputs.registry import (
 from lambdas.indexer.outputs.repodata import iter_repodata
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.tree.encoding import decode_json, decompress
+from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.shards import Shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.indexer.upkeep.findings import Finding, Problem
@@ -93,11 +94,11 @@ def check_subdir_outputs(
     wanted = wanted_subdir_filenames(outputs, commit.index)
     for filename in sorted(set(subdir_filenames()) - set(wanted)):
         key = subdir.layout.file(filename)
-        if subdir.storage.head(key) is not None:
+        if head_file(subdir.storage, key) is not None:
             yield Finding(problem=Problem.OUTPUT_UNWANTED, key=key, message=_UNWANTED)
     for output in registry.SUBDIR_OUTPUTS:
         stored = {
-            filename: subdir.storage.get(subdir.layout.file(filename))
+            filename: _get_output(subdir.storage, subdir.layout.file(filename))
             for filename in output.wanted_filenames(outputs, commit.index)
         }
         for filename, one in stored.items():
@@ -127,11 +128,11 @@ def check_channel_outputs(
     """Yield what is wrong with the outputs of a channel; ``merged`` is None if it is unknown what they should say."""
     for output in registry.CHANNEL_OUTPUTS:
         key = ChannelLayout(channel=channel).file(output.name)
-        stored = storage.get(key)
         if not output.is_wanted(outputs):
-            if stored is not None:
+            if head_file(storage, key) is not None:
                 yield Finding(problem=Problem.OUTPUT_UNWANTED, key=key, message=_UNWANTED)
             continue
+        stored = _get_output(storage, key)
         found = list(_check_shown(key, stored, (SHOWN, hash_shown(etags)), is_deferred=is_deferred))
         yield from found
         if found or stored is None or merged is None:
@@ -147,12 +148,20 @@ def check_channel_outputs(
             yield Finding(problem=Problem.OUTPUT_WRONG, key=key, message="it does not say what the shards say")
 
 
+def _get_output(storage: ObjectStorage, key: str) -> StoredObject | None:
+    """Read an output; None if it is missing, or S3 says that it can't be read."""
+    try:
+        return get_file(storage, key)
+    except InvalidDocumentError:
+        return None
+
+
 def _check_shown(
     key: str, stored: StoredObject | None, shown: tuple[str, str], *, is_deferred: bool
 ) -> Iterator[Finding]:
     """Check that a file is there and shows what it should; ``shown`` is the metadata that says so."""
     if stored is None:
-        yield Finding(problem=Problem.OUTPUT_MISSING, key=key, message="the file is missing")
+        yield Finding(problem=Problem.OUTPUT_MISSING, key=key, message="the file is missing, or can't be read")
     elif stored.info.metadata.get(shown[0]) != shown[1]:
         yield Finding(
             problem=Problem.OUTPUT_BEHIND, key=key, message="it shows another commit", is_harmless=is_deferred

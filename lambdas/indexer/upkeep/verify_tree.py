@@ -12,7 +12,6 @@ from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
 from lambdas.indexer.tree.subdir import Commit, Subdir
-from lambdas.indexer.unreadable import is_archived
 from lambdas.indexer.upkeep.findings import Depth, Finding, Problem
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
@@ -135,7 +134,7 @@ class TreeVerifier:
         if info.size != record["size"]:
             self._storage.check_readable(info)
             return f"{info.size} bytes, and the record says {record['size']}"
-        if self._depth.read_artifacts or has_changed or is_archived(info):
+        if self._depth.read_artifacts or has_changed or info.is_archived:
             return _compare_hashes(self._storage, info.key, record)
         return None
 

@@ -12,7 +12,7 @@ from lambdas.channel.layout import SHARD_INDEX, SubdirLayout
 from lambdas.indexer.artifacts.record import CLOCK_SKEW_MS
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
 from lambdas.indexer.outputs.subdir import COMMIT
-from lambdas.indexer.quarantine import fetch_rejections
+from lambdas.indexer.quarantine.rejections import fetch_rejections
 from lambdas.indexer.settings import DEFERRAL_SECONDS
 from lambdas.indexer.spliced.files import is_large
 from lambdas.indexer.spliced.sizes import SIZES

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lambdas.indexer.batch import index_batch
 from lambdas.indexer.change.inspect import ReadingRules
 from lambdas.indexer.model import Mode
+from lambdas.indexer.queue.index_keys import index_batch
 from tests.indexer.world import NOARCH, World, package
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.layout import ArtifactKey, parse_artifact_key
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.events import format_requeued, parse_message, plan_work
 from lambdas.indexer.model import Mode, SubdirKeys
+from lambdas.indexer.queue.messages import format_requeued, parse_message
+from lambdas.indexer.queue.work import plan_work
 
 PATCHES = "patch_instructions.json"
 BUCKET = "fairway-test"

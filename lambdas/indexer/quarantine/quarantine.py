@@ -7,43 +7,33 @@ bytes rejected twice are in one place.
 Until caches were told to drop a rejected artifact, a note of its key is under ``.fairway/stale/``.
 """
 
-import hashlib
-import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from lambdas.channel import caching
 from lambdas.channel.artifact_kinds import kind_of
 from lambdas.channel.errors import (
-    ConflictError,
     FairwayError,
-    InvalidDocumentError,
     RejectedError,
     UnreadableError,
 )
 from lambdas.channel.layout import (
-    REJECTED_PREFIX,
     STALE_PREFIX,
-    is_rejection_key,
     rejected_object_key,
-    rejection_folder,
     rejection_key,
-    replaced_key,
     stale_key,
 )
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.unreadable import not_readable, withdraw
+from lambdas.indexer.quarantine.rejections import make_rejection
+from lambdas.indexer.quarantine.unreadable import not_readable, withdraw
+from lambdas.indexer.tree.encoding import encode_json
 from lambdas.storage.parallel import in_parallel
-from lambdas.storage.protocol import ContentHeaders, IfAbsent, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, ObjectInfo, ObjectStorage
 
-_ID_CHARS: Final = 16
-_HASH: Final = re.compile(r"\.?[0-9a-f]{64}\Z")  # without the dot: written by 0.1.0
 _STALE_AT_ONCE: Final = 1000
 _NOTE_HEADERS: Final = ContentHeaders(content_type="text/plain", cache_control=caching.NO_STORE)
 _REASON_HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
@@ -135,62 +125,3 @@ class Quarantine:
         )
         self._notifier.publish_rejection(rejection)
         return rejection
-
-
-def keep_replaced(storage: ObjectStorage, info: ObjectInfo) -> None:
-    """Keep a copy of another tool's file before it is replaced or removed: hotfixes may exist only there."""
-    try:
-        storage.copy(info, replaced_key(info.key, info.etag), metadata={}, condition=IfAbsent())
-    except ConflictError:
-        return  # an earlier run kept it
-
-
-def make_rejection(info: ObjectInfo, error: RejectedError) -> Rejection:
-    """Describe the rejection of an object."""
-    return Rejection(
-        key=info.key,
-        id=hashlib.sha256(info.etag.encode()).hexdigest()[:_ID_CHARS],
-        code=error.code.value,
-        message=str(error),
-        hint=error.hint,
-        size=info.size,
-        etag=info.etag,
-        uploaded_at=datetime.fromtimestamp(info.last_modified_ms / 1000, UTC).isoformat(),
-    )
-
-
-def parse_rejection(body: bytes) -> Rejection:
-    """Parse the document beside rejected bytes.
-
-    Raises:
-        InvalidDocumentError: it is not one.
-    """
-    document: Any = decode_json(body, what="rejection")
-    try:
-        return Rejection(**document)
-    except TypeError as error:
-        raise InvalidDocumentError(f"not a rejection: {error}") from error
-
-
-def list_rejections(storage: ObjectStorage, prefix: str = "") -> Iterator[Rejection]:
-    """Read the rejections of all keys that start with the prefix."""
-    folders = [REJECTED_PREFIX + prefix]
-    if prefix:  # keys too long for the layout are under their hash, wherever they start
-        hashes = [name for name in storage.list_folders(REJECTED_PREFIX) if _HASH.match(name)]
-        folders += [f"{REJECTED_PREFIX}{name}/" for name in hashes if not name.startswith(prefix)]
-    for folder in folders:
-        yield from (found for found in _read_rejections(storage, folder) if found.key.startswith(prefix))
-
-
-def fetch_rejections(storage: ObjectStorage, key: str) -> list[Rejection]:
-    """Read the rejections of exactly this key, the latest last."""
-    found = _read_rejections(storage, rejection_folder(key))
-    return sorted((rejection for rejection in found if rejection.key == key), key=lambda one: one.uploaded_at)
-
-
-def _read_rejections(storage: ObjectStorage, folder: str) -> Iterator[Rejection]:
-    for info in storage.list_objects(folder):
-        if is_rejection_key(info.key):
-            stored = storage.get(info.key)
-            if stored is not None:
-                yield parse_rejection(stored.body)

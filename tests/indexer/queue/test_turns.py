@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdas.indexer.turns import FIRST_TURN, list_offenders, take_turns
+from lambdas.indexer.queue.turns import FIRST_TURN, list_offenders, take_turns
 
 
 def test_take_turns__one_upload_behind_a_thousand_of_another_publisher() -> None:

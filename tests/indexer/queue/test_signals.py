@@ -6,10 +6,10 @@ import pytest
 
 from lambdas.channel.layout import SHARD_INDEX
 from lambdas.channel.names import SubdirId, parse_subdir_id
-from lambdas.indexer.events import Action, ObjectEvent
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.registry import channel_filenames, subdir_filenames
-from lambdas.indexer.signals import (
+from lambdas.indexer.queue.messages import Action, ObjectEvent
+from lambdas.indexer.queue.signals import (
     ALARM_MS,
     ForeignIndex,
     Signal,

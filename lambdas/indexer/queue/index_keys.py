@@ -7,15 +7,15 @@ fails does not stop the others (invariant 3).
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lambdas.channel.errors import FairwayError, InvalidNameError, RejectedError
+from lambdas.channel.errors import FairwayError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX
 from lambdas.channel.names import SubdirId
-from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
 from lambdas.indexer.change.results import guard
-from lambdas.indexer.events import plan_work
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
+from lambdas.indexer.quarantine.rejections import invalid_key_rejection
+from lambdas.indexer.queue.work import plan_work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,8 +53,3 @@ def index_batch(indexer: Indexer, keys: Iterable[str], *, rules: ReadingRules = 
         for key, failure in result.failures.items():
             failures |= {key: failure, f"{key}{ATTESTATIONS_SUFFIX}": failure}
     return BatchReport(subdirs=reports, invalid_keys=rejected, subdir_failures=subdir_failures, failures=failures)
-
-
-def invalid_key_rejection(error: InvalidNameError) -> RejectedError:
-    """Return why an upload under a key where nothing can be indexed is rejected."""
-    return RejectedError(RejectionCode.INVALID_KEY, str(error), hint=error.hint)

@@ -1,4 +1,4 @@
-"""From queue messages to the keys to inspect, parsed and grouped by subdir. Pure.
+"""The messages of the queue: parsed, and formatted where the indexer sends them itself. Pure.
 
 S3's notifications come at least once, in any order, and late: they are hints about which keys to inspect.
 The principal in them decides whose turn it is, and whether a change of an index file needs a check. The
@@ -10,37 +10,18 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-conte
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
 from urllib.parse import unquote_plus
 
-from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
-from lambdas.channel.layout import (
-    ArtifactKey,
-    AttestationsKey,
-    FolderKey,
-    ParsedKey,
-    PatchesKey,
-    WholeSubdirKey,
-    parse_key,
-)
-from lambdas.channel.names import SubdirId
-from lambdas.indexer.model import Mode, SubdirKeys
+from lambdas.channel.errors import InvalidDocumentError
+from lambdas.indexer.model import Mode
 
 _TEST_EVENT: Final = "s3:TestEvent"
 _REQUEUED: Final = "fairway:Requeued"
 _ACTIONS: Final[Mapping[str, "Action"]] = {"ObjectCreated": "created", "ObjectRemoved": "removed"}
 _PLACEHOLDER: Final = "EXAMPLE"  # the principal of every event on an emulator
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What a batch of keys asks for."""
-
-    subdirs: Mapping[SubdirId, SubdirKeys] = field(default_factory=dict)
-    invalid_keys: Mapping[str, InvalidNameError] = field(default_factory=dict)
-    """``{key: error}`` of uploads under keys where nothing can be indexed."""
 
 
 Action = Literal["created", "removed"]
@@ -76,6 +57,17 @@ class Message:
     """Who uploaded the keys, in a message that the indexer sent itself; None if that is not known."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Received:
+    """A message, as the queue passed it on."""
+
+    message: Message
+    receives: int
+    """How often it was received; 1 for the first time."""
+    sent_ms: int
+    """When it was sent."""
+
+
 def format_requeued(
     keys: Sequence[str], mode: Mode = "together", *, publisher: str | None = None, error: str | None = None
 ) -> str:
@@ -83,6 +75,26 @@ def format_requeued(
     message = {"Event": _REQUEUED, "Keys": list(keys), "Mode": mode}
     optional = {"Publisher": publisher, "Error": error}
     return json.dumps(message | {name: value for name, value in optional.items() if value is not None})
+
+
+def parse_records(
+    records: Iterable[Mapping[str, Any]], *, bucket: str, now_ms: int
+) -> dict[str, Received | InvalidDocumentError]:
+    """Return the messages of a batch by their IDs; for one that is invalid, the error."""
+    found: dict[str, Received | InvalidDocumentError] = {}
+    for record in records:
+        try:
+            message = parse_message(record["body"], bucket=bucket)
+        except InvalidDocumentError as error:
+            found[record["messageId"]] = error
+            continue
+        attributes = record["attributes"]
+        found[record["messageId"]] = Received(
+            message=message,
+            receives=int(attributes["ApproximateReceiveCount"]),
+            sent_ms=int(attributes.get("SentTimestamp", now_ms)),
+        )
+    return found
 
 
 def parse_message(body: str, *, bucket: str) -> Message:
@@ -127,37 +139,4 @@ def _parse_record(record: Any, bucket: str) -> ObjectEvent:  # noqa: ANN401 - JS
         version=version if isinstance(version := found.get("versionId"), str) else None,
         sequencer=str(found.get("sequencer", "")),
         at=None if time is None else datetime.fromisoformat(time).astimezone(UTC),
-    )
-
-
-def plan_work(keys: Iterable[str]) -> Work:
-    """Parse keys and group them by subdir; keys that concern no index are left out."""
-    parsed: dict[SubdirId, list[ParsedKey]] = {}
-    invalid_keys: dict[str, InvalidNameError] = {}
-    for key in keys:
-        try:
-            found = parse_key(key)
-        except InvalidNameError as error:
-            if key.rpartition("/")[2]:  # a folder is no upload
-                invalid_keys[key] = error
-            continue
-        if found is not None:
-            parsed.setdefault(_subdir_of(found), []).append(found)
-    return Work(
-        subdirs={subdir: _group(found) for subdir, found in sorted(parsed.items(), key=lambda item: str(item[0]))},
-        invalid_keys=invalid_keys,
-    )
-
-
-def _subdir_of(key: ParsedKey) -> SubdirId:
-    return key.artifact.subdir if isinstance(key, AttestationsKey) else key.subdir
-
-
-def _group(keys: Sequence[ParsedKey]) -> SubdirKeys:
-    return SubdirKeys(
-        artifacts=frozenset(key for key in keys if isinstance(key, ArtifactKey)),
-        attestations=frozenset(key.artifact for key in keys if isinstance(key, AttestationsKey)),
-        patches=any(isinstance(key, PatchesKey) for key in keys),
-        deferred=any(isinstance(key, FolderKey) for key in keys),
-        whole=any(isinstance(key, WholeSubdirKey) for key in keys),
     )

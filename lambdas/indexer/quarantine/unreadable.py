@@ -9,17 +9,8 @@ from lambdas.channel.errors import RejectedError, UnreadableError, VanishedError
 from lambdas.channel.rejection_codes import RejectionCode
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
-_ARCHIVES: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 _MAX_TRIED: Final = 10
 """Earlier versions that are tried."""
-
-
-def is_archived(info: ObjectInfo) -> bool:
-    """Tell whether the storage class says that the object can't be read unless it was restored.
-
-    An archived object of another class, ``INTELLIGENT_TIERING``, can't be told by its listing.
-    """
-    return info.storage_class in _ARCHIVES
 
 
 def find_unreadable(storage: ObjectStorage, key: str) -> tuple[ObjectInfo, RejectedError]:

@@ -8,7 +8,7 @@ import pytest
 
 from lambdas.channel.errors import AccessDeniedError, UnavailableError
 from lambdas.channel.rejection_codes import RejectionCode
-from lambdas.indexer.quarantine import list_rejections
+from lambdas.indexer.quarantine.rejections import list_rejections
 from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.indexer.upkeep.reconcile import reconcile
 from tests.indexer.world import NOARCH, PATCHES, POLICY, World, check_readable, package

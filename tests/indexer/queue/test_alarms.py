@@ -10,9 +10,8 @@ from botocore.stub import Stubber
 
 from lambdas.channel.errors import UnavailableError
 from lambdas.channel.names import parse_subdir_id
-from lambdas.indexer.events import parse_message
-from lambdas.indexer.operators import DeadLetters, OperatorEvents
-from lambdas.indexer.signals import ForeignIndex
+from lambdas.indexer.queue.alarms import OperatorEvents
+from lambdas.indexer.queue.signals import ForeignIndex
 
 ACCESS: Any = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 NOARCH = parse_subdir_id("team/noarch")
@@ -25,14 +24,6 @@ def events() -> Iterator[tuple[OperatorEvents, Stubber]]:
     client: Any = boto3.client("events", **ACCESS)
     with Stubber(client) as stubbed:
         yield OperatorEvents(client, event_bus="bus"), stubbed
-        stubbed.assert_no_pending_responses()
-
-
-@pytest.fixture
-def dead_letters() -> Iterator[tuple[DeadLetters, Stubber]]:
-    client: Any = boto3.client("sqs", **ACCESS)
-    with Stubber(client) as stubbed:
-        yield DeadLetters(client, queue_url=URL), stubbed
         stubbed.assert_no_pending_responses()
 
 
@@ -61,34 +52,3 @@ def test_publish_foreign_index__bus_fails(events: tuple[OperatorEvents, Stubber]
     for _ in range(2):
         with pytest.raises(UnavailableError):
             operators.publish_foreign_index(NOARCH, ForeignIndex(at_ms=1, principal=None, sequencer=""))
-
-
-def test_send__names_key_and_error_and_can_be_redriven(dead_letters: tuple[DeadLetters, Stubber]) -> None:
-    queue, stubbed = dead_letters
-    body = {
-        "Event": "fairway:Requeued",
-        "Keys": [KEY],
-        "Mode": "alone",
-        "Error": f"UnavailableError: S3 answered 503 for {KEY!r}",
-    }
-    stubbed.add_response("send_message", {}, {"QueueUrl": URL, "MessageBody": json.dumps(body)})
-    queue.send([KEY], "alone", UnavailableError(f"S3 answered 503 for {KEY!r}"))
-    message = parse_message(json.dumps(body), bucket="any")
-    assert (message.keys, message.mode) == ((KEY,), "alone")
-
-
-def test_send__long_error_fits_into_a_message(
-    dead_letters: tuple[DeadLetters, Stubber], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue, _ = dead_letters
-    sent: list[str] = []
-    monkeypatch.setattr(queue._sqs, "send_message", lambda **arguments: sent.append(arguments["MessageBody"]))
-    queue.send([KEY], "together", UnavailableError("é" * 10**6))
-    assert len(sent[0]) < 256 * 1024
-
-
-def test_send__queue_fails(dead_letters: tuple[DeadLetters, Stubber]) -> None:
-    queue, stubbed = dead_letters
-    stubbed.add_client_error("send_message", "InternalError", http_status_code=500)
-    with pytest.raises(UnavailableError):
-        queue.send([KEY], "together", UnavailableError("503"))

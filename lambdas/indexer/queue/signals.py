@@ -13,10 +13,10 @@ from typing import Any, Final
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
 from lambdas.channel.layout import PRIVATE_PREFIX, SHARD_INDEX
 from lambdas.channel.names import NOARCH, SubdirId, parse_channel, parse_subdir_id
-from lambdas.indexer.events import ObjectEvent
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.registry import CHANNEL_OUTPUTS, channel_filenames, subdir_filenames
 from lambdas.indexer.outputs.registry import wanted_subdir_filenames as list_wanted
+from lambdas.indexer.queue.messages import ObjectEvent
 from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.indexer.tree.shard_index import empty_index
 

@@ -16,7 +16,7 @@ from lambdas.channel.names import SubdirId
 from lambdas.indexer.model import Outputs
 from lambdas.indexer.outputs.channel import SHOWN
 from lambdas.indexer.outputs.subdir import COMMIT
-from lambdas.indexer.signals import (
+from lambdas.indexer.queue.signals import (
     ForeignIndex,
     Signal,
     SubdirSignals,
@@ -26,8 +26,9 @@ from lambdas.indexer.signals import (
     is_foreign,
     plan_check,
 )
+from lambdas.indexer.tree.index_files import get_replaceable, head_file
 from lambdas.indexer.tree.subdir import COMMIT_OF
-from lambdas.storage.protocol import ContentHeaders, IfAbsent, IfMatch, ObjectInfo, ObjectStorage
+from lambdas.storage.protocol import ContentHeaders, ObjectInfo, ObjectStorage
 from lambdas.storage.retry import retry_conflicts
 
 _FIRST_BURST_MS: Final = 15 * 60 * 1000  # afterwards, a subdir without a quiet minute is listed nevertheless
@@ -68,7 +69,8 @@ class IndexWatch:
         foreign = self._list_foreign(signals)
         if not foreign:
             return ()
-        if not any(signal.is_of_shard_index for signal in foreign) and self.storage.head(layout.shard_index) is None:
+        is_of_index = any(signal.is_of_shard_index for signal in foreign)
+        if not is_of_index and head_file(self.storage, layout.shard_index) is None:
             return ()  # no subdir of a channel: other files of an operator
         indexes = [signal for signal in foreign if self._is_foreign_index(signal)]
         return retry_conflicts(lambda: self._plan(layout, indexes))
@@ -102,17 +104,17 @@ class IndexWatch:
         if foreign or not signals:
             return foreign
         one = min(signals, key=lambda signal: (not signal.is_of_shard_index, signal.event.key))
-        return [] if _is_as_expected(self.storage.head(one.event.key), one) else [one]
+        return [] if _is_as_expected(head_file(self.storage, one.event.key), one) else [one]
 
     def _is_foreign_index(self, signal: Signal) -> bool:
         """Tell whether a shard index was deleted or written by another tool, not by the command for an operator."""
         if not signal.is_of_shard_index or signal.event.action == "removed":
             return signal.is_of_shard_index
-        return not _is_as_expected(self.storage.head(signal.event.key, version=signal.event.version), signal)
+        return not _is_as_expected(head_file(self.storage, signal.event.key, version=signal.event.version), signal)
 
     def _plan(self, layout: SubdirLayout, indexes: Sequence[Signal]) -> tuple[str, ...]:
-        stored = self.storage.get(layout.signals)
-        known = SubdirSignals() if stored is None else decode_signals(stored.body)
+        body, condition = get_replaceable(self.storage, layout.signals)
+        known = SubdirSignals() if body is None else decode_signals(body)
         now_ms = self.now_ms()
         known, repeated = add_foreign(known, indexes, now_ms=now_ms)
         for one in repeated:
@@ -130,7 +132,7 @@ class IndexWatch:
             layout.signals,
             encode_signals(known),
             headers=_HEADERS,
-            condition=IfAbsent() if stored is None else IfMatch(etag=stored.info.etag),
+            condition=condition,
         )
         return keys
 

@@ -1,4 +1,4 @@
-"""AWS notifications, and failures to send them."""
+"""Events and invalidations, and failures to send them."""
 
 import json
 from collections.abc import Iterator
@@ -11,13 +11,11 @@ from botocore.stub import ANY, Stubber
 
 from lambdas.channel.errors import RejectedError, UnavailableError
 from lambdas.channel.layout import rejected_object_key
-from lambdas.channel.names import parse_subdir_id
 from lambdas.channel.rejection_codes import RejectionCode
-from lambdas.indexer.cdn import MAX_FOLDERS, MAX_PATHS
-from lambdas.indexer.events import parse_message
 from lambdas.indexer.model import Rejection
-from lambdas.indexer.notify import AwsNotifier, Requeuer
-from lambdas.indexer.quarantine import make_rejection, parse_rejection
+from lambdas.indexer.quarantine.cdn import MAX_FOLDERS, MAX_PATHS
+from lambdas.indexer.quarantine.notify import AwsNotifier
+from lambdas.indexer.quarantine.rejections import make_rejection, parse_rejection
 from lambdas.storage.protocol import ObjectInfo
 
 KEYS = ["team/noarch/foo-1.0-0.conda"]
@@ -160,44 +158,3 @@ def test_parse_rejection__round_trip() -> None:
     document = {slot: getattr(REJECTION, slot) for slot in Rejection.__slots__}
     assert parse_rejection(json.dumps(document).encode()) == REJECTION
     assert rejected_object_key(REJECTION.key, REJECTION.id).startswith(".fairway/rejected/team/noarch/foo-1.0-0.conda/")
-
-
-@pytest.fixture
-def sqs() -> Iterator[tuple[Any, Stubber]]:
-    client: Any = boto3.client("sqs", aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
-    with Stubber(client) as stubber:
-        yield client, stubber
-        stubber.assert_no_pending_responses()
-
-
-def test_requeue_subdir__one_message_after_the_delay(sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch) -> None:
-    client, _ = sqs
-    sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
-    path = parse_subdir_id("team/noarch")
-    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_later(f"{path}/")
-    ((message),) = sent
-    assert (message["QueueUrl"], message["DelaySeconds"]) == ("https://sqs.example.org/queue", 60)
-    assert parse_message(message["MessageBody"], bucket="any").keys == ("team/noarch/",)
-
-
-@pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied", "RequestThrottled"])
-def test_requeue_subdir__queue_fails(sqs: tuple[Any, Stubber], code: str) -> None:
-    client, stubber = sqs
-    stubber.add_client_error("send_message", code, http_status_code=400)
-    requeuer = Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60)
-    with pytest.raises(UnavailableError):
-        requeuer.requeue_later("team/noarch/")
-
-
-def test_requeue_keys__few_messages_within_the_queue_s_limit(
-    sqs: tuple[Any, Stubber], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client, _ = sqs
-    sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(client, "send_message", lambda **message: sent.append(message))
-    keys = [f"team/noarch/{number:04}{chr(1) * 1008}" for number in range(100)]  # of 1,024 bytes, at their longest
-    Requeuer(client, queue_url="https://sqs.example.org/queue", delay_seconds=60).requeue_keys(keys, "alone")
-    assert [message["DelaySeconds"] for message in sent] == [0, 0, 0]
-    assert max(len(message["MessageBody"]) for message in sent) < 256 * 1024
-    assert [key for message in sent for key in parse_message(message["MessageBody"], bucket="any").keys] == keys

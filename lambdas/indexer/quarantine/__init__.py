@@ -1,0 +1,1 @@
+"""Where rejected uploads go, and who is notified of them."""

@@ -1,0 +1,1 @@
+"""What one invocation does with the messages of the queue."""
