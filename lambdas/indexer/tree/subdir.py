@@ -4,6 +4,7 @@ The thin shell around the pure modules of this folder: it decides nothing. A cal
 ``ConflictError`` reads the commit again and applies its changes again.
 """
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -128,7 +129,7 @@ class Subdir:
         if stored is None:
             return Commit(index=empty_index(self.id.name, mark=self.mark))
         try:
-            index = decode_index(stored.body)
+            index = _decode_index(stored.body)
         except InvalidDocumentError as error:
             raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=stored.info.etag) from error
         if not is_marked_for(index, self.id):
@@ -248,6 +249,12 @@ class Subdir:
     def put_patches(self, sha256: str, body: bytes) -> None:
         """Store patch instructions under their hash, before a commit names them."""
         self.storage.put(self.layout.patches_in_force(sha256), body, headers=_PATCHES_HEADERS)
+
+
+@functools.lru_cache(maxsize=2)
+def _decode_index(body: bytes) -> ShardIndex:
+    """Decode a shard index: a run reads the one before and the one after its commit, several times."""
+    return decode_index(body)
 
 
 def open_subdir(storage: ObjectStorage, subdir: SubdirId, *, deployment: str = "") -> Subdir:
