@@ -28,7 +28,7 @@ from lambdas.indexer.tree.shard_index import (
     is_marked_for,
 )
 from lambdas.indexer.tree.shards import Shard, decode_shard
-from lambdas.storage.parallel import THREADS, in_parallel
+from lambdas.storage.parallel import in_parallel, iter_parallel
 from lambdas.storage.protocol import (
     ContentHeaders,
     IfAbsent,
@@ -182,16 +182,15 @@ class Subdir:
         wanted = list(names)
         found: dict[PackageName, Cards | None] = {}
         free_bytes = max_bytes
-        for start in range(0, len(wanted), THREADS):
-            some = wanted[start : start + THREADS]
-            for name, body in zip(some, in_parallel(fetch, some), strict=True):
-                try:
-                    free_bytes -= 0 if body is None else estimate_encoded(body)
-                    if found and free_bytes < 0:
-                        return found
-                    found[name] = None if body is None else decode_cards(body)
-                except InvalidDocumentError:
-                    found[name] = None
+        for name, body in zip(wanted, iter_parallel(fetch, wanted), strict=True):
+            try:
+                if body is not None and max_bytes != sys.maxsize:
+                    free_bytes -= estimate_encoded(body)
+                if found and free_bytes < 0:
+                    return found
+                found[name] = None if body is None else decode_cards(body)
+            except InvalidDocumentError:
+                found[name] = None
         return found
 
     def fetch_shards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Shard]:
