@@ -35,6 +35,7 @@ CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
 DRAFTS_PREFIX: Final = ".fairway/drafts/"
 REPLACED_PREFIX: Final = ".fairway/replaced/"
 SIGNALS_PREFIX: Final = ".fairway/signals/"
+RECORDED_PREFIX: Final = ".fairway/recorded/"
 STALE_PREFIX: Final = ".fairway/stale/"
 CHANNEL_PREFIXES: Final = (
     CARDS_PREFIX,
@@ -290,6 +291,11 @@ class SubdirLayout:
     def garbage(self) -> str:
         """The list of unreferenced shards and when each was first seen so."""
         return f"{GARBAGE_PREFIX}{self.subdir}/garbage.json"
+
+    @property
+    def recorded(self) -> str:
+        """What cards say of the objects that they were made from; in a directory alone."""
+        return f"{RECORDED_PREFIX}{self.subdir}/recorded.json.zst"
 
     @property
     def signals(self) -> str:

@@ -149,6 +149,7 @@ class Indexer:
             is_rebuild=is_rebuild,
             may_defer=self._requeue is not None and not keys.deferred and not is_rebuild,
             remove_unwanted=keys.deferred or is_rebuild,
+            bases=results.bases,
             sleep=self._sleep,
         )
         if commit.etag is None and keys.is_follow_up:

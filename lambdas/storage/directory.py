@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -36,6 +37,7 @@ from lambdas.storage.protocol import (
 _PRIVATE_PREFIX: Final = ".fairway/"
 _TEMPORARY: Final = ".fairway-"
 _OWN: Final = frozenset({".fairway/metadata", ".fairway/lock"})  # no objects
+_NO_PARTS: Final = frozenset({"", ".", ".."})
 
 
 class DirectoryStorage:
@@ -48,6 +50,7 @@ class DirectoryStorage:
 
     def __init__(self, root: Path, *, channel: str | None = None) -> None:
         self.root = root
+        self._lock = os.path.join(root, ".fairway", "lock")
         self._channel = channel
         """Where set: ``root`` is this channel's own folder, and keys are ``CHANNEL/SUBDIR/…`` all the same."""
 
@@ -56,21 +59,19 @@ class DirectoryStorage:
         if version is not None:
             return None
         try:
-            status = self._path(key).stat()
+            status = os.stat(self._path(key))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _translate_os_error(error, key) from error
-        if not self._path(key).is_file():
-            return None
-        return self._describe(key, status)
+        return self._describe(key, status) if stat.S_ISREG(status.st_mode) else None
 
     def get(self, key: str, *, version: str | None = None) -> StoredObject | None:
         """Read a file whole."""
         if version is not None:
             return None
         try:
-            with self._path(key).open("rb") as file:
+            with open(self._path(key), "rb") as file:
                 body = file.read()
                 status = os.fstat(file.fileno())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -82,7 +83,7 @@ class DirectoryStorage:
     def fetch(self, key: str, *, max_bytes: int) -> FetchedObject | None:
         """Inspect a file, and read it if it is small enough."""
         try:
-            with self._path(key).open("rb") as file:
+            with open(self._path(key), "rb") as file:
                 status = os.fstat(file.fileno())
                 body = file.read() if status.st_size <= max_bytes else None
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -118,30 +119,7 @@ class DirectoryStorage:
         condition: Condition | None = None,
     ) -> ObjectInfo:
         """Write a file beside, then rename it over the old one."""
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                self._check(key, condition)
-                handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-                temporary = Path(name)
-                try:
-                    with os.fdopen(handle, "wb") as file:
-                        file.write(body)
-                        file.flush()
-                        os.fsync(file.fileno())
-                    temporary.chmod(0o644)
-                    # Metadata first: it names an ETag that no object has yet. If we stop here, the
-                    # old object simply has no metadata, and is made again.
-                    self._write_metadata(key, _file_etag(temporary.stat()), metadata)
-                    temporary.replace(path)
-                except BaseException:
-                    temporary.unlink(missing_ok=True)
-                    raise
-                status = path.stat()
-        except OSError as error:
-            raise _translate_os_error(error, key) from error
-        return self._describe(key, status)
+        return self._replace(key, [body], metadata=metadata, condition=condition)
 
     def splice(
         self,
@@ -153,30 +131,9 @@ class DirectoryStorage:
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
         """Write a file beside, part by part, then rename it over the old one."""
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-            temporary = Path(name)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    for part in check_parts(parts, base=base):
-                        for chunk in self._read_part(key, part, base):
-                            file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                with self._locked():
-                    self._check(key, IfAbsent() if base is None else IfMatch(etag=base.etag))
-                    self._write_metadata(key, _file_etag(temporary.stat()), metadata)  # first: see put
-                    temporary.replace(path)
-                    status = path.stat()
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise _translate_os_error(error, key) from error
-        return self._describe(key, status)
+        chunks = (chunk for part in check_parts(parts, base=base) for chunk in self._read_part(key, part, base))
+        condition = IfAbsent() if base is None else IfMatch(etag=base.etag)
+        return self._replace(key, chunks, metadata=metadata, condition=condition)
 
     def _read_part(self, key: str, part: Part, base: ObjectInfo | None) -> Iterator[bytes]:
         if isinstance(part, bytes):
@@ -194,33 +151,54 @@ class DirectoryStorage:
         self, source: ObjectInfo, key: str, *, metadata: Mapping[str, str], condition: IfAbsent | None = None
     ) -> None:
         """Copy a file chunk by chunk, then rename it into place."""
+        self._replace(key, self.stream(source), metadata=metadata, condition=condition)
+
+    def _replace(
+        self, key: str, chunks: Iterable[bytes], *, metadata: Mapping[str, str] | None, condition: Condition | None
+    ) -> ObjectInfo:
+        """Write a file beside, then rename it over the old one.
+
+        The lock is not held while bytes are written: what takes long is waiting for the disk, and many
+        threads wait for it at once.
+        """
         path = self._path(key)
+        folder = os.path.dirname(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked():
-                self._check(key, condition)
-                handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=path.parent)
-                temporary = Path(name)
-                try:
-                    with os.fdopen(handle, "wb") as file:
-                        for chunk in self.stream(source):
-                            file.write(chunk)
-                    self._write_metadata(key, _file_etag(temporary.stat()), metadata)
-                    temporary.replace(path)
-                except BaseException:
-                    temporary.unlink(missing_ok=True)
-                    raise
+            try:
+                handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
+            except FileNotFoundError:
+                os.makedirs(folder, exist_ok=True)
+                handle, temporary = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
+            try:
+                with open(handle, "wb") as file:
+                    file.writelines(chunks)
+                    file.flush()
+                    os.fchmod(handle, 0o644)
+                    os.fsync(handle)
+                    status = os.fstat(handle)
+                with self._locked():
+                    self._check(key, condition)
+                    # Metadata first: it names an ETag that no object has yet. If we stop here, the
+                    # old object simply has no metadata, and is made again.
+                    self._write_metadata(key, _file_etag(status), metadata)
+                    os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
         except OSError as error:
             raise _translate_os_error(error, key) from error
+        return _make_info(key, status, metadata or {})
 
     def delete(self, info: ObjectInfo) -> None:
         """Remove a file and its metadata, if it is still the same."""
         path = self._path(info.key)
         try:
-            with self._locked():
-                if path.is_file() and _file_etag(path.stat()) == info.etag:
-                    path.unlink()
-                    self._metadata_path(info.key).unlink(missing_ok=True)
+            with self._locked(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(path)
+                if stat.S_ISREG(status.st_mode) and _file_etag(status) == info.etag:
+                    os.unlink(path)
+                    self._write_metadata(info.key, "", None)
         except OSError as error:
             raise _translate_os_error(error, info.key) from error
 
@@ -230,14 +208,17 @@ class DirectoryStorage:
 
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the directory in the order of keys."""
+        return self._list(prefix, after="")
+
+    def _list(self, prefix: str, *, after: str) -> Iterator[ObjectInfo]:
         folder = prefix.rpartition("/")[0]
         if not folder and self._channel is not None:
             for one in sorted([_PRIVATE_PREFIX, f"{self._channel}/"]):
-                yield from (info for info in self.list_objects(one) if info.key.startswith(prefix))
+                yield from (info for info in self._list(one, after=after) if info.key.startswith(prefix))
             return
-        start = self._path(folder) if folder else self.root
+        start = self._path(folder) if folder else str(self.root)
         for key, entry in self._walk(start, folder + "/" if folder else ""):
-            if key.startswith(prefix):
+            if key > after and key.startswith(prefix):
                 yield from _list_file(key, entry)
 
     def has_history(self, key: str) -> bool:
@@ -246,9 +227,8 @@ class DirectoryStorage:
 
     def list_versions(self, prefix: str, *, after: str = "") -> Iterator[ObjectVersion]:
         """List the files: a directory keeps no versions."""
-        for info in self.list_objects(prefix):
-            if info.key > after:
-                yield ObjectVersion(info=info, is_deletion=False)
+        for info in self._list(prefix, after=after):
+            yield ObjectVersion(info=info, is_deletion=False)
 
     def list_history(self, key: str) -> Iterator[ObjectVersion]:
         """List the file, if there is one: a directory keeps no versions."""
@@ -261,71 +241,68 @@ class DirectoryStorage:
         if not prefix and self._channel is not None:
             yield self._channel
             return
-        try:
-            entries = sorted((self._path(prefix) if prefix else self.root).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        yield from (entry.name for entry in entries if entry.is_dir() and entry.name != _PRIVATE_PREFIX[:-1])
+        for entry in self._scan(self._path(prefix) if prefix else str(self.root)):
+            if entry.is_dir() and entry.name != _PRIVATE_PREFIX[:-1]:
+                yield entry.name
 
     def list_files(self, prefix: str) -> Iterator[ObjectInfo]:
         """List the files directly inside a folder."""
         if not prefix and self._channel is not None:
             return
-        try:
-            entries = sorted((self._path(prefix) if prefix else self.root).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in entries:
+        for entry in self._scan(self._path(prefix) if prefix else str(self.root)):
             if not entry.is_dir() and not entry.name.startswith(_TEMPORARY) and prefix + entry.name not in _OWN:
                 yield from _list_file(prefix + entry.name, entry)
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+    def _scan(self, folder: str) -> list[os.DirEntry[str]]:
+        """Return what is in a folder, in the order of keys: "a-b" before "a/c", so folders sort with their slash."""
         try:
-            # S3 orders whole keys: "a-b" before "a/c", so folders sort with their slash.
-            entries = sorted(folder.iterdir(), key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name + "/" if entry.is_dir() else entry.name)
         except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in entries:
-            if entry.is_symlink() and entry.is_dir():
-                continue
-            if entry.is_dir():
-                ours = folder == self.root and self._channel is not None and entry.name == _PRIVATE_PREFIX[:-1]
-                if not ours and prefix + entry.name not in _OWN:
-                    yield from self._walk(entry, prefix + entry.name + "/")
-            elif not entry.name.startswith(_TEMPORARY) and prefix + entry.name not in _OWN:
-                yield prefix + entry.name, entry
+            return []
 
-    def _path(self, key: str) -> Path:
+    def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        for entry in self._scan(folder):
+            key = prefix + entry.name
+            if entry.is_dir():
+                # The channel's own folder is the root: the private one beside its subdirs is listed by itself.
+                is_private = key == f"{self._channel}/{_PRIVATE_PREFIX[:-1]}"
+                if not entry.is_symlink() and not is_private and key not in _OWN:
+                    yield from self._walk(entry.path, key + "/")
+            elif not entry.name.startswith(_TEMPORARY) and key not in _OWN:
+                yield key, entry
+
+    def _path(self, key: str) -> str:
         parts = key.rstrip("/").split("/")
-        if key.startswith("/") or "\0" in key or any(part in {"", ".", ".."} for part in parts):
+        if key.startswith("/") or "\0" in key or not _NO_PARTS.isdisjoint(parts):
             raise InvalidNameError(f"not a key of a directory: {key!r}")
         if self._channel is not None and parts[0] != _PRIVATE_PREFIX[:-1]:
             if parts[0] != self._channel:
                 raise InvalidNameError(f"not a key of the channel {self._channel!r}: {key!r}")
             parts = parts[1:]
-        return self.root.joinpath(*parts)
+        return os.path.join(self.root, *parts)
 
-    def _metadata_path(self, key: str) -> Path:
-        return self.root / ".fairway" / "metadata" / f"{key}.json"
+    def _metadata_path(self, key: str) -> str:
+        return os.path.join(self.root, ".fairway", "metadata", f"{key}.json")
 
     def _write_metadata(self, key: str, etag: str, metadata: Mapping[str, str] | None) -> None:
         path = self._metadata_path(key)
         if not metadata:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(path)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"etag": etag, "metadata": dict(metadata)}), encoding="utf-8")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({"etag": etag, "metadata": dict(metadata)}, file)
 
     def _describe(self, key: str, status: os.stat_result) -> ObjectInfo:
-        etag = _file_etag(status)
         metadata: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            document = json.loads(self._metadata_path(key).read_text(encoding="utf-8"))
-            if document["etag"] == etag:
+            with open(self._metadata_path(key), "rb") as file:
+                document = json.loads(file.read())
+            if document["etag"] == _file_etag(status):
                 metadata = document["metadata"]
-        return ObjectInfo(
-            key=key, size=status.st_size, etag=etag, last_modified_ms=_modified_ms(status), metadata=metadata
-        )
+        return _make_info(key, status, metadata)
 
     def _check(self, key: str, condition: Condition | None) -> None:
         if condition is None:
@@ -339,38 +316,49 @@ class DirectoryStorage:
 
     @contextlib.contextmanager
     def _open_same(self, info: ObjectInfo) -> Iterator[Any]:
-        try:
-            file = self._path(info.key).open("rb")
-        except FileNotFoundError as error:
-            raise VanishedError(f"{info.key!r} is gone") from error
-        except OSError as error:
-            raise _translate_os_error(error, info.key) from error
-        with file:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(self._path(info.key), "rb"))
+            except FileNotFoundError as error:
+                raise VanishedError(f"{info.key!r} is gone") from error
+            except OSError as error:
+                raise _translate_os_error(error, info.key) from error
             if _file_etag(os.fstat(file.fileno())) != info.etag:
                 raise VanishedError(f"{info.key!r} was replaced while being read")
             yield file
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self.root / ".fairway" / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            handle = os.open(self._lock, flags, 0o666)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(self._lock), exist_ok=True)
+            handle = os.open(self._lock, flags, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(handle)
 
 
-def _list_file(key: str, entry: Path) -> Iterator[ObjectInfo]:
+def _list_file(key: str, entry: os.DirEntry[str]) -> Iterator[ObjectInfo]:
     with contextlib.suppress(FileNotFoundError):  # gone since its folder was read
-        status = entry.stat()
-        yield ObjectInfo(key=key, size=status.st_size, etag=_file_etag(status), last_modified_ms=_modified_ms(status))
+        yield _make_info(key, entry.stat(), {})
+
+
+def _make_info(key: str, status: os.stat_result, metadata: Mapping[str, str]) -> ObjectInfo:
+    return ObjectInfo(
+        key=key,
+        size=status.st_size,
+        etag=_file_etag(status),
+        last_modified_ms=int(status.st_mtime) * 1000,  # whole seconds, as S3 has them
+        metadata=metadata,
+    )
 
 
 def _file_etag(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
-
-
-def _modified_ms(status: os.stat_result) -> int:
-    return int(status.st_mtime) * 1000  # whole seconds, as S3 has them
 
 
 def _translate_os_error(error: OSError, key: str) -> FairwayError:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.benchmarks import sections
+from scripts.benchmarks.directories import measure_directories
 from scripts.benchmarks.hostile import BATCHES
 from scripts.benchmarks.report import draw, format_report
 from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
@@ -26,6 +27,7 @@ examples:
   scripts/bench --full                up to 1,000,000 records and 100 publishers
   scripts/bench --json | jq .publish  only the figures of publishing
   scripts/bench --records 50000       only this size, with index_s3
+  scripts/bench --directories         only directories
   scripts/bench --hostile             only hostile batches, the long ones too: 2 minutes
 """
 QUICK: Final = {
@@ -35,6 +37,7 @@ QUICK: Final = {
     "rattler_publishers": (20,),
     "burst": 200,
     "events": 2_000,
+    "directories": 3,
     "hostile": [number for number, one in enumerate(BATCHES) if not one.is_long],
 }
 FULL: Final = {
@@ -44,6 +47,7 @@ FULL: Final = {
     "rattler_publishers": (1, 8, 20),  # a lost run is repeated as a whole: 100 take a quarter of an hour
     "burst": 2_000,
     "events": 10_000,
+    "directories": 5,
     "hostile": range(len(BATCHES)),
 }
 CROWD_RECORDS: Final = 1_000
@@ -59,6 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--full", action="store_true", help="all sizes and all numbers of publishers")
     parser.add_argument("--records", type=int, nargs="+", metavar="N", help="only these sizes, with one publisher")
+    parser.add_argument("--directories", action="store_true", help="only directories, without S3")
     parser.add_argument("--hostile", action="store_true", help="only hostile batches")
     parser.add_argument("--repeats", type=int, default=5, help="number of publishes of each size (default: 5)")
     parser.add_argument(
@@ -74,13 +79,16 @@ def main() -> int:
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
         plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0, "hostile": ()}
+        plan["directories"] = 0
     if arguments.hostile:
-        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": range(len(BATCHES))}
+        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": range(len(BATCHES)), "directories": 0}
+    if arguments.directories:
+        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": (), "directories": arguments.repeats}
     arguments.output.mkdir(parents=True, exist_ok=True)
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
         bench = sections.connect(emulator, repeats=arguments.repeats)
-        for results in measure(bench, plan):  # so that a failure keeps the earlier results
+        for results in measure(bench, plan, arguments.output):  # so that a failure keeps the earlier results
             (arguments.output / "bench.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report = format_report(results)
     (arguments.output / "bench.txt").write_text(report, encoding="utf-8")
@@ -90,7 +98,7 @@ def main() -> int:
     return 0
 
 
-def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def measure(bench: sections.Bench, plan: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
     """Run the plan, alternating Fairway and index_s3; yield the results after each step."""
     started = time.monotonic()
     results: dict[str, Any] = {
@@ -103,6 +111,7 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
         "burst": None,
         "duplicates": None,
         "hostile": [],
+        "directories": None,
         "authorizer": None,
     }
     for records in plan["records"]:
@@ -126,6 +135,10 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
             crowd = sections.measure_rattler_crowd(bench, publishers, records=CROWD_RECORDS)
             results["rattler_crowd"].append(crowd)
             yield results
+    if plan["directories"]:
+        say("directories, index_fs beside")
+        results["directories"] = measure_directories(folder, repeats=plan["directories"])
+        yield results
     if plan["burst"]:
         say(f"a burst of {plan['burst']:,} artifacts")
         results["burst"] = sections.measure_burst(bench, plan["burst"])

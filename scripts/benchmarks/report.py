@@ -42,6 +42,7 @@ def format_report(results: Mapping[str, Any]) -> str:
         _format_burst(results["burst"]),
         _format_duplicates(results["duplicates"]),
         _format_hostile(results.get("hostile", [])),
+        _format_directories(results.get("directories")),
         _format_authorizer(results.get("authorizer")),
         f"COST in US dollars at list prices of {DATED}: requests and Lambda time, deferred outputs included",
         _table(
@@ -226,6 +227,29 @@ def _format_hostile(rows: Sequence[Mapping[str, Any]]) -> str:
     limit = f"{rows[0]['memory_bytes'] / _MIB:.0f} MiB"
     title = f"HOSTILE BATCHES with an innocent upload to another channel, in a process limited to {limit} (RLIMIT_DATA)"
     return f"{title}\n\n{_table(head, table)}"
+
+
+def _format_directories(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return ""
+    ours = figures["runs"]["fairway"]
+    rows = [
+        [
+            tool,
+            *(_spread(runs[work], field) for work in ("new", "one_more") for field in ("wall_s", "cpu_s")),
+            *(
+                f"{median_of(runs[work], 'wall_s') / median_of(ours[work], 'wall_s'):.1f}"
+                for work in ("new", "one_more")
+            ),
+        ]
+        for tool, runs in figures["runs"].items()
+    ]
+    title = (
+        f"A DIRECTORY: {figures['artifacts']:,} new artifacts, and one more beside {figures['beside']:,};"
+        " median [lowest, highest] of separate processes"
+    )
+    head = ["tool", "new: wall s", "CPU s", "one more: wall s", "CPU s", "new: times Fairway's", "one more"]
+    return f"{title}\n{_table(head, rows)}"
 
 
 def _format_authorizer(figures: Mapping[str, Any] | None) -> str:

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from lambdas.channel.layout import CARDS_PREFIX
+from lambdas.indexer.tree.encoding import compress
+from lambdas.storage.directory import DirectoryStorage
+from lambdas.storage.protocol import StoredObject
 from scripts.fairway.index import detect_channel
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.buckets import Bucket
@@ -46,6 +50,72 @@ def test_index__equals_the_bucket_byte_for_byte(bucket: Bucket, run_fairway: Run
     assert written == bucket.storage.snapshot()
     again = run_fairway("index", "--json", str(directory))
     assert again.document["indexed"] == 0
+
+
+def test_index__reads_no_cards_of_names_that_did_not_change(
+    run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "team/noarch"
+    folder.mkdir(parents=True)
+    for name in ("foo", "bar"):
+        filename, body = conda_package(name=name)
+        (folder / filename).write_bytes(body)
+    run_fairway("index", str(tmp_path / "team"))
+    read: list[str] = []
+    get = DirectoryStorage.get
+
+    def record(storage: DirectoryStorage, key: str, *, version: str | None = None) -> StoredObject | None:
+        read.append(key)
+        return get(storage, key, version=version)
+
+    monkeypatch.setattr(DirectoryStorage, "get", record)
+    assert run_fairway("index", "--json", str(tmp_path / "team")).document["indexed"] == 0
+    assert not [key for key in read if key.startswith(CARDS_PREFIX)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"no zstd",
+        compress(b"[]", level=3),
+        compress(b'{"form": 1, "names": {"foo": 1}}', level=3),
+        compress(b'{"form": 1, "names": {"foo": ["00", {"foo-1.0-0.conda": []}]}}', level=3),
+        compress(b'{"form": 0, "names": {}}', level=3),
+        None,
+    ],
+    ids=["empty", "text", "list", "no rows", "no fields", "other form", "missing"],
+)
+def test_index__kept_copy_of_cards_is_broken(run_fairway: Run, tmp_path: Path, damage: bytes | None) -> None:
+    folder = tmp_path / "team/noarch"
+    folder.mkdir(parents=True)
+    filename, body = conda_package()
+    (folder / filename).write_bytes(body)
+    run_fairway("index", str(tmp_path / "team"))
+    kept = tmp_path / "team/.fairway/recorded/team/noarch/recorded.json.zst"
+    if damage is None:
+        kept.unlink()
+    else:
+        kept.write_bytes(damage)
+    assert run_fairway("index", "--json", str(tmp_path / "team")).document["indexed"] == 0
+    (folder / filename).unlink()
+    assert run_fairway("index", "--json", str(tmp_path / "team")).document["removed"] == 1
+
+
+def test_index__touched_artifact_is_read_once(
+    run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its card changes behind a shard that does not."""
+    folder = tmp_path / "team/noarch"
+    folder.mkdir(parents=True)
+    filename, body = conda_package()
+    (folder / filename).write_bytes(body)
+    run_fairway("index", str(tmp_path / "team"))
+    os.utime(folder / filename, (MTIME, MTIME))
+    result = run_fairway("index", "--json", str(tmp_path / "team"))
+    assert (result.document["unchanged"], result.document["indexed"]) == (1, 0)
+    result = run_fairway("index", "--json", str(tmp_path / "team"))
+    assert (result.document["unchanged"], result.document["indexed"]) == (0, 0)
 
 
 def test_index__several_channels(run_fairway: Run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report
 from lambdas.storage.directory import DirectoryStorage
+from lambdas.storage.protocol import StoredObject
 from tests.indexer.world import (
     LINUX,
     NOARCH,
@@ -87,6 +88,29 @@ def test_index__directory_that_needs_nothing(tmp_path: Path) -> None:
     after = {str(file): file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
     lock = str(tmp_path / ".fairway" / "lock")
     assert {**before, lock: 0} == {**after, lock: 0}
+
+
+def test_index__directory_reads_shards_of_changed_names_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory keeps no old commit: the run itself knows the commit that outputs show."""
+    for name in ("foo", "bar", "baz"):
+        write(tmp_path, f"{NOARCH}/{package(name=name)[0]}", package(name=name)[1])
+        index(tmp_path, f"{NOARCH}/{package(name=name)[0]}")
+    shards = {f"{NOARCH}/shards/{file.name}" for file in (tmp_path / str(NOARCH) / "shards").iterdir()}
+    read_keys: list[str] = []
+    get = DirectoryStorage.get
+
+    def record(storage: DirectoryStorage, key: str, *, version: str | None = None) -> StoredObject | None:
+        read_keys.append(key)
+        return get(storage, key, version=version)
+
+    monkeypatch.setattr(DirectoryStorage, "get", record)
+    new = package(name="bar", version="2.0")
+    write(tmp_path, f"{NOARCH}/{new[0]}", new[1])
+    index(tmp_path, f"{NOARCH}/{new[0]}")
+    assert shards.isdisjoint(read_keys)
+    assert b"foo-1.0" in (tmp_path / f"{NOARCH}/repodata.json").read_bytes()
+    assert b"bar-2.0" in (tmp_path / f"{NOARCH}/repodata.json").read_bytes()
+    assert b'"version":"2.0"' in (tmp_path / NOARCH.channel / "channeldata.json").read_bytes()
 
 
 def test_index__directory_and_an_artifact_that_was_replaced(tmp_path: Path) -> None:

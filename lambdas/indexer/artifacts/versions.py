@@ -3,6 +3,7 @@
 Source: CEP 33 (version literals and their order).
 """
 
+import functools
 import re
 from itertools import zip_longest
 
@@ -29,6 +30,12 @@ class VersionKey:
         return (order := _compare(self._release, other._release)) < 0 or (
             order == 0 and _compare(self._local, other._local) < 0
         )
+
+
+@functools.lru_cache(maxsize=1024)
+def version_key(version: str) -> VersionKey:
+    """Return the key of a version; the versions of one name are compared several times."""
+    return VersionKey(version)
 
 
 def _split(text: str) -> tuple[tuple[_Fragment, ...], ...]:

@@ -69,6 +69,8 @@ class Committer:
             TooManySubdirsError: the subdir has no commit, and its channel may have no further one.
         """
         base = self.fetch_base()
+        if not self.subdir.layout.is_draft:
+            self.results.bases.setdefault(self.subdir.id, base)
         if base.etag is None and not self.subdir.layout.is_draft:
             require_room(self.subdir.storage, self.subdir.id, max_subdirs=self.max_subdirs)
         patches = (

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
 
@@ -17,13 +17,13 @@ from lambdas.channel.layout import (
     parse_key,
 )
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
+from lambdas.indexer.change.recorded import Recorded, fetch_rows, summarize
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import ObjectInfo, ObjectStorage
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 _NEW_COPIES_MS: Final = 2 * 24 * 60 * 60 * 1000
-_NAMES_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,14 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
 
     Nothing else is read but attestations, if the listing doesn't tell whether they changed.
     """
-    recorded = _fetch_recorded(subdir, commit)
+    return compare(
+        subdir, summarize(fetch_rows(subdir, commit, {})), list_current(subdir.storage, subdir.layout.prefix)
+    )
+
+
+def compare(subdir: Subdir, recorded: Recorded, listed: Iterable[tuple[ObjectInfo, str | None]]) -> Differences:
+    """Compare a listing with what cards say; ``listed`` as of ``list_current``."""
+    attested = recorded.attestations
     artifacts: set[ArtifactKey] = set()
     attestations: dict[str, ObjectInfo] = {}
     copies: dict[str, ObjectInfo] = {}
@@ -56,10 +63,13 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
     nested_keys: dict[str, InvalidNameError] = {}
     unseen = set(recorded.objects)
     prefix = subdir.layout.prefix
-    for info, oldest_version in list_current(subdir.storage, prefix):
+    for info, oldest_version in listed:
         filename = info.key[len(prefix) :]
+        if recorded.has(filename, info, oldest_version) and not info.is_archived:
+            unseen.discard(filename)
+            continue
         if (copied := parse_attestations_copy(filename)) is not None:
-            if recorded.attestations.get(copied[0]) == copied[1]:
+            if attested.get(copied[0]) == copied[1]:
                 copies[copied[0]] = info
             elif is_artifact_like(copied[0]) and _SHA256.match(copied[1]):
                 other_copies.append(info)
@@ -74,14 +84,14 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
             attestations[key.artifact.filename] = info
         elif isinstance(key, ArtifactKey):
             unseen.discard(filename)
-            is_lost = key.distribution.name in recorded.lost_names
-            if is_lost or info.is_archived or not recorded.has(filename, info, oldest_version):
-                artifacts.add(key)
-    changed = list_changed_attestations(subdir.storage, attestations, copies, recorded.attestations)
-    changed |= attestations.keys() ^ recorded.attestations.keys()
-    changed |= recorded.attestations.keys() - copies.keys()
+            artifacts.add(key)
+    changed = list_changed_attestations(subdir.storage, attestations, copies, attested)
+    changed |= attestations.keys() ^ attested.keys()
+    changed |= attested.keys() - copies.keys()
     # Other versions may be hidden by one that brings nothing new.
-    changed |= {name for name, info in attestations.items() if recorded.attestations_versions.get(name) != info.version}
+    changed |= {
+        name for name, info in attestations.items() if name in attested and recorded.objects[name][4] != info.version
+    }
     return Differences(
         artifacts=frozenset(artifacts | {_artifact_key(subdir, filename) for filename in unseen}),
         attestations=frozenset(_artifact_key(subdir, filename) for filename in changed - unseen),
@@ -119,33 +129,6 @@ def list_changed_attestations(
     return {filename for filename, one in zip(both, in_parallel(has_changed, both), strict=True) if one}
 
 
-@dataclass(kw_only=True, slots=True)
-class _Recorded:
-    """What the cards of a subdir say, as little of it as possible."""
-
-    objects: dict[str, tuple[str, int, str | None]] = field(default_factory=dict)
-    """``{filename: (ETag, size, version)}``; cards of 0.1.0 have no version."""
-    attestations: dict[str, str] = field(default_factory=dict)
-    """``{filename: hex SHA-256 of its attestations}``"""
-    attestations_versions: dict[str, str | None] = field(default_factory=dict)
-    """``{filename: version of its attestations up to which they were accepted}``"""
-    lost_names: set[str] = field(default_factory=set)
-    """Names whose cards are lost."""
-
-    def has(self, filename: str, info: ObjectInfo, oldest_version: str | None) -> bool:
-        """Tell whether a card describes the object; one of 0.1.0 was made of the oldest version with its ETag."""
-        known = self.objects.get(filename)
-        return known is not None and known[1] == info.size and is_same(known[0], known[2], info, oldest_version)
-
-
-def is_same(etag: str, version: str | None, info: ObjectInfo, oldest_version: str | None) -> bool:
-    """Tell whether an object is the version with this ETag that a card names.
-
-    A card of 0.1.0 names no version: it was made of the oldest one with its ETag.
-    """
-    return (etag, version or oldest_version) == (info.etag, info.version)
-
-
 def list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectInfo, str | None]]:
     """Yield the objects under a prefix, each with the oldest version that has the same ETag."""
     for _, versions in groupby(storage.list_versions(prefix), key=lambda one: one.info.key):
@@ -153,22 +136,6 @@ def list_current(storage: ObjectStorage, prefix: str) -> Iterator[tuple[ObjectIn
         info = found[0].info
         if not found[0].is_deletion:
             yield info, [one.info.version for one in found if not one.is_deletion and one.info.etag == info.etag][-1]
-
-
-def _fetch_recorded(subdir: Subdir, commit: Commit) -> _Recorded:
-    recorded = _Recorded()
-    names = sorted(commit.index.shards)
-    for start in range(0, len(names), _NAMES_AT_ONCE):  # cards are large: never all at once
-        for name, cards in subdir.fetch_cards(commit.index, names[start : start + _NAMES_AT_ONCE]).items():
-            if cards is None:
-                recorded.lost_names.add(name)
-                continue
-            for filename, card in cards.items():
-                recorded.objects[filename] = (card.etag, card.record["size"], card.version)
-                if card.attestations_sha256 is not None:
-                    recorded.attestations[filename] = card.attestations_sha256
-                    recorded.attestations_versions[filename] = card.attestations_version
-    return recorded
 
 
 def _select_new(copies: Sequence[ObjectInfo]) -> list[str]:

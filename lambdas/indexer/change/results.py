@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from lambdas.channel.errors import FairwayError, UnavailableError
+from lambdas.channel.names import SubdirId
 from lambdas.indexer.model import Outcome, Rejection, Report, Status
+from lambdas.indexer.tree.subdir import Commit
 
 _Result = TypeVar("_Result")
 
@@ -17,6 +19,8 @@ class Results:
         """``{key: error}``: keys to be tried again."""
         self.commits = 0
         self.conflicts = 0
+        self.bases: dict[SubdirId, Commit] = {}
+        """The commit of each subdir when the run began."""
         self.healed: str | None = None
         """Why the shard index had to be healed."""
         self._outcomes: dict[str, Outcome] = {}

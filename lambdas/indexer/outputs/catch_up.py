@@ -6,10 +6,10 @@ are redelivered and the next run updates them, as does the daily reconciliation.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lambdas.channel.errors import ConflictError
-from lambdas.channel.names import Channel, PackageName
+from lambdas.channel.names import Channel, PackageName, SubdirId
 from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import update_channel
 from lambdas.indexer.outputs.registry import wanted_subdir_filenames
@@ -36,6 +36,8 @@ class CatchUp:
     """Defer what takes long to write in large subdirs and channels."""
     remove_unwanted: bool = False
     """Delete files that are outputs and that this deployment does not write."""
+    bases: Mapping[SubdirId, Commit] = field(default_factory=dict)
+    """The commits that a run began with: outputs usually show them, and not every storage keeps old versions."""
     sleep: Callable[[float], None] = time.sleep
 
     def update_subdir(self, subdir: Subdir, commit: Commit, known: Mapping[PackageName, EncodedShard]) -> bool:
@@ -53,7 +55,8 @@ class CatchUp:
 
         def attempt() -> bool:
             nonlocal current, remove_unwanted
-            updated = self._update(CommitReader(subdir, current, known), remove_unwanted=remove_unwanted)
+            reader = CommitReader(subdir, current, known, base=self.bases.get(subdir.id))
+            updated = self._update(reader, remove_unwanted=remove_unwanted)
             is_latest = subdir.fetch_etag() == current.etag
             if is_latest and not updated.was_lost:
                 return updated.has_deferred
@@ -84,6 +87,7 @@ class CatchUp:
                 may_defer=self.may_defer,
                 is_rebuild=self.is_rebuild,
                 remove_unwanted=self.remove_unwanted,
+                bases=self.bases,
             ),
             sleep=self.sleep,
         )

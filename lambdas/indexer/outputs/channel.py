@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
@@ -61,12 +62,13 @@ def update_channel(
     may_defer: bool = False,
     is_rebuild: bool = False,
     remove_unwanted: bool = False,
+    bases: Mapping[SubdirId, Commit] = MappingProxyType({}),
 ) -> bool:
     """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
     With ``may_defer``, they are deferred if channeldata.json is large. With ``is_rebuild``, they are
     made again, whatever is there. With ``remove_unwanted``, files that this deployment does not write
-    are deleted.
+    are deleted. ``bases`` are older commits that needn't be read again.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
@@ -86,7 +88,13 @@ def update_channel(
     if may_defer and channeldata is not None and channeldata.size > limits.sizes.large_uncompressed:
         return True
     updater = ChannelUpdater(
-        storage=storage, channel=channel, url=outputs.url, limits=limits, found=found, is_rebuild=is_rebuild
+        storage=storage,
+        channel=channel,
+        url=outputs.url,
+        limits=limits,
+        found=found,
+        is_rebuild=is_rebuild,
+        bases=bases,
     )
     try:
         updater.update([subdir for subdir in subdirs if subdir.id.name in etags])
@@ -137,6 +145,8 @@ class ChannelUpdater:
     limits: Limits
     found: Mapping[str, ObjectInfo | None]
     is_rebuild: bool = False
+    bases: Mapping[SubdirId, Commit] = field(default_factory=dict)
+    """Older commits that needn't be read again."""
     commits: dict[SubdirId, Commit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -240,14 +250,22 @@ class ChannelUpdater:
             if etag is None:
                 names |= commit.index.shards.keys()
                 continue
-            try:
-                old = open_subdir(self.storage, subdir).fetch_commit(version=version) if version else None
-            except InvalidDocumentError:
-                return None
-            if old is None or old.etag is None:
+            old = self._fetch_old(subdir, etag, version)
+            if old is None:
                 return None
             names |= diff_indexes(old.index, commit.index).names
         return sorted(names)
+
+    def _fetch_old(self, subdir: SubdirId, etag: str, version: str | None) -> Commit | None:
+        """Return a commit that was shown; None if it is no longer known."""
+        base = self.bases.get(subdir)
+        if base is not None and base.etag == etag:
+            return base
+        try:
+            old = open_subdir(self.storage, subdir).fetch_commit(version=version) if version else None
+        except InvalidDocumentError:
+            return None
+        return None if old is None or old.etag is None else old
 
     def _make(self) -> _Document:
         """Make everything again from the tree."""

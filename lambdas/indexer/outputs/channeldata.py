@@ -15,7 +15,7 @@ from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.artifacts.record import Record
 from lambdas.indexer.artifacts.texts import cut_text
-from lambdas.indexer.artifacts.versions import VersionKey
+from lambdas.indexer.artifacts.versions import version_key
 from lambdas.indexer.spliced.segments import Summary
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.encoding import encode_json
@@ -65,7 +65,7 @@ def make_entry(subdir: SubdirName, shard: Shard, cards: Cards) -> dict[str, Any]
         if version not in by_version or rank > by_version[version][0]:
             by_version[version] = (rank, record, cards.get(filename))
     entry: dict[str, Any] = {"subdirs": [subdir], "run_exports": {}}
-    for version in sorted(by_version, key=VersionKey):
+    for version in sorted(by_version, key=version_key):
         _, record, card = by_version[version]
         _fold(entry, {**(card.facts if card is not None else {}), **record})
         if record["run_exports"]:
@@ -159,7 +159,7 @@ def _merge_entries(ours: dict[str, Any] | None, theirs: Mapping[str, Any], subdi
 def _fold(entry: dict[str, Any], data: Mapping[str, Any]) -> None:
     """Take what is newer, or what was missing."""
     existing = entry.get("version", "0")
-    newer = VersionKey(existing) < VersionKey(data["version"]) or (
+    newer = version_key(existing) < version_key(data["version"]) or (
         existing == data["version"] and entry.get("timestamp", 0) < _seconds(data.get("timestamp"))
     )
     for key in _NEWEST_WINS:

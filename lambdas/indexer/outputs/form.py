@@ -7,13 +7,15 @@ the same entries and the same separators, hence the same JSON.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from lambdas.channel.errors import InvalidDocumentError
 from lambdas.channel.names import PackageName, SubdirName
 from lambdas.indexer.spliced.segments import Entries, Form, Summary
 from lambdas.indexer.tree.encoding import encode_json
 from lambdas.indexer.tree.shards import Shard
+
+_MAX_PREFIXES: Final = 16
 
 
 class ShardForm(Form, Protocol):
@@ -68,9 +70,15 @@ def replace_entries(form: Form, document: WholeDocument, changes: Mapping[str, E
     Raises:
         InvalidDocumentError: an entry has another form.
     """
+    # A key begins with its name. Few of the keys of a small change do: the others needn't be parsed.
+    prefixes = tuple(changes) if len(changes) <= _MAX_PREFIXES else ("",)
     try:
         sections = {
-            section: {key: value for key, value in entries.items() if form.name_of(section, key) not in changes}
+            section: {
+                key: value
+                for key, value in entries.items()
+                if not key.startswith(prefixes) or form.name_of(section, key) not in changes
+            }
             for section, entries in document.sections.items()
         }
     except (KeyError, TypeError, AttributeError) as error:

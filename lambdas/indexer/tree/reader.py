@@ -14,8 +14,15 @@ from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir
 class CommitReader:
     """Reads one commit of a subdir, each shard and card at most once."""
 
-    def __init__(self, subdir: Subdir, commit: Commit, known: Mapping[PackageName, EncodedShard] | None = None) -> None:
-        """``known`` is what the caller has just committed: it needn't be read again."""
+    def __init__(
+        self,
+        subdir: Subdir,
+        commit: Commit,
+        known: Mapping[PackageName, EncodedShard] | None = None,
+        *,
+        base: Commit | None = None,
+    ) -> None:
+        """``known`` is what the caller has just committed, ``base`` an older commit: they needn't be read again."""
         current = {
             name: encoded for name, encoded in (known or {}).items() if commit.index.shards.get(name) == encoded.sha256
         }
@@ -23,7 +30,7 @@ class CommitReader:
         self.commit = commit
         self._shards: dict[PackageName, Shard] = {name: encoded.shard for name, encoded in current.items()}
         self._cards: dict[PackageName, Cards] = {name: encoded.cards for name, encoded in current.items()}
-        self._indexes: dict[str, ShardIndex | None] = {commit.sha256: commit.index}
+        self._indexes: dict[str, ShardIndex | None] = {one.sha256: one.index for one in (base, commit) if one}
 
     def fetch_shards(self, names: Iterable[PackageName], *, keep: bool = True) -> dict[PackageName, Shard | None]:
         """Return the shards of some names; None for names that the commit doesn't have.

@@ -4,6 +4,7 @@ The thin shell around the pure modules of this folder: it decides nothing. A cal
 ``ConflictError`` reads the commit again and applies its changes again.
 """
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable
@@ -27,7 +28,7 @@ from lambdas.indexer.tree.shard_index import (
     is_marked_for,
 )
 from lambdas.indexer.tree.shards import Shard, decode_shard
-from lambdas.storage.parallel import THREADS, in_parallel
+from lambdas.storage.parallel import in_parallel, iter_parallel
 from lambdas.storage.protocol import (
     ContentHeaders,
     IfAbsent,
@@ -128,7 +129,7 @@ class Subdir:
         if stored is None:
             return Commit(index=empty_index(self.id.name, mark=self.mark))
         try:
-            index = decode_index(stored.body)
+            index = _decode_index(stored.body)
         except InvalidDocumentError as error:
             raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=stored.info.etag) from error
         if not is_marked_for(index, self.id):
@@ -181,16 +182,15 @@ class Subdir:
         wanted = list(names)
         found: dict[PackageName, Cards | None] = {}
         free_bytes = max_bytes
-        for start in range(0, len(wanted), THREADS):
-            some = wanted[start : start + THREADS]
-            for name, body in zip(some, in_parallel(fetch, some), strict=True):
-                try:
-                    free_bytes -= 0 if body is None else estimate_encoded(body)
-                    if found and free_bytes < 0:
-                        return found
-                    found[name] = None if body is None else decode_cards(body)
-                except InvalidDocumentError:
-                    found[name] = None
+        for name, body in zip(wanted, iter_parallel(fetch, wanted), strict=True):
+            try:
+                if body is not None and max_bytes != sys.maxsize:
+                    free_bytes -= estimate_encoded(body)
+                if found and free_bytes < 0:
+                    return found
+                found[name] = None if body is None else decode_cards(body)
+            except InvalidDocumentError:
+                found[name] = None
         return found
 
     def fetch_shards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Shard]:
@@ -248,6 +248,12 @@ class Subdir:
     def put_patches(self, sha256: str, body: bytes) -> None:
         """Store patch instructions under their hash, before a commit names them."""
         self.storage.put(self.layout.patches_in_force(sha256), body, headers=_PATCHES_HEADERS)
+
+
+@functools.lru_cache(maxsize=2)
+def _decode_index(body: bytes) -> ShardIndex:
+    """Decode a shard index: a run reads the one before and the one after its commit, several times."""
+    return decode_index(body)
 
 
 def open_subdir(storage: ObjectStorage, subdir: SubdirId, *, deployment: str = "") -> Subdir:

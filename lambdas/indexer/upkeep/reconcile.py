@@ -18,8 +18,9 @@ from lambdas.channel.layout import (
 )
 from lambdas.channel.names import Channel
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES, hash_attestations, hash_mismatch
-from lambdas.indexer.change.differences import list_differences
+from lambdas.indexer.change.differences import compare, list_current
 from lambdas.indexer.change.inspect import UNHURRIED, ReadingRules
+from lambdas.indexer.change.recorded import fetch_rows, keep, read_kept, summarize, without
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Report, SubdirKeys
 from lambdas.indexer.quarantine.rejections import invalid_key_rejection
@@ -62,16 +63,26 @@ def reconcile(
 
     At least one batch is run, even if nothing differs: it brings outputs up to date and inspects the
     patch instructions. With ``deep``, uploads in folders of the subdir are rejected as well, and copies of
-    attestations that are not what their name says. Once the time for reading is over, no further batch is run:
-    the last report has a ``DeadlineError``, for the key that asks for the rest.
+    attestations that are not what their name says. Without it, as in a directory, folders are not listed, and a
+    copy of what cards say of objects is kept between runs. Once the time for reading is over, no further batch is
+    run: the last report has a ``DeadlineError``, for the key that asks for the rest.
     """
     try:
         commit = subdir.fetch_commit()
     except ForeignIndexError:  # healing reconciles as well
         yield indexer.index(subdir.id, SubdirKeys(patches=True, deferred=True), rules=rules)
         commit = subdir.fetch_commit()
-    differences = list_differences(subdir, commit)
+    known = {} if deep else read_kept(subdir)
+    rows = fetch_rows(subdir, commit, known)
+    prefix = subdir.layout.prefix
+    listed = (
+        list_current(subdir.storage, prefix)
+        if deep
+        else ((info, info.version) for info in subdir.storage.list_files(prefix))
+    )
+    differences = compare(subdir, summarize(rows), listed)
     waiting = sorted(differences.artifacts | differences.attestations, key=str)
+    inspected = {key.distribution.name for key in waiting}
     first = True
     while first or waiting:
         if not first and rules.is_over():
@@ -97,6 +108,9 @@ def reconcile(
         # One by one: a wrong copy is rejected at once, before another writer can put it right.
         for key, etag, error in list_wrong_copies(subdir.storage, differences.new_copies):
             yield indexer.reject({key: error}, etags={} if etag is None else {key: etag})
+    else:
+        # Cards may have changed behind a shard that did not: those of names that were inspected are read again.
+        keep(subdir, fetch_rows(subdir, subdir.fetch_commit(), without(rows, inspected)), known=known)
 
 
 def list_wrong_copies(storage: ObjectStorage, keys: Iterable[str]) -> Iterator[tuple[str, str | None, RejectedError]]:

@@ -7,7 +7,8 @@ from typing import Any
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError, UnreadableError, VanishedError
 from lambdas.channel.layout import ATTESTATIONS_SUFFIX, is_artifact_like, parse_artifact_key, parse_attestations_copy
 from lambdas.channel.names import PackageName
-from lambdas.indexer.change.differences import is_same, list_changed_attestations, list_current
+from lambdas.indexer.change.differences import list_changed_attestations, list_current
+from lambdas.indexer.change.recorded import is_same
 from lambdas.indexer.tree.cards import Card, Cards
 from lambdas.indexer.tree.patches import PatchInstructions
 from lambdas.indexer.tree.shards import Shard, decode_shard, encode_shard, iter_records, make_shard
