@@ -16,6 +16,7 @@ from lambdas.channel.layout import (
     parse_attestations_copy,
     parse_key,
 )
+from lambdas.channel.names import PackageName
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.tree.subdir import Commit, Subdir
 from lambdas.storage.parallel import in_parallel
@@ -40,6 +41,8 @@ class Differences:
     """The same, of files in folders of the subdir, where nothing is indexed."""
     new_copies: Sequence[str]
     """Keys of immutable copies of attestations that no record names, and that may not have been checked yet."""
+    lost_names: frozenset[PackageName]
+    """Names whose cards are lost, with or without artifacts in the listing."""
 
 
 def list_differences(subdir: Subdir, commit: Commit) -> Differences:
@@ -88,6 +91,7 @@ def list_differences(subdir: Subdir, commit: Commit) -> Differences:
         invalid_keys=invalid_keys,
         nested_keys=nested_keys,
         new_copies=_select_new(other_copies),
+        lost_names=frozenset(recorded.lost_names),
     )
 
 
@@ -129,7 +133,7 @@ class _Recorded:
     """``{filename: hex SHA-256 of its attestations}``"""
     attestations_versions: dict[str, str | None] = field(default_factory=dict)
     """``{filename: version of its attestations up to which they were accepted}``"""
-    lost_names: set[str] = field(default_factory=set)
+    lost_names: set[PackageName] = field(default_factory=set)
     """Names whose cards are lost."""
 
     def has(self, filename: str, info: ObjectInfo, oldest_version: str | None) -> bool:
