@@ -86,7 +86,8 @@ def subject_binds_owner(pattern: str) -> bool:
         return any(f"{known}:" in pattern and _names_owner(pattern, known) for known in _SUBJECT_KEYS)
     if key == "system":
         return _KUBERNETES.match(pattern) is not None
-    return True  # of another issuer, in a form that is unknown here
+    # Of another issuer, in a form that is unknown here: organization:acme:*, but not organization:*.
+    return not rest or _is_bound_elsewhere(rest)
 
 
 def _names_owner(pattern: str, key: str) -> bool:

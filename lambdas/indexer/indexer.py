@@ -134,14 +134,6 @@ class Indexer:
         results = Results()
         make = functools.partial(self._make_committer, results=results, rules=rules, replaceable=replaceable)
         committer = make(subdir, is_rebuild=is_rebuild)
-        try:
-            commit, encoded = self._commit_all(committer, keys)
-        except TooManySubdirsError as error:
-            return self.reject(dict.fromkeys(keys.list_keys(subdir_id), error))
-        except ForeignIndexError as error:
-            results.healed = str(error)
-            self._heal(committer, make(subdir.draft()))
-            commit, encoded = self._commit_all(committer, keys)
         catch_up = CatchUp(
             storage=self._storage,
             outputs=self._policy.outputs,
@@ -152,9 +144,21 @@ class Indexer:
             bases=results.bases,
             sleep=self._sleep,
         )
+
+        def attempt() -> tuple[Commit, bool]:
+            commit, encoded = self._commit_all(committer, keys)
+            return commit, commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
+
+        try:
+            commit, has_deferred = attempt()
+        except TooManySubdirsError as error:
+            return self.reject(dict.fromkeys(keys.list_keys(subdir_id), error))
+        except ForeignIndexError as error:
+            results.healed = str(error)
+            self._heal(committer, make(subdir.draft()))
+            commit, has_deferred = attempt()
         if commit.etag is None and keys.is_follow_up:
             return results.report()  # what was deleted for good must not come back
-        has_deferred = commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
         for declared in self._policy.list_declared(subdir_id.channel):
             if declared != subdir_id or commit.etag is None:
                 self._ensure_complete(declared, catch_up)

@@ -245,6 +245,51 @@ def test_index__lost_blobs_of_a_name(world: World, lost: str) -> None:
     assert {len(one.flat["packages.conda"]) for one in shards_of(world.storage, NOARCH)} == {1, 2}
 
 
+def restore(world: World, change: Callable[[dict[str, bytes]], object]) -> None:
+    """Restore a shard index that differs from the commit, with the same mark."""
+    body = change_document(world.storage.body(POINTER), lambda document: change(document["shards"]))  # type: ignore[arg-type]  # a map of hashes
+    world.storage.upload(POINTER, body)
+
+
+RESTORED: dict[str, Callable[[dict[str, bytes]], object]] = {
+    "a name whose shard was collected": lambda shards: shards.update(gone=bytes(32)),
+    "a shard that was collected": lambda shards: shards.update(foo=bytes(32)),
+    "another name's shard": lambda shards: shards.update(foo=shards["bar"]),
+    "another name's shard for a name that is gone": lambda shards: shards.update(gone=shards["bar"]),
+    "each other's shards": lambda shards: shards.update(foo=shards["bar"], bar=shards["foo"]),
+}
+
+
+@pytest.mark.parametrize("how", ["publish", "reconcile", "rebuild"])
+@pytest.mark.parametrize("name", RESTORED)
+def test_index__attack_restored_index_that_names_what_is_not_there(world: World, name: str, how: str) -> None:
+    restore(world, RESTORED[name])
+    world.upload(NOARCH, package("lost"))
+    subdir = open_subdir(world.storage, NOARCH)
+    if how == "publish":
+        world.publish(NOARCH, package("new"))
+        assert "new-1.0-0.conda" in world.listed(NOARCH)
+    if how == "rebuild":
+        rebuild(subdir, world.indexer())
+    else:
+        list(reconcile(subdir, world.indexer()))
+    check_readable(world.storage)
+    assert {"foo-1.0-0.conda", "bar-1.0-0.conda", "lost-1.0-0.conda"} <= world.listed(NOARCH)
+    assert_same_as_from_nothing(world.storage)
+
+
+def test_heal__shard_that_is_missing_is_made_of_its_cards(world: World) -> None:
+    shards = decode_index(world.storage.body(POINTER)).shards
+    world.storage.remove(f"{NOARCH}/shards/{shards['foo']}.msgpack.zst")  # type: ignore[index]  # names are text
+    world.storage.upload(POINTER, b"damaged")
+    world.storage.log.clear()
+    world.publish(NOARCH, package("new"))
+    check_readable(world.storage)
+    assert_same_as_from_nothing(world.storage)
+    read = {key for kind, key in world.storage.log if kind == "get" and key.endswith(".conda")}
+    assert read == {f"{NOARCH}/new-1.0-0.conda"}
+
+
 def test_index__patches_in_force_are_lost(world: World) -> None:
     key = f"{NOARCH}/{PATCHES}"
     world.storage.upload(key, json.dumps({"remove": ["bar-1.0-0.conda"]}).encode())

@@ -289,12 +289,14 @@ class Committer:
 def _encode(
     cards_by_name: Mapping[PackageName, Mapping[str, Card]], patches: PatchInstructions
 ) -> dict[PackageName, EncodedShard]:
-    encoded = {}
-    for name, cards in cards_by_name.items():
-        shard = make_shard(cards, patches)
-        sha256, body = encode_shard(shard)
-        encoded[name] = EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)
-    return encoded
+    return {name: encode_cards_as_shard(cards, patches) for name, cards in cards_by_name.items()}
+
+
+def encode_cards_as_shard(cards: Cards, patches: PatchInstructions) -> EncodedShard:
+    """Make the shard of a name from its cards, and encode it."""
+    shard = make_shard(cards, patches)
+    sha256, body = encode_shard(shard)
+    return EncodedShard(shard=shard, cards=cards, sha256=sha256, body=body)
 
 
 def _restore_card(record: Record) -> Card:

@@ -16,6 +16,7 @@ from lambdas.channel.layout import (
     parse_attestations_copy,
     parse_key,
 )
+from lambdas.channel.names import PackageName
 from lambdas.indexer.artifacts.attestations import MAX_READ_BYTES
 from lambdas.indexer.change.recorded import Recorded, fetch_rows, summarize
 from lambdas.indexer.tree.subdir import Commit, Subdir
@@ -40,6 +41,8 @@ class Differences:
     """The same, of files in folders of the subdir, where nothing is indexed."""
     new_copies: Sequence[str]
     """Keys of immutable copies of attestations that no record names, and that may not have been checked yet."""
+    lost_names: frozenset[PackageName]
+    """Names whose cards are lost, with or without artifacts in the listing."""
 
 
 def list_differences(subdir: Subdir, commit: Commit) -> Differences:
@@ -98,6 +101,7 @@ def compare(subdir: Subdir, recorded: Recorded, listed: Iterable[tuple[ObjectInf
         invalid_keys=invalid_keys,
         nested_keys=nested_keys,
         new_copies=_select_new(other_copies),
+        lost_names=recorded.lost_names,
     )
 
 

@@ -7,18 +7,27 @@ index it replaces (invariant 17), because it is swapped in once every artifact i
 If time runs out, the draft stays, and the next run goes on from it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from lambdas.channel.errors import FairwayError, InvalidDocumentError, UnavailableError
 from lambdas.channel.layout import ArtifactKey
-from lambdas.indexer.change.commit import Committer
+from lambdas.channel.names import PackageName
+from lambdas.indexer.change.commit import Committer, encode_cards_as_shard
 from lambdas.indexer.change.differences import list_differences
 from lambdas.indexer.model import SubdirKeys
 from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.tree.index_files import get_file, head_file
-from lambdas.indexer.tree.shard_index import ShardIndex, decode_index, empty_index, is_marked_for
+from lambdas.indexer.tree.patches import NO_PATCHES, PatchInstructions
+from lambdas.indexer.tree.shard_index import (
+    ShardHash,
+    ShardIndex,
+    apply_shards,
+    decode_index,
+    empty_index,
+    is_marked_for,
+)
 from lambdas.indexer.tree.subdir import Commit, ForeignIndexError, Subdir
 
 BATCH = 2000
@@ -74,8 +83,26 @@ class Healer:
             if not is_marked_for(index, self.subdir.id) and not self._is_unmarked_commit(index, cards):
                 continue
             names = {name: sha256 for name, sha256 in index.shards.items() if sha256 in shards or sha256 in cards}
-            return replace(index, shards=names)
+            lost = [name for name, sha256 in names.items() if sha256 not in shards]
+            return replace(index, shards=names | self._restore_shards(index, lost))
         return empty_index(self.subdir.id.name)
+
+    def _restore_shards(self, index: ShardIndex, names: Sequence[PackageName]) -> dict[PackageName, ShardHash]:
+        """Write shards again that are missing, from their cards; return their hashes."""
+        hashes: dict[PackageName, ShardHash] = {}
+        for start in range(0, len(names), BATCH):
+            patches = self._fetch_patches(index)
+            fetched = self.subdir.fetch_cards(index, names[start : start + BATCH])
+            restored = {name: encode_cards_as_shard(cards, patches) for name, cards in fetched.items() if cards}
+            self.subdir.put_shards(restored.values())
+            hashes |= {name: one.sha256 for name, one in restored.items()}
+        return hashes
+
+    def _fetch_patches(self, index: ShardIndex) -> PatchInstructions:
+        try:
+            return self.subdir.fetch_patches(index.patches_sha256)
+        except InvalidDocumentError:  # they are inspected again with the next commit
+            return NO_PATCHES
 
     def _iter_indexes(self) -> Iterator[ShardIndex]:
         """Yield the shard indexes that can be decoded, the newest first."""
@@ -106,7 +133,14 @@ class Healer:
             keys = SubdirKeys(artifacts=batch, attestations=differences.attestations & batch, patches=True)
             draft = self.commit_keys(self.committer, keys)
             self._require_inspected(batch)
-        return draft
+        return self._without_lost(draft, differences.lost_names - {key.distribution.name for key in waiting})
+
+    def _without_lost(self, draft: Commit, names: frozenset[PackageName]) -> Commit:
+        """Leave out names without cards and without an artifact in the listing."""
+        if not names:
+            return draft
+        index = apply_shards(draft.index, dict.fromkeys(names), created_ms=draft.index.created_ms)
+        return self.committer.subdir.swap(draft, index)
 
     def _require_inspected(self, keys: frozenset[ArtifactKey]) -> None:
         """Raise if an artifact could not be inspected: without it, the draft may name fewer than there are."""

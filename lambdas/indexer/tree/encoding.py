@@ -60,6 +60,31 @@ def decode_msgpack(body: bytes, *, what: str) -> Any:  # noqa: ANN401 - msgpack 
         raise InvalidDocumentError(f"{what} is not msgpack: {error}") from error
 
 
+def split_msgpack_map(body: bytes, *, what: str) -> dict[str, bytes]:
+    """Return the encoded values of a map by key; unlike decoding, it takes no more memory than ``body``.
+
+    Raises:
+        InvalidDocumentError: it is not one map with text as keys; ``what`` names it in the message.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(body) + 1, max_map_len=0, max_array_len=0)
+    unpacker.feed(body)
+    values: dict[str, bytes] = {}
+    try:
+        count = unpacker.read_map_header()
+        for _ in range(count):
+            key = unpacker.unpack()
+            start = unpacker.tell()
+            unpacker.skip()
+            values[key] = body[start : unpacker.tell()]
+    except (TypeError, ValueError, msgpack.UnpackException) as error:
+        raise InvalidDocumentError(f"{what} is not a map of msgpack: {error!r}") from error
+    if len(values) != count or not all(isinstance(key, str) for key in values):
+        raise InvalidDocumentError(f"{what} has a key twice, or one that is not text")
+    if unpacker.tell() != len(body):
+        raise InvalidDocumentError(f"{what} has bytes after its end")
+    return values
+
+
 def compress(body: bytes, *, level: int) -> bytes:
     """Compress into exactly one zstd frame with its content size and a window of at most 8 MiB.
 

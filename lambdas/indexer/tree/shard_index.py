@@ -16,11 +16,22 @@ from typing import Any, Final, NewType
 from lambdas.channel.errors import InvalidDocumentError, InvalidNameError
 from lambdas.channel.layout import SHARDS_FOLDER
 from lambdas.channel.names import NOARCH, PackageName, SubdirId, SubdirName, parse_package_name
-from lambdas.indexer.tree.encoding import SHARD_LEVEL, compress, decode_msgpack, decompress, encode_msgpack
+from lambdas.indexer.tree.encoding import (
+    SHARD_LEVEL,
+    compress,
+    decode_msgpack,
+    decompress,
+    encode_msgpack,
+    split_msgpack_map,
+)
 
 MAX_INDEX_BYTES: Final = 256 * 1024 * 1024
 """Of a decompressed shard index: 1,000,000 names take 70 MB."""
+_MAX_INFO_BYTES: Final = 4096
+_MAX_RATIO: Final = 4  # decompressed to compressed: a name takes at most 100 bytes, with a hash of 32 that stays 32
+_HASH: Final = b"\xc4\x20"  # how msgpack encodes that 32 bytes follow
 _HASH_BYTES: Final = 32
+_MAX_CREATED_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 _HEX: Final = re.compile(r"[0-9a-f]{64}\Z")
 _MARK: Final = "fairway"
 
@@ -108,19 +119,25 @@ def decode_index(body: bytes) -> ShardIndex:
     Raises:
         InvalidDocumentError: it has another form.
     """
-    plain = decompress(body, what="shard index", max_bytes=MAX_INDEX_BYTES)
-    document = decode_msgpack(plain, what="shard index")
+    max_bytes = min(MAX_INDEX_BYTES, _MAX_INFO_BYTES + _MAX_RATIO * len(body))
+    parts = split_msgpack_map(decompress(body, what="shard index", max_bytes=max_bytes), what="shard index")
+    if len(parts.get("info", b"")) > _MAX_INFO_BYTES or len(parts.get("version", b"")) > 1:
+        raise InvalidDocumentError("not a shard index of Fairway: its head is too large")
     try:
-        info, shards = document["info"], document["shards"]
+        info = decode_msgpack(parts["info"], what="shard index")
         patches_sha256 = info.get("patch_instructions_sha256")
-        if document["version"] != 1 or info["base_url"] != "" or info["shards_base_url"] != f"./{SHARDS_FOLDER}":
+        version = decode_msgpack(parts["version"], what="shard index")
+        if version != 1 or info["base_url"] != "" or info["shards_base_url"] != f"./{SHARDS_FOLDER}":
             raise InvalidDocumentError("not a shard index of Fairway: another version or other URLs")
         if patches_sha256 is not None and not _HEX.match(patches_sha256):
             raise InvalidDocumentError("not a shard index of Fairway: patch instructions without a SHA-256")
         return ShardIndex(
             subdir=SubdirName(_text(info["subdir"])),
-            shards={parse_package_name(name): _parse_hash(sha256) for name, sha256 in shards.items()},
-            created_ms=round(datetime.fromisoformat(info["created_at"]).timestamp() * 1000),
+            shards={
+                parse_package_name(name): _parse_hash(sha256)
+                for name, sha256 in split_msgpack_map(parts["shards"], what="shard index").items()
+            },
+            created_ms=_parse_time(info["created_at"]),
             patches_sha256=patches_sha256,
             mark=_parse_mark(info.get(_MARK)),
         )
@@ -137,10 +154,19 @@ def _parse_mark(value: Any) -> Mark | None:  # noqa: ANN401 - msgpack is anythin
     return None if value is None else Mark(deployment=_text(value["deployment"]), channel=_text(value["channel"]))
 
 
-def _parse_hash(value: object) -> ShardHash:
-    if not isinstance(value, bytes) or len(value) != _HASH_BYTES:
+def _parse_time(value: str) -> int:
+    """Return the time in ms, if it can be encoded again."""
+    time_ms = round(datetime.fromisoformat(value).timestamp() * 1000)
+    if not 0 <= time_ms <= _MAX_CREATED_MS:
+        raise ValueError("a time outside the years 1970 to 9999")
+    return time_ms
+
+
+def _parse_hash(encoded: bytes) -> ShardHash:
+    """Parse a hash, which is encoded as binary."""
+    if not encoded.startswith(_HASH) or len(encoded) != len(_HASH) + _HASH_BYTES:
         raise ValueError("a shard without a SHA-256")
-    return ShardHash(value.hex())
+    return ShardHash(encoded[len(_HASH) :].hex())
 
 
 def _text(value: object) -> str:

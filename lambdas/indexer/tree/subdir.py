@@ -27,7 +27,7 @@ from lambdas.indexer.tree.shard_index import (
     encode_index,
     is_marked_for,
 )
-from lambdas.indexer.tree.shards import Shard, decode_shard
+from lambdas.indexer.tree.shards import Shard, decode_shard, iter_records
 from lambdas.storage.parallel import in_parallel, iter_parallel
 from lambdas.storage.protocol import (
     ContentHeaders,
@@ -161,7 +161,7 @@ class Subdir:
         return Commit(index=index, sha256=hashlib.sha256(body).hexdigest(), etag=info.etag, version=info.version)
 
     def fetch_cards(self, index: ShardIndex, names: Iterable[PackageName]) -> dict[PackageName, Cards | None]:
-        """Read the cards of some names: empty for a name without a shard, None if missing or unreadable."""
+        """Read the cards of some names: empty for a name without a shard, None if missing, unreadable or another's."""
         return self.fetch_cards_within(index, names, max_bytes=sys.maxsize)
 
     def fetch_cards_within(
@@ -188,7 +188,9 @@ class Subdir:
                     free_bytes -= estimate_encoded(body)
                 if found and free_bytes < 0:
                     return found
-                found[name] = None if body is None else decode_cards(body)
+                cards = None if body is None else decode_cards(body)
+                is_other = cards is not None and any(card.record["name"] != name for card in cards.values())
+                found[name] = None if is_other else cards
             except InvalidDocumentError:
                 found[name] = None
         return found
@@ -197,7 +199,7 @@ class Subdir:
         """Read the shards of names that the index has.
 
         Raises:
-            BrokenIndexError: a shard is missing or unreadable.
+            BrokenIndexError: a shard is missing or unreadable, or is not what its name says.
         """
         hint = f"fairway verify {self.id}"
 
@@ -208,8 +210,12 @@ class Subdir:
                 shard = None if stored is None else decode_shard(stored.body)
             except InvalidDocumentError as error:
                 raise BrokenIndexError(f"{key!r} is unreadable: {error}", hint=hint, etag=None) from error
-            if shard is None:
+            if stored is None or shard is None:
                 raise BrokenIndexError(f"missing shard {key!r}, which the index names", hint=hint, etag=None)
+            if hashlib.sha256(stored.body).hexdigest() != index.shards[name]:
+                raise BrokenIndexError(f"{key!r} has another hash than its name", hint=hint, etag=None)
+            if any(record["name"] != name for _, record in iter_records(shard)):
+                raise BrokenIndexError(f"{key!r} is not the shard of {name!r}", hint=hint, etag=None)
             return shard
 
         wanted = list(names)

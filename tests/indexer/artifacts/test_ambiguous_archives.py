@@ -82,6 +82,13 @@ def long_name(name: bytes, kind: bytes = tarfile.GNUTYPE_LONGNAME) -> bytes:
     return member("././@LongLink", name, kind, magic=GNU)
 
 
+def padded(header: bytes, content: bytes) -> bytes:
+    """An extended header with something in its padding, where zeros belong."""
+    kept = header.rstrip(b"\0")
+    assert len(kept + content) <= len(header)
+    return (kept + content).ljust(len(header), b"\0")
+
+
 def link(name: str, target: bytes, kind: bytes = tarfile.SYMTYPE) -> bytes:
     return member(name, kind=kind, link=target)
 
@@ -108,6 +115,16 @@ AMBIGUOUS: dict[str, bytes] = {
         long_name(b"info/q\0", tarfile.GNUTYPE_LONGLINK) + pax((b"linkpath", b"info/r")) + link("info/z", b"s")
     ),
     "two long links": long_name(b"a\0", tarfile.GNUTYPE_LONGLINK) * 2 + link("info/z", b"s"),
+    "long name that goes on in the padding": padded(long_name(b"info/in"), b"dex.json") + member("info/z", EVIL),
+    "long name in the padding alone": padded(long_name(b"info/q\0"), b"\0info/index.json") + member("info/z", EVIL),
+    "long link that goes on in the padding": padded(long_name(b"q", tarfile.GNUTYPE_LONGLINK), b"r")
+    + link("info/z", b"s"),
+    "pax record in the padding": padded(pax((b"comment", b"x")), records((b"path", b"info/index.json")))
+    + member("info/z", EVIL),
+    "global pax record in the padding": padded(
+        member("pax", records((b"comment", b"x")), tarfile.XGLTYPE), records((b"path", b"info/index.json"))
+    )
+    + member("info/z", EVIL),
     "pax key twice": pax((b"path", b"info/index.json"), (b"path", b"info/a")) + member("info/b", EVIL),
     "another pax key twice": pax((b"comment", b"x"), (b"comment", b"y")) + member("info/b", EVIL),
     "pax record inside a value": pax((b"comment", b"x\n" + records((b"path", b"info/index.json"))[:-1]))

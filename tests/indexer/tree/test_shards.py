@@ -1,6 +1,8 @@
 """The tree: cards become shards, shards an index, and two indexes a difference."""
 
 import hashlib
+import os
+import tracemalloc
 from typing import Any
 
 import msgpack
@@ -283,6 +285,72 @@ BROKEN = [
         level=3,
     ),
 ]
+
+
+def _document(**changes: object) -> dict[str, Any]:
+    info = {"subdir": "noarch", "base_url": "", "shards_base_url": "./shards/"}
+    return {"version": 1, "info": info | {"created_at": "2026-01-01T00:00:00Z"}, "shards": {}} | changes
+
+
+MISSHAPEN = {
+    "lists as shards": _document(shards=[[]] * 1000),
+    "a map as a hash": _document(shards={"foo": {}}),
+    "text as a hash": _document(shards={"foo": "x" * 32}),
+    "maps in maps": _document(shards={"foo": {"bar": {"baz": {}}}}),
+    "a list as a head": _document(info=[]),
+    "a large head": _document(info=_document()["info"] | {"x": [[]] * 5000}),
+    "a large version": _document(version=[1] * 5000),
+    "a time after 9999": _document(info=_document()["info"] | {"created_at": "9999-12-31T23:59:59.999999+00:00"}),
+    "a time after 9999, in UTC": _document(info=_document()["info"] | {"created_at": "9999-12-31T23:59:59-12:00"}),
+    "a time before 1970": _document(info=_document()["info"] | {"created_at": "1969-12-31T23:59:59+00:00"}),
+}
+
+
+@pytest.mark.parametrize("name", MISSHAPEN)
+def test_decode_index__misshapen(name: str) -> None:
+    assert decode_index(compress(encode_msgpack(_document()), level=3)).shards == {}
+    with pytest.raises(InvalidDocumentError):
+        decode_index(compress(encode_msgpack(MISSHAPEN[name]), level=3))
+
+
+def test_decode_index__name_twice() -> None:
+    hashes = {name: bytes(32) for name in ("foo", "bar")}
+    body = encode_msgpack(_document(shards=hashes)).replace(b"\xa3bar", b"\xa3foo")
+    with pytest.raises(InvalidDocumentError, match="twice"):
+        decode_index(compress(body, level=3))
+
+
+@pytest.mark.parametrize("value", [b"\x90", b"\x80", b"\xc0"], ids=["lists", "maps", "nulls"])
+@pytest.mark.parametrize("place", ["document", "shards", "key"])
+def test_decode_index__attack_values_that_take_memory(value: bytes, place: str) -> None:
+    many = b"\xdd" + (2_000_000).to_bytes(4, "big") + value * 2_000_000
+    noise = encode_msgpack(os.urandom(1024 * 1024))  # otherwise, its ratio gives it away
+    head = b"".join(encode_msgpack(key) + encode_msgpack(part) for key, part in _document().items() if key != "shards")
+    body = {
+        "document": many,
+        "shards": b"\x84" + head + encode_msgpack("noise") + noise + encode_msgpack("shards") + many,
+        "key": b"\x84" + head + many + noise,
+    }[place]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidDocumentError):
+            decode_index(compress(body, level=3))
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 5 * len(body)
+
+
+def test_decode_index__attack_bomb() -> None:
+    body = compress(bytes(100 * 1024 * 1024), level=3)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidDocumentError):
+            decode_index(body)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 10 * 1024 * 1024
 
 
 @pytest.mark.parametrize("body", BROKEN)

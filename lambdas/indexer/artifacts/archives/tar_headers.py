@@ -174,9 +174,11 @@ class TarWalk:
                 f"an extended header of the tar has {info.size} bytes, over {MAX_EXTENDED_HEADER_BYTES}",
             )
         content = self._data.read(info.size)
-        if len(content) != info.size:
+        padding = self._data.read(-info.size % BLOCK_BYTES)
+        if len(content) != info.size or len(padding) != -info.size % BLOCK_BYTES:
             raise truncated()
-        self.pad(info.size)
+        if padding.strip(b"\0"):  # Python's tarfile reads it as well
+            raise ambiguous("an extended header of the tar is followed by bytes in its padding")
         if info.type == tarfile.XHDTYPE:
             extended.add_pax(parse_pax_records(content))
         elif info.type == tarfile.XGLTYPE:
