@@ -157,7 +157,7 @@ class Indexer:
         for declared in self._policy.list_declared(subdir_id.channel):
             if declared != subdir_id or commit.etag is None:
                 self._ensure_complete(declared, catch_up)
-        has_deferred = has_deferred or catch_up.update_channel(subdir_id.channel)
+        has_deferred = has_deferred or catch_up.update_channel(subdir_id, encoded)
         if has_deferred and self._requeue is not None:
             self._requeue(subdir.layout.prefix)
         return results.report()

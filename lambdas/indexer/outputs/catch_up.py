@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lambdas.channel.errors import ConflictError
-from lambdas.channel.names import Channel, PackageName
+from lambdas.channel.names import PackageName, SubdirId
 from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import update_channel
 from lambdas.indexer.outputs.registry import wanted_subdir_filenames
@@ -69,8 +69,10 @@ class CatchUp:
 
         return retry_conflicts(attempt, sleep=self.sleep)
 
-    def update_channel(self, channel: Channel) -> bool:
-        """Bring a channel's outputs up to date; return whether they were deferred.
+    def update_channel(self, subdir: SubdirId, known: Mapping[PackageName, EncodedShard]) -> bool:
+        """Bring the outputs of a subdir's channel up to date; return whether they were deferred.
+
+        ``known`` is what was committed to the subdir, so that it is not read again.
 
         Raises:
             ConflictError: others were quicker every time.
@@ -78,12 +80,13 @@ class CatchUp:
         return retry_conflicts(
             lambda: update_channel(
                 self.storage,
-                channel,
+                subdir.channel,
                 outputs=self.outputs,
                 limits=self.limits,
                 may_defer=self.may_defer,
                 is_rebuild=self.is_rebuild,
                 remove_unwanted=self.remove_unwanted,
+                known={subdir: known},
             ),
             sleep=self.sleep,
         )

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Final
 
 from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
@@ -40,7 +41,7 @@ from lambdas.indexer.tree.encoding import decode_json, encode_json
 from lambdas.indexer.tree.index_files import get_file, head_file
 from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
 from lambdas.indexer.tree.shards import Shard
-from lambdas.indexer.tree.subdir import Commit, Subdir, open_subdir
+from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 
@@ -50,6 +51,9 @@ SHOWN: Final = "fairway-shown"
 _FORM: Final = ChanneldataForm()
 _NAMES_AT_ONCE: Final = 256
 _Entry = dict[str, Any]
+Known = Mapping[SubdirId, Mapping[PackageName, EncodedShard]]
+"""What the caller has just committed."""
+NOTHING_KNOWN: Final[Known] = MappingProxyType({})
 
 
 def update_channel(
@@ -61,12 +65,13 @@ def update_channel(
     may_defer: bool = False,
     is_rebuild: bool = False,
     remove_unwanted: bool = False,
+    known: Known = NOTHING_KNOWN,
 ) -> bool:
     """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
     With ``may_defer``, they are deferred if channeldata.json is large. With ``is_rebuild``, they are
     made again, whatever is there. With ``remove_unwanted``, files that this deployment does not write
-    are deleted.
+    are deleted. ``known`` is what the caller has just committed: it is not read again.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
@@ -86,7 +91,13 @@ def update_channel(
     if may_defer and channeldata is not None and channeldata.size > limits.sizes.large_uncompressed:
         return True
     updater = ChannelUpdater(
-        storage=storage, channel=channel, url=outputs.url, limits=limits, found=found, is_rebuild=is_rebuild
+        storage=storage,
+        channel=channel,
+        url=outputs.url,
+        limits=limits,
+        found=found,
+        is_rebuild=is_rebuild,
+        known=known,
     )
     try:
         updater.update([subdir for subdir in subdirs if subdir.id.name in etags])
@@ -137,6 +148,7 @@ class ChannelUpdater:
     limits: Limits
     found: Mapping[str, ObjectInfo | None]
     is_rebuild: bool = False
+    known: Known = field(default_factory=dict)
     commits: dict[SubdirId, Commit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,8 +298,17 @@ class ChannelUpdater:
         parts = []
         for subdir_id, commit in self.commits.items():
             subdir = open_subdir(self.storage, subdir_id)
-            wanted = [name for name in names if name in commit.index.shards]
+            known = self.known.get(subdir_id, {})
             entries: dict[str, _Entry] = {}
+            wanted = []
+            for name in names:
+                sha256 = commit.index.shards.get(name)
+                if sha256 is not None and name in known and known[name].sha256 == sha256:
+                    entry = make_entry(subdir_id.name, known[name].shard, known[name].cards)
+                    if entry is not None:
+                        entries[name] = entry
+                elif sha256 is not None:
+                    wanted.append(name)
             while wanted:  # cards are large: never all at once
                 cards = subdir.fetch_cards_within(commit.index, wanted, max_bytes=self.limits.max_kept_bytes)
                 wanted = wanted[len(cards) :]
