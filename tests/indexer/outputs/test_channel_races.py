@@ -1,10 +1,13 @@
 """Runs of several subdirs of one channel, interleaved at every request, and stopped there.
 
 Each run brings its own subdir's commit into the state of the channel. Whatever the order, the outputs of
-the channel are at the end as if they were made from nothing.
+the channel are at the end as if they were made from nothing, and say that they show the latest commits.
+``FAIRWAY_RACES=N`` tries N times as many moments.
 """
 
+import contextlib
 import functools
+import os
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +17,9 @@ import pytest
 
 from lambdas.channel.errors import TransientError
 from lambdas.channel.names import SubdirId, parse_subdir_id
+from lambdas.indexer.outputs.channel import SHOWN, fetch_etags, hash_shown
+from lambdas.indexer.outputs.registry import channel_filenames
+from lambdas.indexer.tree.subdir import open_subdir
 from lambdas.storage import parallel
 from tests.indexer.world import (
     NOARCH,
@@ -24,10 +30,14 @@ from tests.indexer.world import (
     assert_same_as_from_nothing,
     check_readable,
     package,
+    subdirs,
 )
 from tests.memory import MemoryStorage
 
+TIMES = int(os.environ.get("FAIRWAY_RACES", "1"))
+MOMENTS = 20 * TIMES  # of each pair
 PATHS = [NOARCH, *(parse_subdir_id(f"team/os{number}-64") for number in range(1, 5))]
+ATTESTATIONS = b'[{"mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json"}]'
 ONE, OTHER, NEW = PATHS[1], PATHS[2], parse_subdir_id("team/os9-64")
 
 
@@ -73,17 +83,26 @@ def upload(name: str, path: SubdirId, *, of: str = "foo", version: str = "1.0", 
     return Action(name=name, key=f"{path}/{filename}", body=body)
 
 
+def sign(name: str, path: SubdirId) -> Action:
+    """A commit that no output of the channel shows: they keep their bytes."""
+    return Action(name=name, key=f"{path}/foo-1.0-0.conda.sigs", body=ATTESTATIONS)
+
+
 FIRST = upload("version", ONE, version="2.0")
 SECONDS = [
     upload("other version", OTHER, version="3.0"),
-    upload("build that channeldata.json does not show", OTHER, build="1"),
+    upload("other build", OTHER, build="1"),
     upload("other name", OTHER, of="bar", version="2.0"),
     upload("same subdir", ONE, version="2.5"),
     upload("new subdir", NEW),
     upload("new name", OTHER, of="new"),
     Action(name="removal", key=f"{OTHER}/foo-1.0-0.conda", body=None),
+    sign("sign", OTHER),
 ]
-seconds = pytest.mark.parametrize("second", SECONDS, ids=lambda second: second.name.replace(" ", "-"))
+PAIRS = [*((FIRST, second) for second in SECONDS), (sign("sign", ONE), SECONDS[-1])]
+pairs = pytest.mark.parametrize(
+    ("first", "second"), PAIRS, ids=[f"{one.name}-{other.name}".replace(" ", "-") for one, other in PAIRS]
+)
 
 
 class Killed(BaseException):
@@ -115,58 +134,68 @@ def count_moments(action: Action) -> int:
 def check(world: World, reference: Reference) -> None:
     check_readable(world.storage)
     assert_same(world.storage, reference.build(world.storage), times=False)
+    shown = hash_shown(fetch_etags([open_subdir(world.storage, path) for path in subdirs(world.storage)]))
+    for name in channel_filenames():
+        info = world.storage.head(f"team/{name}")
+        assert info is not None
+        assert info.metadata[SHOWN] == shown, name
 
 
 def kill() -> None:
     raise Killed
 
 
+def choose_moments(first: Action, second: Action) -> list[int]:
+    moments = count_moments(first)
+    chooser = random.Random(f"{first.name} {second.name}")  # noqa: S311 - no secret
+    return sorted(chooser.sample(range(moments), min(MOMENTS, moments)))
+
+
 @pytest.mark.usefixtures("inline")
-@seconds
-def test_update_channel__run_of_another_subdir_in_between(second: Action, reference: Reference) -> None:
-    for first, other in ((FIRST, second), (second, FIRST)):
-        for number in range(count_moments(first)):
+@pairs
+def test_update_channel__run_of_another_subdir_in_between(first: Action, second: Action, reference: Reference) -> None:
+    for outer, inner in ((first, second), (second, first)):
+        for number in choose_moments(outer, inner):
             world = World(storage=prepared().fork())
-            first.happen(world)
-            other.happen(world)
+            outer.happen(world)
+            inner.happen(world)
 
-            def run_other(world: World = world, other: Action = other) -> None:
+            def run_inner(world: World = world, inner: Action = inner) -> None:
                 world.storage.fault = None
-                other.run(world)
+                inner.run(world)
 
-            world.storage.fault = At(at=number, call=run_other)
-            first.run(world)
+            world.storage.fault = At(at=number, call=run_inner)
+            outer.run(world)
             world.storage.fault = None
             check(world, reference)
 
 
 @pytest.mark.usefixtures("inline")
-@seconds
+@pairs
 def test_update_channel__killed_in_one_subdir_while_another_is_published_to(
-    second: Action, reference: Reference
+    first: Action, second: Action, reference: Reference
 ) -> None:
-    for number in range(count_moments(FIRST)):
+    for number in choose_moments(first, second):
         world = World(storage=prepared().fork())
-        FIRST.happen(world)
+        first.happen(world)
         second.happen(world)
         world.storage.fault = At(at=number, call=kill)
         with pytest.raises(Killed):
-            FIRST.run(world)
+            first.run(world)
         world.storage.fault = None
         second.run(world)
-        FIRST.run(world)  # its message is redelivered
+        first.run(world)  # its message is redelivered
         check(world, reference)
 
 
 @pytest.mark.usefixtures("inline")
 def test_update_channel__killed_in_both_subdirs(reference: Reference) -> None:
     chooser = random.Random(1)  # noqa: S311 - no secret
-    for _ in range(100):
-        second = chooser.choice(SECONDS)
+    for _ in range(60 * TIMES):
+        runs = [*chooser.choice(PAIRS)]
         world = World(storage=prepared().fork())
-        FIRST.happen(world)
-        second.happen(world)
-        runs = [FIRST, second]
+        for action in runs:
+            action.happen(world)
         chooser.shuffle(runs)
         inner = chooser.randrange(120)
 
@@ -176,14 +205,11 @@ def test_update_channel__killed_in_both_subdirs(reference: Reference) -> None:
             world.storage.fault = None
 
         world.storage.fault = At(at=chooser.randrange(120), call=run_inner)
-        killed = [*runs]
-        try:
+        with contextlib.suppress(Killed, TransientError):
             runs[0].run(world)
-        except (Killed, TransientError):
-            world.storage.fault = None
         world.storage.fault = None
-        chooser.shuffle(killed)
-        for action in killed:  # their messages are redelivered
+        chooser.shuffle(runs)
+        for action in runs:  # their messages are redelivered
             action.run(world)
         check(world, reference)
 
