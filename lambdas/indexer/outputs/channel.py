@@ -62,9 +62,9 @@ def update_channel(
     """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
     Without ``compare_all``, only the subdir that was ``committed`` to and ``noarch`` are inspected, unless more
-    is needed; ``declared`` subdirs exist, and have to be shown. With ``may_defer``, the outputs are deferred if channeldata.json is large. With ``is_rebuild``,
-    they are made again, whatever is there. With ``remove_unwanted``, files that this deployment does not
-    write are deleted.
+    is needed; ``declared`` subdirs exist, and have to be shown. With ``may_defer``, the outputs are deferred
+    if channeldata.json is large. With ``is_rebuild``, they are made again, whatever is there. With
+    ``remove_unwanted``, files that this deployment does not write are deleted.
 
     Raises:
         ConflictError: another writer was quicker: do it again.

@@ -17,6 +17,7 @@ from tests.indexer.world import LINUX, NOARCH, POLICY, World, build_from_nothing
 from tests.memory import MemoryStorage
 
 LEAVES = ".fairway/channeldata/team/leaves/"
+WIN = parse_subdir_id("team/win-64")
 MANY = replace(POLICY, max_subdirs=200)
 
 
@@ -116,6 +117,32 @@ def test_update_channel__first_upload_makes_noarch() -> None:
     world = World()
     world.publish(LINUX, package(path=LINUX))
     assert json.loads(world.storage.body("team/channeldata.json"))["subdirs"] == ["linux-64", "noarch"]
+    check(world)
+
+
+def test_update_channel__declared_subdirs() -> None:
+    world = make_world(3)
+    world.policy = replace(MANY, subdirs={"team": [WIN.name]})
+    path = path_of(1)
+    world.publish(path, package("foo", "2.0", path=path))
+    assert json.loads(world.storage.body("team/channeldata.json"))["subdirs"] == [
+        "noarch",
+        "os1-64",
+        "os2-64",
+        "win-64",
+    ]
+    check(world)
+
+
+def test_update_channel__killed_after_a_declared_subdir_was_made() -> None:
+    world = make_world(3)
+    world.policy = replace(MANY, subdirs={"team": [WIN.name]})
+    world.storage.fault = stop_at(".fairway/channeldata/team/state.json.zst")
+    key = world.upload(path_of(1), package("foo", "2.0", path=path_of(1)))
+    with pytest.raises(Stop):
+        world.index(key)
+    world.storage.fault = None
+    world.index(key)
     check(world)
 
 
