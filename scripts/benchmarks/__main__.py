@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from scripts.benchmarks import sections
 from scripts.benchmarks.hostile import BATCHES
+from scripts.benchmarks.many_subdirs import measure_many_subdirs
 from scripts.benchmarks.report import draw, format_report
 from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
 
@@ -35,6 +36,7 @@ QUICK: Final = {
     "rattler_publishers": (20,),
     "burst": 200,
     "events": 2_000,
+    "subdirs": (2, 100),
     "hostile": [number for number, one in enumerate(BATCHES) if not one.is_long],
 }
 FULL: Final = {
@@ -44,6 +46,7 @@ FULL: Final = {
     "rattler_publishers": (1, 8, 20),  # a lost run is repeated as a whole: 100 take a quarter of an hour
     "burst": 2_000,
     "events": 10_000,
+    "subdirs": (2, 20, 100),
     "hostile": range(len(BATCHES)),
 }
 CROWD_RECORDS: Final = 1_000
@@ -73,9 +76,16 @@ def main() -> int:
     arguments = parse_arguments()
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
-        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0, "hostile": ()}
+        plan |= {
+            "records": tuple(arguments.records),
+            "rattler": 50_000,
+            "publishers": (),
+            "burst": 0,
+            "subdirs": (),
+            "hostile": (),
+        }
     if arguments.hostile:
-        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": range(len(BATCHES))}
+        plan |= {"records": (), "publishers": (), "burst": 0, "subdirs": (), "hostile": range(len(BATCHES))}
     arguments.output.mkdir(parents=True, exist_ok=True)
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
@@ -98,6 +108,7 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
         "repeats": bench.repeats,
         "publish": [],
         "rattler_publish": [],
+        "subdirs": [],
         "crowd": [],
         "rattler_crowd": [],
         "burst": None,
@@ -113,6 +124,10 @@ def measure(bench: sections.Bench, plan: dict[str, Any]) -> Iterator[dict[str, A
             say(f"index_s3 on {records:,} records")
             results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
             yield results
+    for subdirs in plan["subdirs"]:
+        say(f"publishing into one of {subdirs} subdirs")
+        results["subdirs"].append(measure_many_subdirs(bench, subdirs))
+        yield results
     for number in plan["hostile"]:
         say(f"a hostile batch: {BATCHES[number].title}")
         results["hostile"].append(sections.measure_hostile(bench, number))

@@ -22,7 +22,6 @@ from lambdas.indexer.tree.shard_index import ShardHash, ShardIndex, apply_shards
 from lambdas.indexer.tree.shards import Shard, encode_shard, make_shard
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.protocol import ObjectStorage
-from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks.synthetic import Channel
 
 
@@ -49,9 +48,11 @@ def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names
     return commit
 
 
-def publish_cards(storage: S3Storage, subdir_id: SubdirId, names: Mapping[PackageName, Cards]) -> None:
+def publish_cards(
+    storage: ObjectStorage, subdir_id: SubdirId, names: Mapping[PackageName, Cards], *, deployment: str = ""
+) -> None:
     """Commit the cards of some names; write no output."""
-    subdir = open_subdir(storage, subdir_id, deployment=storage.bucket)
+    subdir = open_subdir(storage, subdir_id, deployment=deployment)
     base = subdir.fetch_commit()
     hashes: dict[PackageName, ShardHash | None] = {}
     for name, cards in names.items():
