@@ -159,7 +159,9 @@ def test_update_channel__noarch_is_gone() -> None:
     assert document["subdirs"] == document["packages"]["foo"]["subdirs"] == ["os1-64", "os2-64"]
 
 
-@pytest.mark.parametrize("lost", ["leaves", "leaves and versions", "broken leaves", "state"])
+@pytest.mark.parametrize(
+    "lost", ["leaves", "leaves and versions", "broken leaves", "archived leaves", "state", "archived state"]
+)
 def test_update_channel__lost_leaves_or_state(lost: str) -> None:
     world = make_world(6)
     (leaf,) = list_leaves(world.storage)
@@ -169,6 +171,10 @@ def test_update_channel__lost_leaves_or_state(lost: str) -> None:
         del world.storage.versions[leaf]
     elif lost == "broken leaves":
         world.storage.upload(leaf, b"broken")
+    elif lost == "archived leaves":
+        world.storage.archive(leaf, "GLACIER")
+    elif lost == "archived state":
+        world.storage.archive(".fairway/channeldata/team/state.json.zst", "GLACIER")
     else:
         del world.storage.versions[".fairway/channeldata/team/state.json.zst"]
     world.publish(path_of(1), package("foo", "2.0", path=path_of(1)))
