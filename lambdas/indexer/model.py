@@ -118,7 +118,7 @@ class Policy:
     max_subdirs: int = MAX_SUBDIRS
     """Of a channel."""
     outputs: Outputs = field(default_factory=Outputs)
-    subdirs: Mapping[str, Sequence[SubdirName]] = field(default_factory=dict)
+    subdirs: Mapping[str, Sequence[SubdirName]] = field(default_factory=dict, hash=False)
     """``{channel or glob of channels: subdirs that have an index before their first artifact}``."""
 
     def list_declared(self, channel: Channel) -> list[SubdirId]:
