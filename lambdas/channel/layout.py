@@ -356,6 +356,10 @@ class ChannelLayout:
         """Which commits the channel's outputs show."""
         return f"{CHANNEL_STATE_PREFIX}{self.channel}/state.json.zst"
 
+    def leaf(self, first: str) -> str:
+        """Return the key of what each subdir says of some names, the first of which was this one."""
+        return f"{CHANNEL_STATE_PREFIX}{self.channel}/leaves/{first}.json.zst"
+
     def file(self, filename: str) -> str:
         """Return the key of an output."""
         return f"{self.channel}/{filename}"

@@ -23,6 +23,7 @@ from lambdas.indexer.change.results import Results, guard
 from lambdas.indexer.change.subdir_limit import TooManySubdirsError
 from lambdas.indexer.model import LIMITS, Limits, Outcome, Policy, Rejection, Report, SubdirKeys
 from lambdas.indexer.outputs.catch_up import CatchUp
+from lambdas.indexer.outputs.channel_tree import Committed
 from lambdas.indexer.quarantine.quarantine import Notifier, Quarantine
 from lambdas.indexer.quarantine.unreadable import find_unreadable
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, ForeignIndexError, Subdir, open_subdir
@@ -145,24 +146,28 @@ class Indexer:
             sleep=self._sleep,
         )
 
-        def attempt() -> tuple[Commit, bool]:
+        def attempt() -> tuple[Commit, dict[PackageName, EncodedShard], bool]:
             commit, encoded = self._commit_all(committer, keys)
-            return commit, commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
+            has_deferred = commit.etag is not None and catch_up.update_subdir(subdir, commit, encoded)
+            return commit, encoded, has_deferred
 
         try:
-            commit, has_deferred = attempt()
+            commit, encoded, has_deferred = attempt()
         except TooManySubdirsError as error:
             return self.reject(dict.fromkeys(keys.list_keys(subdir_id), error))
         except ForeignIndexError as error:
             results.healed = str(error)
             self._heal(committer, make(subdir.draft()))
-            commit, has_deferred = attempt()
+            commit, encoded, has_deferred = attempt()
         if commit.etag is None and keys.is_follow_up:
             return results.report()  # what was deleted for good must not come back
-        for declared in self._policy.list_declared(subdir_id.channel):
-            if declared != subdir_id or commit.etag is None:
-                self._ensure_complete(declared, catch_up)
-        has_deferred = has_deferred or catch_up.update_channel(subdir_id.channel)
+        declared = self._policy.list_declared(subdir_id.channel)
+        has_made = [self._ensure_complete(one, catch_up) for one in declared if one != subdir_id or commit.etag is None]
+        has_deferred = has_deferred or catch_up.update_channel(
+            Committed(subdir=subdir_id, commit=commit, shards=encoded, base=results.bases.get(subdir_id)),
+            declared=[one.name for one in declared],
+            compare_all=keys.deferred or keys.whole or any(has_made),
+        )
         if has_deferred and self._requeue is not None:
             self._requeue(subdir.layout.prefix)
         return results.report()
@@ -300,13 +305,17 @@ class Indexer:
         rest = SubdirKeys(artifacts=keys.artifacts, attestations=keys.attestations)
         return commit, encoded, rest.without(rest.filenames - left)
 
-    def _ensure_complete(self, subdir_id: SubdirId, catch_up: CatchUp) -> None:
-        """Make a declared subdir, such as ``noarch``, if it is missing or incomplete (invariant 13)."""
+    def _ensure_complete(self, subdir_id: SubdirId, catch_up: CatchUp) -> bool:
+        """Make a declared subdir, such as ``noarch``, if it is missing or incomplete (invariant 13).
+
+        Return whether it was.
+        """
         if subdir_id in self._complete:
-            return
+            return False
         subdir = self._open(subdir_id)
-        if not catch_up.is_complete(subdir):
+        if is_missing := not catch_up.is_complete(subdir):
             committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED, makes_empty=True)
             commit, encoded = self._commit_until_stable(committer, SubdirKeys())
             replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
         self._complete.add(subdir_id)
+        return is_missing

@@ -18,6 +18,7 @@ from typing import Any, Final
 from scripts.benchmarks import sections
 from scripts.benchmarks.directories import measure_directories
 from scripts.benchmarks.hostile import BATCHES
+from scripts.benchmarks.many_subdirs import measure_many_subdirs
 from scripts.benchmarks.report import draw, format_report
 from scripts.emulated.emulator import ROOT, find_free_port, running_emulator
 
@@ -38,6 +39,7 @@ QUICK: Final = {
     "burst": 200,
     "events": 2_000,
     "directories": 3,
+    "subdirs": (2, 100),
     "hostile": [number for number, one in enumerate(BATCHES) if not one.is_long],
 }
 FULL: Final = {
@@ -48,7 +50,16 @@ FULL: Final = {
     "burst": 2_000,
     "events": 10_000,
     "directories": 5,
+    "subdirs": (2, 20, 100),
     "hostile": range(len(BATCHES)),
+}
+NOTHING: Final[dict[str, Any]] = {
+    "records": (),
+    "publishers": (),
+    "burst": 0,
+    "directories": 0,
+    "subdirs": (),
+    "hostile": (),
 }
 CROWD_RECORDS: Final = 1_000
 
@@ -78,12 +89,11 @@ def main() -> int:
     arguments = parse_arguments()
     plan: dict[str, Any] = dict(FULL if arguments.full else QUICK)
     if arguments.records:
-        plan |= {"records": tuple(arguments.records), "rattler": 50_000, "publishers": (), "burst": 0, "hostile": ()}
-        plan["directories"] = 0
+        plan |= NOTHING | {"records": tuple(arguments.records), "rattler": 50_000}
     if arguments.hostile:
-        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": range(len(BATCHES)), "directories": 0}
+        plan |= NOTHING | {"hostile": range(len(BATCHES))}
     if arguments.directories:
-        plan |= {"records": (), "publishers": (), "burst": 0, "hostile": (), "directories": arguments.repeats}
+        plan |= NOTHING | {"directories": arguments.repeats}
     arguments.output.mkdir(parents=True, exist_ok=True)
     with running_emulator(arguments.output, port=find_free_port(), keep=False) as emulator:
         os.environ.update(emulator.environment)
@@ -106,6 +116,7 @@ def measure(bench: sections.Bench, plan: dict[str, Any], folder: Path) -> Iterat
         "repeats": bench.repeats,
         "publish": [],
         "rattler_publish": [],
+        "subdirs": [],
         "crowd": [],
         "rattler_crowd": [],
         "burst": None,
@@ -122,6 +133,10 @@ def measure(bench: sections.Bench, plan: dict[str, Any], folder: Path) -> Iterat
             say(f"index_s3 on {records:,} records")
             results["rattler_publish"].append(sections.measure_rattler_publish(bench, records))
             yield results
+    for subdirs in plan["subdirs"]:
+        say(f"publishing into one of {subdirs} subdirs")
+        results["subdirs"].append(measure_many_subdirs(bench, subdirs))
+        yield results
     for number in plan["hostile"]:
         say(f"a hostile batch: {BATCHES[number].title}")
         results["hostile"].append(sections.measure_hostile(bench, number))

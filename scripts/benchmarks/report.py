@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.benchmarks.many_subdirs import HEAD, list_many_subdirs
 from scripts.benchmarks.sections import median_of
 from scripts.fairway.prices import DATED, price_publish
 
@@ -33,6 +34,7 @@ def format_report(results: Mapping[str, Any]) -> str:
                 for one in results["publish"]
             ],
         ),
+        _format_subdirs(results.get("subdirs", [])),
         "CONCURRENT PUBLISHERS, one artifact each, 1,000 records: seconds from upload until every client can install",
         _table(
             ["publishers", "median s", "slowest s", "commits", "conflicts", "retries", "writes", "wrong records",
@@ -146,6 +148,13 @@ def _format_deferred(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     title = "DEFERRED OUTPUTS, written once a minute for all publishes of that minute"
     return f"{title}\n\n{_table(head, table)}"
+
+
+def _format_subdirs(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    title = "MANY SUBDIRS: one publish of a name that every subdir of the channel has (median)"
+    return f"{title}\n\n{_table(HEAD, list_many_subdirs(rows))}"
 
 
 def _crowd_row(one: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:

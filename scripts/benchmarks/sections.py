@@ -214,7 +214,7 @@ def measure_hostile(bench: Bench, number: int) -> dict[str, Any]:
     bucket = bench.make_bucket(f"hostile-{number}")
     storage = S3Storage(bucket, bench.client)
     if published := hostile.published():
-        publish_cards(storage, OURS, published)
+        publish_cards(storage, OURS, published, deployment=bucket)
     uploads = hostile.build()
     for package in uploads.items():
         _upload(bench, bucket, OURS, package)

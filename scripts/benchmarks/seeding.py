@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from lambdas.channel.names import PackageName, SubdirId
+from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.model import LIMITS, Outputs
 from lambdas.indexer.outputs.channel import ChannelUpdater
-from lambdas.indexer.outputs.channeldata import make_entry, merge_parts
-from lambdas.indexer.outputs.registry import channel_filenames
+from lambdas.indexer.outputs.channel_tree import ChannelReader
+from lambdas.indexer.outputs.channeldata import make_entry
 from lambdas.indexer.outputs.subdir import SubdirUpdater
 from lambdas.indexer.tree.cards import Cards
 from lambdas.indexer.tree.reader import CommitReader
-from lambdas.indexer.tree.shard_index import ShardHash, apply_shards
+from lambdas.indexer.tree.shard_index import ShardHash, ShardIndex, apply_shards
 from lambdas.indexer.tree.shards import Shard, encode_shard, make_shard
 from lambdas.indexer.tree.subdir import Commit, EncodedShard, Subdir, open_subdir
 from lambdas.storage.protocol import ObjectStorage
-from lambdas.storage.s3 import S3Storage
 from scripts.benchmarks.synthetic import Channel
 
 
@@ -50,9 +48,11 @@ def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names
     return commit
 
 
-def publish_cards(storage: S3Storage, subdir_id: SubdirId, names: Mapping[PackageName, Cards]) -> None:
+def publish_cards(
+    storage: ObjectStorage, subdir_id: SubdirId, names: Mapping[PackageName, Cards], *, deployment: str = ""
+) -> None:
     """Commit the cards of some names; write no output."""
-    subdir = open_subdir(storage, subdir_id, deployment=storage.bucket)
+    subdir = open_subdir(storage, subdir_id, deployment=deployment)
     base = subdir.fetch_commit()
     hashes: dict[PackageName, ShardHash | None] = {}
     for name, cards in names.items():
@@ -74,28 +74,33 @@ class _Reader(CommitReader):
         return {name: make_shard(self._channel.make_cards(name)) for name in names}
 
 
-@dataclass(kw_only=True)
-class _ChannelUpdater(ChannelUpdater):
-    subdir: SubdirId
-    synthetic: Channel
+class _ChannelReader(ChannelReader):
+    """Makes what the synthetic subdir says instead of reading it."""
 
-    def _merge(self, names: Sequence[PackageName]) -> dict[str, dict[str, Any]]:
+    def __init__(self, storage: ObjectStorage, channel: Channel, subdir: SubdirId) -> None:
+        super().__init__(storage, subdir.channel, max_bytes=LIMITS.max_kept_bytes)
+        self._synthetic = channel
+
+    def fetch_entries(
+        self,
+        subdir_name: SubdirName,
+        index: ShardIndex,  # noqa: ARG002 - signature of the base class
+        names: Sequence[PackageName],
+    ) -> dict[PackageName, dict[str, Any]]:
         entries = {}
         for name in names:
-            cards = self.synthetic.make_cards(name)
-            entries[name] = make_entry(self.subdir.name, make_shard(cards), cards)
-        merged: dict[str, dict[str, Any]] = merge_parts([{"subdir": self.subdir.name, "packages": entries}])["packages"]
-        return merged
+            cards = self._synthetic.make_cards(name)
+            entry = make_entry(subdir_name, make_shard(cards), cards)
+            if entry is not None:
+                entries[name] = entry
+        return entries
 
 
 def _update_channel(subdir: Subdir, channel: Channel) -> None:
-    found = {name: subdir.storage.head(f"{subdir.id.channel}/{name}") for name in channel_filenames()}
-    _ChannelUpdater(
+    ChannelUpdater(
         storage=subdir.storage,
         channel=subdir.id.channel,
-        url="",
+        reader=_ChannelReader(subdir.storage, channel, subdir.id),
+        outputs=Outputs(),
         limits=LIMITS,
-        found=found,
-        subdir=subdir.id,
-        synthetic=channel,
-    ).update([subdir])
+    ).update(None)

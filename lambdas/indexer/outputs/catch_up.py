@@ -5,13 +5,14 @@ are redelivered and the next run updates them, as does the daily reconciliation.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from lambdas.channel.errors import ConflictError
-from lambdas.channel.names import Channel, PackageName, SubdirId
+from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import update_channel
+from lambdas.indexer.outputs.channel_tree import Committed
 from lambdas.indexer.outputs.registry import wanted_subdir_filenames
 from lambdas.indexer.outputs.subdir import SubdirUpdater, Updated
 from lambdas.indexer.tree.index_files import head_file
@@ -72,8 +73,11 @@ class CatchUp:
 
         return retry_conflicts(attempt, sleep=self.sleep)
 
-    def update_channel(self, channel: Channel) -> bool:
-        """Bring a channel's outputs up to date; return whether they were deferred.
+    def update_channel(self, committed: Committed, *, declared: Collection[SubdirName], compare_all: bool) -> bool:
+        """Bring the outputs of a channel up to date; return whether they were deferred.
+
+        Without ``compare_all``, for the subdir that was committed to and ``noarch`` alone, if that suffices: it
+        does not if a ``declared`` subdir has not been shown yet.
 
         Raises:
             ConflictError: others were quicker every time.
@@ -81,13 +85,15 @@ class CatchUp:
         return retry_conflicts(
             lambda: update_channel(
                 self.storage,
-                channel,
+                committed.subdir.channel,
                 outputs=self.outputs,
                 limits=self.limits,
+                committed=committed,
+                declared=declared,
+                compare_all=compare_all,
                 may_defer=self.may_defer,
                 is_rebuild=self.is_rebuild,
                 remove_unwanted=self.remove_unwanted,
-                bases=self.bases,
             ),
             sleep=self.sleep,
         )

@@ -1,26 +1,29 @@
 """Updates the outputs of a channel as a whole: channeldata.json, the feed, the page.
 
-Each shows one commit of every subdir. A private *state* says which ones, with the names that were
-published last; channeldata.json names its state, and the state is stored first. To catch up, the
-commits are compared, and the names that differ are merged again from the shards and cards of every
-subdir that has them: neither the order nor the number of updates matters.
+Each shows one commit of every subdir. The *state* says which ones: the channel's pointer, replaced by
+compare-and-swap before any file shows it. The run of a subdir brings that subdir's commit into the state
+and leaves the other subdirs to their own runs, so that its requests do not grow with them. Reconciliation,
+and the runs that write deferred outputs, compare every subdir.
+
+To catch up, commits are compared, and the names that differ are merged again from what each subdir says
+of them: neither the order nor the number of updates matters.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
-from lambdas.channel.errors import ConflictError, InvalidDocumentError, InvalidNameError, VanishedError
+from lambdas.channel.errors import ConflictError, VanishedError
 from lambdas.channel.layout import ChannelLayout
-from lambdas.channel.names import Channel, PackageName, SubdirId, parse_subdir
+from lambdas.channel.names import NOARCH, Channel, PackageName, SubdirName
 from lambdas.indexer.model import Limits, Outputs
 from lambdas.indexer.outputs import registry
-from lambdas.indexer.outputs.channeldata import ChanneldataForm, format_entry, make_entry, merge_parts
-from lambdas.indexer.outputs.form import encode_whole, parse_whole, replace_entries
-from lambdas.indexer.outputs.newest import NameRow, apply_to_newest_names, make_name_row, newest_name_rows
+from lambdas.indexer.outputs.channel_document import Document, DocumentMaker, Whole
+from lambdas.indexer.outputs.channel_state import ChannelState, Place, StateFile, StoredState
+from lambdas.indexer.outputs.channel_tree import ChannelReader, Committed, MovedError, Names
+from lambdas.indexer.outputs.leaves import Leaves
+from lambdas.indexer.outputs.name_merger import NameMerger
 from lambdas.indexer.outputs.registry import (
     CHANNELDATA,
     ChannelContents,
@@ -28,29 +31,19 @@ from lambdas.indexer.outputs.registry import (
     channel_headers,
 )
 from lambdas.indexer.quarantine.replaced import keep_replaced
-from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables
-from lambdas.indexer.spliced.segments import (
-    SegmentedDocument,
-    apply_entries,
-    format_table,
-    parse_table,
-    segment_document,
-    segment_entries,
-)
-from lambdas.indexer.tree.encoding import decode_json, encode_json
-from lambdas.indexer.tree.index_files import get_file, head_file
-from lambdas.indexer.tree.shard_index import diff_indexes, empty_index
-from lambdas.indexer.tree.shards import Shard
-from lambdas.indexer.tree.subdir import Commit, Subdir, open_subdir
+from lambdas.indexer.spliced.files import TABLES, LargeFiles
+from lambdas.indexer.tree.encoding import encode_json
+from lambdas.indexer.tree.index_files import head_file
+from lambdas.indexer.tree.subdir import Subdir
 from lambdas.storage.parallel import in_parallel
 from lambdas.storage.protocol import IfAbsent, IfMatch, ObjectInfo, ObjectStorage
 
 SHOWN: Final = "fairway-shown"
 """Metadata of an output: a hash of the commits that it shows."""
 
-_FORM: Final = ChanneldataForm()
-_NAMES_AT_ONCE: Final = 256
-_Entry = dict[str, Any]
+
+class _EverySubdirError(Exception):
+    """What is known of the other subdirs does not suffice: every subdir has to be compared."""
 
 
 def update_channel(
@@ -59,80 +52,44 @@ def update_channel(
     *,
     outputs: Outputs,
     limits: Limits,
+    committed: Committed | None = None,
+    declared: Collection[SubdirName] = (),
+    compare_all: bool = True,
     may_defer: bool = False,
     is_rebuild: bool = False,
     remove_unwanted: bool = False,
-    bases: Mapping[SubdirId, Commit] = MappingProxyType({}),
 ) -> bool:
     """Bring the outputs of a channel to the commits of its subdirs; return whether they were deferred.
 
-    With ``may_defer``, they are deferred if channeldata.json is large. With ``is_rebuild``, they are
-    made again, whatever is there. With ``remove_unwanted``, files that this deployment does not write
-    are deleted. ``bases`` are older commits that needn't be read again.
+    Without ``compare_all``, only the subdir that was ``committed`` to and ``noarch`` are inspected, unless more
+    is needed; ``declared`` subdirs exist, and have to be shown. With ``may_defer``, the outputs are deferred
+    if channeldata.json is large. With ``is_rebuild``, they are made again, whatever is there. With
+    ``remove_unwanted``, files that this deployment does not write are deleted.
 
     Raises:
         ConflictError: another writer was quicker: do it again.
     """
-    layout = ChannelLayout(channel=channel)
     if remove_unwanted:
-        _remove_unwanted(storage, layout, outputs)
-    # The files are inspected before the commits: a run that reads commits later writes later or loses.
-    wanted = [output.name for output in registry.CHANNEL_OUTPUTS if output.is_wanted(outputs)]
-    infos = in_parallel(lambda name: head_file(storage, layout.file(name)), wanted)
-    found = dict(zip(wanted, infos, strict=True))
-    subdirs = [open_subdir(storage, subdir) for subdir in _list_subdirs(storage, channel)]
-    etags = fetch_etags(subdirs)
-    if not is_rebuild and not _list_behind(found, hash_shown(etags)):
-        return False
-    channeldata = found[CHANNELDATA.name]
-    if may_defer and channeldata is not None and channeldata.size > limits.sizes.large_uncompressed:
-        return True
+        _remove_unwanted(storage, ChannelLayout(channel=channel), outputs)
+    reader = ChannelReader(storage, channel, max_bytes=limits.max_kept_bytes, committed=committed)
     updater = ChannelUpdater(
         storage=storage,
         channel=channel,
-        url=outputs.url,
+        reader=reader,
+        outputs=outputs,
         limits=limits,
-        found=found,
+        declared=declared,
         is_rebuild=is_rebuild,
-        bases=bases,
     )
     try:
-        updater.update([subdir for subdir in subdirs if subdir.id.name in etags])
+        if committed is not None and not compare_all and not is_rebuild:
+            try:
+                return updater.update(sorted({committed.subdir.name, NOARCH}), may_defer=may_defer)
+            except (_EverySubdirError, MovedError):
+                pass
+        return updater.update(None, may_defer=may_defer)
     except VanishedError as error:
         raise ConflictError(f"a file of {channel} was replaced while it was read") from error
-    # What we wrote may have replaced what a later run wrote: an ETag says which bytes are there, and the
-    # same bytes come back when a change is undone. So a run that wrote inspects the commits once more.
-    if fetch_etags(subdirs) != etags:
-        raise ConflictError(f"a subdir of {channel} has a newer commit")
-    return False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Whole:
-    """channeldata.json at the commits, small."""
-
-    packages: Mapping[str, Any]
-    newest: Sequence[NameRow]
-
-    @property
-    def total(self) -> int:
-        return len(self.packages)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Spliced:
-    """channeldata.json at the commits, large."""
-
-    segmented: SegmentedDocument
-    newest: Sequence[NameRow]
-    source: Source | None = None
-
-    @property
-    def total(self) -> int:
-        return self.segmented.table.count
-
-
-_Document = _Whole | _Spliced
 
 
 @dataclass(kw_only=True)
@@ -141,197 +98,129 @@ class ChannelUpdater:
 
     storage: ObjectStorage
     channel: Channel
-    url: str
+    reader: ChannelReader
+    outputs: Outputs
     limits: Limits
-    found: Mapping[str, ObjectInfo | None]
+    declared: Collection[SubdirName] = ()
     is_rebuild: bool = False
-    bases: Mapping[SubdirId, Commit] = field(default_factory=dict)
-    """Older commits that needn't be read again."""
-    commits: dict[SubdirId, Commit] = field(default_factory=dict)
+    _found: Mapping[str, ObjectInfo | None] = field(default_factory=dict, init=False)
+    _places: Mapping[SubdirName, Place] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._layout = ChannelLayout(channel=self.channel)
         self._files = LargeFiles(storage=self.storage, sizes=self.limits.sizes)
+        self._state_file = StateFile(self.storage, self._layout.state)
 
-    def update(self, subdirs: Sequence[Subdir]) -> None:
-        """Write the files that do not show the commits yet.
+    def update(self, inspected: Sequence[SubdirName] | None, *, may_defer: bool = False) -> bool:
+        """Bring the commits of some subdirs, or of all, into the state, and write the files that do not show it.
+
+        Return whether the files were deferred.
 
         Raises:
             ConflictError: another writer was quicker: do it again.
         """
-        commits = in_parallel(_fetch_commit, subdirs)
-        self.commits = {subdir.id: commit for subdir, commit in zip(subdirs, commits, strict=True)}
-        shown: dict[str, str | None] = {subdir.name: commit.etag for subdir, commit in self.commits.items()}
-        behind = list(self.found) if self.is_rebuild else _list_behind(self.found, hash_shown(shown))
-        if not behind:
-            return
-        document = (None if self.is_rebuild else self._advance()) or self._make()
-        metadata = {SHOWN: hash_shown(shown)}
+        # The files are inspected before the state, and the state before the commits: a run that reads the
+        # state or a commit later writes later or loses.
+        self._found = self._head_files()
+        current = self._state_file.fetch()
+        subdirs = self.reader.list_subdirs() if inspected is None else inspected
+        found = self.reader.fetch_places(subdirs)
+        self._places = _advance(current.state, found, subdirs, is_partial=inspected is not None)
+        if inspected is not None and not self._places.keys() >= set(self.declared):
+            raise _EverySubdirError
+        shown = _hash_places(self._places)
+        behind = [name for name, info in self._found.items() if self.is_rebuild or _shows(info) != shown]
+        is_current = current.state is None or _hash_places(current.state.shown) == shown
+        if not behind and is_current:
+            return False
+        channeldata = self._found[CHANNELDATA.name]
+        if may_defer and channeldata is not None and channeldata.size > self.limits.sizes.large_uncompressed:
+            return True
+        state = self._write(current, behind, may_make=inspected is None)
+        # What we wrote may have replaced what a later run wrote: an ETag says which bytes are there, and the
+        # same bytes come back when a change is undone. So a run that wrote inspects the pointers once more.
+        if self._state_file.fetch_etag() != state.etag or self.reader.fetch_places(subdirs) != found:
+            raise ConflictError(f"{self.channel} has newer commits")
+        return False
+
+    def _head_files(self) -> dict[str, ObjectInfo | None]:
+        wanted = [output.name for output in registry.CHANNEL_OUTPUTS if output.is_wanted(self.outputs)]
+        infos = in_parallel(lambda name: head_file(self.storage, self._layout.file(name)), wanted)
+        return dict(zip(wanted, infos, strict=True))
+
+    def _write(self, current: StoredState, behind: Sequence[str], *, may_make: bool) -> StoredState:
+        """Replace the state, then the files that are behind; return the state that is then current."""
+        document, leaves = self._fetch_document(current, may_make=may_make)
+        state = current
+        if CHANNELDATA.name in behind or current.state is None or current.state.shown != self._places:
+            new = ChannelState(shown=self._places, tables=document.tables, newest=document.newest, leaves=leaves.all())
+            state = self._state_file.swap(current, new)
+        metadata = {SHOWN: _hash_places(self._places)}
         contents = ChannelContents(
             channel=self.channel,
-            merged={"subdirs": self._subdir_names(), "packages": dict(document.newest)},
+            merged={"subdirs": sorted(self._places), "packages": dict(document.newest)},
             total=document.total,
-            url=self.url,
+            url=self.outputs.url,
             limits=self.limits,
         )
         for output in registry.CHANNEL_OUTPUTS:
             if output.name not in behind:
                 continue
             if output.render is None:
-                self._put_channeldata(document, metadata)
+                self._put_channeldata(document, {**metadata, TABLES: state.reference})
             else:
                 self._put(output, output.render(contents), metadata)
+        return state
 
-    def _subdir_names(self) -> list[str]:
-        return sorted(subdir.name for subdir in self.commits)
+    def _fetch_document(self, current: StoredState, *, may_make: bool) -> tuple[Document, Leaves]:
+        """Return channeldata.json at the commits, and the leaves.
 
-    def _advance(self) -> _Document | None:
-        """Replace the names that changed; None if everything has to be made again."""
-        info = self.found[CHANNELDATA.name]
-        if info is None or TABLES not in info.metadata:
-            return None
-        state = self._files.fetch_tables(self._layout.state, info)
-        names = None if state is None else self._diff(state.shown)
-        if state is None or names is None:
-            return None
-        try:
-            return self._apply(info, state, names)
-        except (InvalidDocumentError, KeyError, TypeError, AttributeError):
-            return None  # another tool's file under this name
+        Raises:
+            _EverySubdirError: it has to be made again, and not every subdir was inspected.
+        """
+        info = self._found[CHANNELDATA.name]
+        base = None
+        if info is not None and TABLES in info.metadata and not self.is_rebuild:
+            base = self._state_file.fetch_named(info.metadata[TABLES], current)
+        if info is not None and base is not None:
+            known = current.state or base
+            changed = self._diff({id(state): state for state in (known, base)}.values())
+            if changed is not None:
+                leaves = Leaves(self.storage, self._layout, known.leaves)
+                names = sorted(set().union(*changed.values()))
+                document = self._make_maker(leaves, changed).apply(info, base, names)
+                if document is not None:
+                    return document, leaves
+        if not may_make:
+            raise _EverySubdirError
+        indexes = self.reader.fetch_indexes(self._places)
+        changed = {name: frozenset(index.shards) for name, index in indexes.items()}
+        leaves = Leaves(self.storage, self._layout, ())
+        return self._make_maker(leaves, changed).make(sorted(set().union(*changed.values()))), leaves
 
-    def _apply(self, info: ObjectInfo, state: Tables, names: Sequence[PackageName]) -> _Document | None:
-        merged = self._merge(names)
-        entries = {str(name): merged.get(name) for name in names}
-        kept = [make_name_row(name, entry) for name, entry in state.newest]
-        if kept != [(name, entry) for name, entry in state.newest]:
-            return None  # texts of a version that did not cut them: those of channeldata.json are as long
-        if CHANNELDATA.name in state.tables:
-            source = Source(info=info, table=parse_table(state.tables[CHANNELDATA.name], _FORM))
-            newest = apply_to_newest_names(kept, entries, total=source.table.count, limits=self.limits)
-            document: _Document | None = self._apply_to_table(source, entries, newest)
-        else:
-            stored = get_file(self.storage, info.key, version=info.version)
-            if stored is None or stored.info.etag != info.etag:
-                raise ConflictError(f"{info.key!r} was replaced meanwhile")
-            before = parse_whole(_FORM, decode_json(stored.body, what=info.key))
-            changes = {name: None if entry is None else _entries(name, entry) for name, entry in entries.items()}
-            packages = replace_entries(_FORM, before, changes).sections["packages"]
-            total = len(before.sections["packages"])
-            newest = apply_to_newest_names(kept, entries, total=total, limits=self.limits)
-            document = _Whole(packages=packages, newest=newest)
-        if document is None or len(newest) < min(self.limits.max_rows, document.total):
-            return None
-        return document
-
-    def _apply_to_table(
-        self, source: Source, entries: Mapping[str, _Entry | None], newest: Sequence[NameRow]
-    ) -> _Spliced | None:
-        segmented = apply_entries(
-            _FORM,
-            source.table,
-            {name: None if entry is None else _entries(name, entry) for name, entry in entries.items()},
-            {"subdirs": self._subdir_names()},
-            lambda chunk: self._files.read_plain_chunk(source, chunk),
-            sizes=self.limits.sizes,
-        )
-        if segmented.table.text_bytes < self.limits.sizes.large_uncompressed // 2:
-            return None
-        return _Spliced(segmented=segmented, source=source, newest=newest)
-
-    def _diff(self, shown: Mapping[str, Any]) -> list[PackageName] | None:
-        """Return the names that differ in any subdir; None if a commit that was shown is no longer known."""
-        names: set[PackageName] = set()
-        if not shown.keys() <= {subdir.name for subdir in self.commits}:
-            return None  # a subdir is gone
-        for subdir, commit in self.commits.items():
-            etag, version = shown.get(subdir.name, (None, None))
-            if etag == commit.etag:
-                continue
-            if etag is None:
-                names |= commit.index.shards.keys()
-                continue
-            old = self._fetch_old(subdir, etag, version)
-            if old is None:
+    def _diff(self, states: Iterable[ChannelState]) -> Names | None:
+        """Return the names by which the commits differ from those of any state; None if one is not known."""
+        names: dict[SubdirName, frozenset[PackageName]] = {}
+        for state in states:
+            changed = self.reader.diff(state.shown, self._places)
+            if changed is None:
                 return None
-            names |= diff_indexes(old.index, commit.index).names
-        return sorted(names)
+            for subdir, some in changed.items():
+                names[subdir] = names.get(subdir, frozenset()) | some
+        return names
 
-    def _fetch_old(self, subdir: SubdirId, etag: str, version: str | None) -> Commit | None:
-        """Return a commit that was shown; None if it is no longer known."""
-        base = self.bases.get(subdir)
-        if base is not None and base.etag == etag:
-            return base
-        try:
-            old = open_subdir(self.storage, subdir).fetch_commit(version=version) if version else None
-        except InvalidDocumentError:
-            return None
-        return None if old is None or old.etag is None else old
-
-    def _make(self) -> _Document:
-        """Make everything again from the tree."""
-        names = sorted({name for commit in self.commits.values() for name in commit.index.shards})
-        newest: list[NameRow] = []
-
-        def iter_entries() -> Iterator[tuple[str, _Entry]]:
-            nonlocal newest
-            for start in range(0, len(names), _NAMES_AT_ONCE):
-                merged = self._merge(names[start : start + _NAMES_AT_ONCE])
-                rows = newest_name_rows(merged.items(), self.limits)
-                newest = newest_name_rows([*newest, *rows], self.limits)  # rows are entries, with less in them
-                yield from ((name, format_entry(entry)) for name, entry in sorted(merged.items()))
-
-        entries = iter_entries()
-        held: dict[str, Any] = {}
-        size = 0
-        for name, entry in entries:
-            held[name] = entry
-            size += len(encode_json(entry))
-            if size > self.limits.sizes.large_uncompressed:
-                break
-        if size <= self.limits.sizes.large_uncompressed:
-            return _Whole(packages=held, newest=newest)
-        segmented = segment_entries(
-            _FORM,
-            ((name, {"packages": {name: entry}}) for name, entry in chain(held.items(), entries)),
-            lambda: {"subdirs": self._subdir_names()},
-            text_bytes=size * len(names) // len(held),
-            sizes=self.limits.sizes,
+    def _make_maker(self, leaves: Leaves, changed: Names) -> DocumentMaker:
+        return DocumentMaker(
+            storage=self.storage,
+            files=self._files,
+            merger=NameMerger(self.reader, leaves, places=self._places, changed=changed),
+            subdirs=sorted(self._places),
+            limits=self.limits,
         )
-        return _Spliced(segmented=segmented, newest=newest)
 
-    def _merge(self, names: Sequence[PackageName]) -> dict[str, _Entry]:
-        """Return what all subdirs together say of some names, with ``newest``."""
-        parts = []
-        for subdir_id, commit in self.commits.items():
-            subdir = open_subdir(self.storage, subdir_id)
-            wanted = [name for name in names if name in commit.index.shards]
-            entries: dict[str, _Entry] = {}
-            while wanted:  # cards are large: never all at once
-                cards = subdir.fetch_cards_within(commit.index, wanted, max_bytes=self.limits.max_kept_bytes)
-                wanted = wanted[len(cards) :]
-                shards = in_parallel(_shard_reader(subdir, commit), cards)
-                for name, shard in zip(cards, shards, strict=True):
-                    entry = None if shard is None else make_entry(subdir_id.name, shard, cards[name] or {})
-                    if entry is not None:
-                        entries[name] = entry
-            parts.append({"subdir": subdir_id.name, "packages": entries})
-        merged: dict[str, _Entry] = merge_parts(parts)["packages"]
-        return merged
-
-    def _put_channeldata(self, document: _Document, metadata: Mapping[str, str]) -> None:
-        body = b""
-        if isinstance(document, _Whole):
-            whole = {"channeldata_version": 1, "packages": document.packages, "subdirs": self._subdir_names()}
-            body = encode_whole(_FORM, parse_whole(_FORM, whole))
-            if len(body) > self.limits.sizes.large_uncompressed:
-                segmented = segment_document(_FORM, whole, text_bytes=len(body), sizes=self.limits.sizes)
-                document = _Spliced(segmented=segmented, newest=document.newest)
-        table = {CHANNELDATA.name: format_table(document.segmented.table)} if isinstance(document, _Spliced) else {}
-        shown = {str(subdir.name): (commit.etag, commit.version) for subdir, commit in self.commits.items()}
-        state = self._files.put_tables(self._layout.state, Tables(tables=table, newest=document.newest, shown=shown))
-        metadata = {**metadata, TABLES: state}
-        if isinstance(document, _Whole):
-            self._put(CHANNELDATA, body, metadata)
+    def _put_channeldata(self, document: Document, metadata: Mapping[str, str]) -> None:
+        if isinstance(document, Whole):
+            self._put(CHANNELDATA, document.body, metadata)
             return
         self._files.write_plain(
             self._layout.file(CHANNELDATA.name),
@@ -345,7 +234,7 @@ class ChannelUpdater:
 
     def _keep_foreign(self, output: ChannelOutput) -> ObjectInfo | None:
         """Return the file that is about to be replaced, of which a copy is kept if another tool wrote it."""
-        info = self.found[output.name]
+        info = self._found[output.name]
         if info is not None and SHOWN not in info.metadata:
             keep_replaced(self.storage, info)
         return info
@@ -359,6 +248,25 @@ class ChannelUpdater:
             metadata=metadata,
             condition=IfAbsent() if info is None else IfMatch(etag=info.etag),
         )
+
+
+def _advance(
+    state: ChannelState | None,
+    found: Mapping[SubdirName, Place],
+    inspected: Iterable[SubdirName],
+    *,
+    is_partial: bool,
+) -> dict[SubdirName, Place]:
+    """Return the commits to show: those that were found; with ``is_partial``, those of the state for other subdirs.
+
+    Raises:
+        _EverySubdirError: the state does not tell them, or a subdir is gone.
+    """
+    before = {} if state is None else state.shown
+    if is_partial and (state is None or not state.is_complete or (before.keys() & set(inspected)) - found.keys()):
+        raise _EverySubdirError
+    same = {name: place for name, place in before.items() if name in found and found[name][0] == place[0]}
+    return {**(before if is_partial else {}), **found, **same}
 
 
 def _remove_unwanted(storage: ObjectStorage, layout: ChannelLayout, outputs: Outputs) -> None:
@@ -382,38 +290,9 @@ def hash_shown(etags: Mapping[str, str | None]) -> str:
     return hashlib.sha256(encode_json(etags)).hexdigest()
 
 
-def _fetch_commit(subdir: Subdir) -> Commit:
-    """Read a commit; an unreadable one counts as empty until it is made again."""
-    try:
-        return subdir.fetch_commit()
-    except InvalidDocumentError:  # one subdir's damage is no reason to keep the others waiting
-        etag = subdir.fetch_etag()
-        if etag is None:
-            raise ConflictError(f"{subdir} changed meanwhile") from None
-        return Commit(index=empty_index(subdir.id.name), etag=etag)
+def _hash_places(places: Mapping[SubdirName, Place]) -> str:
+    return hash_shown({name: etag for name, (etag, _) in places.items()})
 
 
-def _shard_reader(subdir: Subdir, commit: Commit) -> Callable[[PackageName], Shard | None]:
-    def read(name: PackageName) -> Shard | None:
-        try:
-            return subdir.fetch_shards(commit.index, [name])[name]
-        except InvalidDocumentError:
-            return None  # one subdir's damage is no reason to keep the others waiting
-
-    return read
-
-
-def _list_subdirs(storage: ObjectStorage, channel: Channel) -> Iterator[SubdirId]:
-    for name in storage.list_folders(ChannelLayout(channel=channel).prefix):
-        try:
-            yield SubdirId(channel=channel, name=parse_subdir(name))
-        except InvalidNameError:
-            continue  # a folder that is no subdir
-
-
-def _list_behind(found: Mapping[str, ObjectInfo | None], shown: str) -> list[str]:
-    return [name for name, info in found.items() if info is None or info.metadata.get(SHOWN) != shown]
-
-
-def _entries(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {"packages": {name: format_entry(entry)}}
+def _shows(info: ObjectInfo | None) -> str | None:
+    return None if info is None else info.metadata.get(SHOWN)

@@ -51,8 +51,6 @@ class Tables:
     """``{name of the document: table}``, as JSON values."""
     newest: Sequence[Sequence[Any]] = ()
     """Rows of the records that were indexed last, for pages."""
-    shown: Mapping[str, Any] = field(default_factory=dict)
-    """The commits that a file of several subdirs shows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,9 +75,7 @@ class LargeFiles:
 
     def put_tables(self, key: str, tables: Tables) -> str:
         """Store tables; return the value of the ``TABLES`` metadata that names them."""
-        body = compress(
-            encode_json({"tables": tables.tables, "newest": tables.newest, "shown": tables.shown}), level=PRIVATE_LEVEL
-        )
+        body = compress(encode_json({"tables": tables.tables, "newest": tables.newest}), level=PRIVATE_LEVEL)
         info = self.storage.put(key, body, headers=_TABLES_HEADERS)
         return f"{hashlib.sha256(body).hexdigest()} {info.version or ''}".strip()
 
@@ -92,8 +88,8 @@ class LargeFiles:
                 stored = get_file(self.storage, key, version=wanted)
                 if stored is not None and hashlib.sha256(stored.body).hexdigest() == sha256:
                     document = decode_json(decompress(stored.body, what=key), what=key)
-                    return Tables(**document)
-            except (InvalidDocumentError, TypeError):
+                    return Tables(tables=document["tables"], newest=document["newest"])
+            except (InvalidDocumentError, KeyError, TypeError):
                 return None
             if not version:
                 break

@@ -421,6 +421,20 @@ def parse_entries(form: Form, section: str, text: bytes) -> Iterator[tuple[str, 
         yield row.key, json.loads("{" + row.text + "}")[row.key]
 
 
+def fetch_entry(form: Form, section: str, table: Table, name: str, load: Callable[[Chunk], bytes]) -> Any:  # noqa: ANN401 - JSON is anything
+    """Return the entry under a key that is a name; None if there is none. ``load`` as in ``apply_entries``.
+
+    Raises:
+        InvalidDocumentError: a chunk does not match the table.
+    """
+    segments = table.sections[section]
+    if not segments:
+        return None
+    (at,) = _group_by_segment(segments, [name])
+    rows = _parse_rows(form, section, load(segments[at]))
+    return next((json.loads("{" + row.text + "}")[name] for row in rows if row.key == name), None)
+
+
 def target_segment_bytes(form: Form, sizes: Sizes, text_bytes: int) -> float:
     """Return how large the segments of a document of this size should be.
 

@@ -67,7 +67,18 @@ def test_update_channel__reads_changed_names_only(world: World) -> None:
     world.publish(LINUX, package(name_of(7), "2.0", path=LINUX))
     read = [key for kind, key in world.storage.log if kind == "get" and "/shards/" in key]
     assert len([key for key in read if key.startswith("team/noarch/")]) == 1
-    assert len([key for key in read if key.startswith("team/linux-64/")]) == 1
+    assert [key for key in read if key.startswith("team/linux-64/")] == []  # it has just been committed
+
+
+def test_update_channel__burst_is_not_read_again(world: World) -> None:
+    def count(number_of_names: int) -> int:
+        packages = [package(f"{number_of_names}-{number}") for number in range(number_of_names)]
+        world.storage.log.clear()
+        world.publish(NOARCH, *packages)
+        return sum(kind == "get" and ("/shards/" in key or "/cards/" in key) for kind, key in world.storage.log)
+
+    world.publish(NOARCH, package("foo"))
+    assert [count(1), count(50)] == [0, 0]
 
 
 def test_update_channel__subdirs_in_turn(world: World) -> None:
