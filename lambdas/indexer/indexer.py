@@ -315,7 +315,11 @@ class Indexer:
         subdir = self._open(subdir_id)
         if is_missing := not catch_up.is_complete(subdir):
             committer = self._make_committer(subdir, results=Results(), rules=UNHURRIED, makes_empty=True)
-            commit, encoded = self._commit_until_stable(committer, SubdirKeys())
-            replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
+            try:
+                commit, encoded = self._commit_until_stable(committer, SubdirKeys())
+            except ForeignIndexError:
+                self.index(subdir_id, SubdirKeys(deferred=True))  # heals it
+            else:
+                replace(catch_up, is_rebuild=False, may_defer=False).update_subdir(subdir, commit, encoded)
         self._complete.add(subdir_id)
         return is_missing

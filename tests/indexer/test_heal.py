@@ -376,3 +376,12 @@ def test_index__foreign_files_of_a_directory_stay_unless_asked_for(world: World)
     list(reconcile(open_subdir(world.storage, NOARCH), world.indexer()))
     assert key in world.storage.list_keys()
     assert list_unwanted(open_subdir(world.storage, NOARCH), world.policy.outputs) == [key]
+
+
+def test_index__deleted_noarch_heals_with_a_publish_into_another_subdir(world: World) -> None:
+    before = world.listed(NOARCH)
+    assert before
+    world.storage.remove(f"{NOARCH}/{SHARD_INDEX}")
+    world.publish(LINUX, package(path=LINUX))
+    assert world.listed(NOARCH) == before
+    check_readable(world.storage)
