@@ -59,6 +59,4 @@ def check_quotas(account: Account, configuration: "Configuration") -> str:
 
 def check_policies(account: Account, configuration: "Configuration") -> str:
     """Check that CloudFront takes the policies of one more deployment."""
-    return quotas.check_policies(
-        account.count_policies(), managed_cache_policies=configuration.managed_cache_policies
-    )
+    return quotas.check_policies(account.count_policies(), managed_cache_policies=configuration.managed_cache_policies)
