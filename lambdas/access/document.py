@@ -18,23 +18,26 @@ must not ignore therefore needs a new ``version``. Changes are in ``changes.py``
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
-from lambdas.access.globs import Glob, parse_channel_glob, parse_package_glob
+from lambdas.access.globs import Glob, parse_channel_globs, parse_package_globs
+from lambdas.access.shapes import NULL, Shape
 from lambdas.access.tokens import Sha256Hex, token_id
 from lambdas.channel.errors import FairwayError, InvalidDocumentError, InvalidNameError, UsageError
 from lambdas.channel.names import parse_channel
 
 DOCUMENT_VERSION: Final = 1
 MAX_DOCUMENT_BYTES: Final = 3 * 512 * 1024
-"""What the authorizer parses in a second with a fourteenth of a core, which it has at 128 MB."""
+"""What the authorizer parses in a second with a fourteenth of a core, which it has at 128 MB.
+
+One written by hand without white space takes at most two."""
 NEARLY_FULL_BYTES: Final = MAX_DOCUMENT_BYTES * 3 // 4
 """Above this, ``fairway token create`` says how much is left."""
 MAX_CLAIM_CHARS: Final = 256
@@ -69,9 +72,12 @@ class Action(Enum):
     ISSUER_KEYS_CHANGED = "issuer-keys-changed"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Scope:
-    """What a credential may read: channels, and all their artifacts or those of some packages."""
+class Scope(NamedTuple):
+    """What a credential may read: channels, and all their artifacts or those of some packages.
+
+    A document may have tens of thousands of scopes, rules and keys; named tuples are made in a third of the
+    time that frozen dataclasses take.
+    """
 
     channels: tuple[Glob, ...]
     packages: tuple[Glob, ...] | None = None
@@ -103,8 +109,7 @@ class Token:
         return min(ends, default=None)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SigningKey:
+class SigningKey(NamedTuple):
     """An issuer's public RSA key: modulus and exponent in base64url, as in its JWKS."""
 
     kid: str
@@ -112,13 +117,12 @@ class SigningKey:
     e: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClaimRule:
+class ClaimRule(NamedTuple):
     """A rule: identity tokens whose claims match every pattern have the scope."""
 
     claims: Mapping[str, str]
     scope: Scope
-    extra: _Extra = field(default_factory=dict)
+    extra: _Extra = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,8 +170,8 @@ class AccessDocument:
     extra: _Extra = field(default_factory=dict)
 
 
-def parse_access(body: bytes) -> AccessDocument:
-    """Parse the document.
+def parse_access(body: bytes, *, with_history: bool = True) -> AccessDocument:
+    """Parse the document; without its history if only decisions depend on it.
 
     Raises:
         InvalidDocumentError: it is malformed; the message says where, and contains no hash.
@@ -178,22 +182,10 @@ def parse_access(body: bytes) -> AccessDocument:
         raw = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidDocumentError(f"access document is not JSON: {type(error).__name__}") from error
-    top = _Reader("access document", raw)
-    version = top.take("version", int)
-    if version != DOCUMENT_VERSION:
-        raise InvalidDocumentError(
-            f"access document has version {version!r}, this Fairway reads {DOCUMENT_VERSION}",
-            hint="another version of Fairway wrote it: upgrade this one",
-        )
-    channels = {name: _parse_channel_rule(name, rule) for name, rule in top.take("channels", dict, default={}).items()}
-    tokens = tuple(_parse_token(index, item) for index, item in enumerate(top.take("tokens", list, default=[])))
-    issuers = tuple(_parse_issuer(index, item) for index, item in enumerate(top.take("issuers", list, default=[])))
-    history = tuple(_parse_change(index, item) for index, item in enumerate(top.take("history", list, default=[])))
-    if len({token.sha256 for token in tokens}) != len(tokens):
-        raise InvalidDocumentError("access document: two tokens have the same hash")
-    if len({issuer.issuer for issuer in issuers}) != len(issuers):
-        raise InvalidDocumentError("access document: duplicate issuer")
-    return AccessDocument(channels=channels, tokens=tokens, issuers=issuers, history=history, extra=top.rest())
+    try:
+        return _parse_document(raw, with_history=with_history)
+    except InvalidDocumentError as error:
+        raise InvalidDocumentError(f"access document: {error}", hint=error.hint) from error
 
 
 def encode_access(document: AccessDocument) -> bytes:
@@ -230,8 +222,8 @@ def parse_scope(channels: Iterable[str], packages: Iterable[str] | None) -> Scop
         UsageError: no channel is given.
     """
     scope = Scope(
-        channels=tuple(parse_channel_glob(pattern) for pattern in channels),
-        packages=None if packages is None else tuple(parse_package_glob(pattern) for pattern in packages),
+        channels=parse_channel_globs(channels),
+        packages=None if packages is None else parse_package_globs(packages),
     )
     if not scope.channels:
         raise UsageError("no channel given", hint="give at least one: --channel team, or --channel 'team-*'")
@@ -271,7 +263,7 @@ def parse_claims(claims: Mapping[str, str]) -> Mapping[str, str]:
     Raises:
         UsageError: all are wildcards, so that every identity token of the issuer would match.
     """
-    if not any(pattern.strip("*?") for pattern in claims.values()):
+    if not "".join(claims.values()).strip("*?"):
         raise UsageError(
             "the claims match every identity token of the issuer",
             hint="restrict a claim: --claim repository=ORGANIZATION/REPOSITORY, or --claim 'repository=ORGANIZATION/*'",
@@ -299,157 +291,181 @@ def parse_history(body: bytes) -> tuple[Change, ...]:
         InvalidDocumentError: it is malformed.
     """
     try:
-        return tuple(_parse_change(index, json.loads(line)) for index, line in enumerate(body.splitlines()))
+        return _parse_all("line", _parse_change, [json.loads(line) for line in body.splitlines()])
     except ValueError as error:
         raise InvalidDocumentError("archived history is not JSON") from error
 
 
-class _Reader:
-    """Reads typed values of a JSON object, and returns the unknown ones in the end."""
+_DOCUMENT_SHAPE: Final = Shape(
+    {"version": (int,), "channels": (dict,), "tokens": (list,), "issuers": (list,), "history": (list,)},
+    channels={},
+    tokens=[],
+    issuers=[],
+    history=[],
+)
+_TOKEN_SHAPE: Final = Shape(
+    {
+        "sha256": (str,),
+        "id": (str,),
+        "name": (str,),
+        "channels": (list,),
+        "packages": (list, NULL),
+        "created": (str,),
+        "expires": (str, NULL),
+        "creator": (str,),
+        "revoked": (str, NULL),
+    }
+)
+_ISSUER_SHAPE: Final = Shape(
+    {"issuer": (str,), "audiences": (list,), "jwks": (dict,), "rules": (list,), "confirmed": (str, NULL)}, jwks={}
+)
+_RULE_SHAPE: Final = Shape({"claims": (dict,), "channels": (list,), "packages": (list, NULL)})
+_KEY_SHAPE: Final = Shape({"kid": (str,), "n": (str,), "e": (str,)})
+_CHANGE_SHAPE: Final = Shape(
+    {"at": (str,), "by": (str,), "action": (str,), "subject": (str,), "detail": (str,)}, detail=""
+)
+_ACTIONS: Final = {action.value: action for action in Action}
+_CHANNEL_RULES: Final = {visibility.value: ChannelRule(visibility=visibility) for visibility in Visibility}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
 
-    __slots__ = ("_known", "_place", "_raw")
-
-    def __init__(self, place: str, raw: object) -> None:
-        if not isinstance(raw, dict):
-            raise InvalidDocumentError(f"{place} is not an object")
-        self._place = place
-        self._raw: dict[str, Any] = raw
-        self._known: set[str] = set()
-
-    def take(self, key: str, kind: type, *, default: Any = None, optional: bool = False) -> Any:  # noqa: ANN401 - JSON
-        """Return a value. Optional keys must be present but may be null, so that a misspelt restriction is an error."""
-        self._known.add(key)
-        value = self._raw.get(key, default)
-        if value is None and optional and key in self._raw:
-            return None
-        if type(value) is not kind:
-            raise self.error(f"{key} is not of type {kind.__name__}")
-        return value
-
-    def strings(self, key: str) -> list[str]:
-        values: list[Any] = self.take(key, list)
-        if not all(type(value) is str for value in values):
-            raise self.error(f"{key} is not a list of strings")
-        return values
-
-    def time(self, key: str, *, optional: bool = False) -> int | None:
-        text = self.take(key, str, optional=optional)
-        if text is None:
-            return None
-        if not _TIME.match(text):
-            raise self.error(f"{key} is not a time like 2026-01-31T12:00:00Z")
-        try:
-            return int(datetime.fromisoformat(text).timestamp())
-        except ValueError as error:
-            raise self.error(f"{key} is not a valid time") from error
-
-    def scope(self) -> Scope:
-        packages = None if self.take("packages", list, optional=True) is None else self.strings("packages")
-        try:
-            return parse_scope(self.strings("channels"), packages)
-        except FairwayError as error:
-            raise self.error(str(error)) from error
-
-    def error(self, text: str) -> InvalidDocumentError:
-        return InvalidDocumentError(f"{self._place}: {text}")
-
-    def rest(self) -> _Extra:
-        if len(self._raw) == len(self._known & self._raw.keys()):
-            return _NOTHING
-        return {key: value for key, value in self._raw.items() if key not in self._known}
+_Parsed = TypeVar("_Parsed")
 
 
-_NOTHING: Final[_Extra] = {}
+def _parse_document(raw: Any, *, with_history: bool) -> AccessDocument:  # noqa: ANN401 - JSON
+    version, channels, tokens, issuers, history = _DOCUMENT_SHAPE.read(raw)
+    if version != DOCUMENT_VERSION:
+        raise InvalidDocumentError(
+            f"version {version!r}, this Fairway reads {DOCUMENT_VERSION}",
+            hint="another version of Fairway wrote it: upgrade this one",
+        )
+    document = AccessDocument(
+        channels=_parse_channels(channels),
+        tokens=_parse_all("token", _parse_token, tokens),
+        issuers=_parse_all("issuer", _parse_issuer, issuers),
+        history=_parse_all("history", _parse_change, history) if with_history else (),
+        extra=_DOCUMENT_SHAPE.rest(raw),
+    )
+    if len({token.sha256 for token in document.tokens}) != len(tokens):
+        raise InvalidDocumentError("two tokens have the same hash")
+    if len({issuer.issuer for issuer in document.issuers}) != len(issuers):
+        raise InvalidDocumentError("duplicate issuer")
+    return document
 
 
-def _parse_channel_rule(name: str, raw: object) -> ChannelRule:
-    reader = _Reader(f"channel {name!r}", raw)
+def _parse_all(what: str, parse: Callable[[Any], _Parsed], items: list[Any]) -> tuple[_Parsed, ...]:
+    """Parse each; an error says at which index."""
+    parsed: list[_Parsed] = []
     try:
-        parse_channel(name)
-        visibility = Visibility(reader.take("visibility", str))
-    except (InvalidNameError, ValueError) as error:
-        raise reader.error(str(error)) from error
-    return ChannelRule(visibility=visibility, extra=reader.rest())
+        for item in items:
+            parsed.append(parse(item))  # noqa: PERF401 - its length is the index of the error
+    except FairwayError as error:
+        raise InvalidDocumentError(f"{what} {len(parsed)}: {error}") from error
+    return tuple(parsed)
 
 
-def _parse_token(index: int, raw: object) -> Token:
-    reader = _Reader(f"token {index}", raw)
-    sha256 = reader.take("sha256", str)
+def _parse_channels(raw: dict[str, Any]) -> dict[str, ChannelRule]:
+    rules: dict[str, ChannelRule] = {}
+    name = ""
+    try:
+        for name, rule in raw.items():
+            rules[parse_channel(name)] = _parse_channel_rule(rule)
+    except FairwayError as error:
+        raise InvalidDocumentError(f"channel {name!r}: {error}") from error
+    return rules
+
+
+def _parse_channel_rule(raw: object) -> ChannelRule:
+    if type(raw) is not dict:
+        raise InvalidDocumentError("not an object")
+    visibility = raw.get("visibility")
+    rule = _CHANNEL_RULES.get(visibility) if type(visibility) is str else None
+    if rule is None:
+        raise InvalidDocumentError(f"visibility is not one of {', '.join(_CHANNEL_RULES)}")
+    if len(raw) == 1:
+        return rule
+    extra = {key: value for key, value in raw.items() if key != "visibility"}
+    return ChannelRule(visibility=rule.visibility, extra=extra)
+
+
+def _parse_token(raw: Any) -> Token:  # noqa: ANN401 - JSON
+    sha256, identifier, name, channels, packages, created, expires, creator, revoked = _TOKEN_SHAPE.read(raw)
     if not _SHA256.match(sha256):
-        raise reader.error("sha256 is not 64 hex digits")
-    identifier = reader.take("id", str)
+        raise InvalidDocumentError("sha256 is not 64 hex digits")
     if identifier != token_id(sha256):
-        raise reader.error("id does not match sha256")
+        raise InvalidDocumentError("id does not match sha256")
     return Token(
         id=identifier,
-        name=reader.take("name", str),
-        sha256=Sha256Hex(sha256),
-        scope=reader.scope(),
-        created=reader.time("created") or 0,
-        expires=reader.time("expires", optional=True),
-        creator=reader.take("creator", str),
-        revoked=reader.time("revoked", optional=True),
-        extra=reader.rest(),
+        name=name,
+        sha256=sha256,
+        scope=_parse_scope(channels, packages),
+        created=_parse_time("created", created),
+        expires=None if expires is None else _parse_time("expires", expires),
+        creator=creator,
+        revoked=None if revoked is None else _parse_time("revoked", revoked),
+        extra=_TOKEN_SHAPE.rest(raw),
     )
 
 
-def _parse_issuer(index: int, raw: object) -> Issuer:
-    reader = _Reader(f"issuer {index}", raw)
-    try:
-        issuer = parse_issuer_url(reader.take("issuer", str))
-    except InvalidNameError as error:
-        raise reader.error(str(error)) from error
-    audiences = tuple(reader.strings("audiences"))
-    if not audiences or not all(audiences):
-        raise reader.error("no audience")
-    jwks = _Reader(f"issuer {index}: jwks", reader.take("jwks", dict, default={}))
+def _parse_issuer(raw: Any) -> Issuer:  # noqa: ANN401 - JSON
+    issuer, audiences, jwks, rules, confirmed = _ISSUER_SHAPE.read(raw)
+    if not audiences or not all(type(audience) is str and audience for audience in audiences):
+        raise InvalidDocumentError("no audience, or one is not a string or empty")
+    keys = jwks.get("keys", [])
+    if type(keys) is not list:
+        raise InvalidDocumentError("jwks: keys is not of type list")
     return Issuer(
-        issuer=issuer,
-        audiences=audiences,
-        rules=tuple(
-            _parse_rule(f"issuer {index}: rule {at}", rule) for at, rule in enumerate(reader.take("rules", list))
-        ),
-        keys=tuple(
-            _parse_key(f"issuer {index}: key {at}", key) for at, key in enumerate(jwks.take("keys", list, default=[]))
-        ),
-        confirmed=reader.time("confirmed", optional=True),
-        extra=reader.rest(),
+        issuer=parse_issuer_url(issuer),
+        audiences=tuple(audiences),
+        rules=_parse_all("rule", _parse_rule, rules),
+        keys=_parse_all("key", _parse_key, keys),
+        confirmed=None if confirmed is None else _parse_time("confirmed", confirmed),
+        extra=_ISSUER_SHAPE.rest(raw),
     )
 
 
-def _parse_rule(place: str, raw: object) -> ClaimRule:
-    reader = _Reader(place, raw)
-    claims = reader.take("claims", dict)
-    if not all(type(pattern) is str for pattern in claims.values()):
-        raise reader.error("claims are not strings")
+def _parse_rule(raw: Any) -> ClaimRule:  # noqa: ANN401 - JSON
+    claims, channels, packages = _RULE_SHAPE.read(raw)
     try:
         parse_claims(claims)
-    except UsageError as error:
-        raise reader.error(str(error)) from error
-    return ClaimRule(claims=claims, scope=reader.scope(), extra=reader.rest())
+    except TypeError as error:
+        raise InvalidDocumentError("claims are not strings") from error
+    return ClaimRule(claims=claims, scope=_parse_scope(channels, packages), extra=_RULE_SHAPE.rest(raw))
 
 
-def _parse_key(place: str, raw: object) -> SigningKey:
-    reader = _Reader(place, raw)
-    key = SigningKey(kid=reader.take("kid", str), n=reader.take("n", str), e=reader.take("e", str))
-    if not _BASE64URL.match(key.n) or not _BASE64URL.match(key.e):
-        raise reader.error("n or e is not base64url")
-    return key
+def _parse_scope(channels: list[Any], packages: list[Any] | None) -> Scope:
+    try:
+        return parse_scope(channels, packages)
+    except TypeError as error:
+        raise InvalidDocumentError("channels or packages are not lists of strings") from error
 
 
-def _parse_change(index: int, raw: object) -> Change:
-    reader = _Reader(f"history {index}", raw)
-    action: Action | str = reader.take("action", str)
-    with contextlib.suppress(ValueError):  # an action of another version of Fairway
-        action = Action(action)
+def _parse_key(raw: object) -> SigningKey:
+    kid, n, e = _KEY_SHAPE.read(raw)
+    if not _BASE64URL.match(n) or not _BASE64URL.match(e):
+        raise InvalidDocumentError("n or e is not base64url")
+    return SigningKey(kid=kid, n=n, e=e)
+
+
+def _parse_change(raw: Any) -> Change:  # noqa: ANN401 - JSON
+    at, by, action, subject, detail = _CHANGE_SHAPE.read(raw)
     return Change(
-        at=reader.time("at") or 0,
-        by=reader.take("by", str),
-        action=action,
-        subject=reader.take("subject", str),
-        detail=reader.take("detail", str, default=""),
-        extra=reader.rest(),
+        at=_parse_time("at", at),
+        by=by,
+        action=_ACTIONS.get(action, action),  # one of another version of Fairway stays a string
+        subject=subject,
+        detail=detail,
+        extra=_CHANGE_SHAPE.rest(raw),
     )
+
+
+def _parse_time(key: str, text: str) -> int:
+    if not _TIME.match(text):
+        raise InvalidDocumentError(f"{key} is not a time like 2026-01-31T12:00:00Z")
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) // _SECOND
+    except ValueError as error:
+        raise InvalidDocumentError(f"{key} is not a valid time") from error
 
 
 def _format_scope_fields(scope: Scope) -> dict[str, Any]:

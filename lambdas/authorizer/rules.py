@@ -8,12 +8,13 @@ clock may stop while Lambda freezes the environment, and a revoked token must no
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from lambdas.access.decisions import NO_INDEX_FILES, AccessRules, compile_rules
-from lambdas.access.document import parse_access
+from lambdas.access.document import AccessDocument, parse_access
 from lambdas.channel.errors import InvalidDocumentError, UnavailableError
 from lambdas.channel.layout import IndexFiles
 
@@ -94,10 +95,18 @@ class RulesCache:
             self._report("access-document-missing", "the access document is missing")
             return False
         try:
-            document = parse_access(fetched.body)
+            document = _parse(fetched.body)
         except InvalidDocumentError as error:
             self._report("access-document-malformed", str(error))
             return self._rules is not None
         self._rules = compile_rules(document, public_globs=self._public_globs, index_files=self._index_files)
         self._etag = fetched.etag
         return True
+
+
+def _parse(body: bytes) -> AccessDocument:
+    gc.disable()  # collections take most of the time if the document is deeply nested, and find nothing
+    try:
+        return parse_access(body, with_history=False)
+    finally:
+        gc.enable()

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from lambdas.authorizer.settings import AuthorizerSettings
 
-DEADLINE_SECONDS: Final = 3.0
-"""Time limit for the whole request; the function has five seconds."""
+DEADLINE_SECONDS: Final = 2.5
+"""Time limit for the whole request; the function has five seconds, and parsing may take two of them."""
 KEPT_SECONDS: Final = 1.0
 """Time limit for an answer on a kept connection, which may be dead: the rest is for a new one."""
 MAX_ADDRESSES: Final = 2

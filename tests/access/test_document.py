@@ -159,6 +159,9 @@ def test_parse_access__malformed_token(changes: dict[str, Any]) -> None:
         b'{"version": 1, "channels": {"team": {}}}',
         b'{"version": 1, "tokens": {}}',
         b'{"version": 1, "tokens": [7]}',
+        b'{"version": 1, "channels": {"team": {"visibility": ["public"]}}}',
+        b'{"version": 1, "channels": {"team": null}}',
+        b'{"version": 1, "channels": null}',
         b'{"version": 1, "issuers": [{}]}',
         b'{"version": 1, "history": [{}]}',
         b"[" * 100_000,
@@ -187,6 +190,11 @@ def test_parse_access__same_hash_twice() -> None:
         ("rules", [{"claims": {"sub": 1}, "channels": ["a"], "packages": None}]),
         ("jwks", {"keys": [{"kid": "k", "n": "+/", "e": "AQAB"}]}),
         ("jwks", {"keys": [{"n": "AQAB", "e": "AQAB"}]}),
+        ("jwks", {"keys": None}),
+        ("jwks", None),
+        ("audiences", [7]),
+        ("rules", [{"claims": {"sub": "x"}, "channels": [1], "packages": None}]),
+        ("rules", [{"claims": {"sub": "x"}, "channels": ["a"]}]),
     ],
 )
 def test_parse_access__malformed_issuer(key: str, value: object) -> None:
@@ -195,6 +203,38 @@ def test_parse_access__malformed_issuer(key: str, value: object) -> None:
     raw["issuers"][0][key] = value
     with pytest.raises(InvalidDocumentError):
         parse_access(json.dumps(raw).encode())
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([], "access document: not an object"),
+        ({"version": 2}, "access document: version 2, this Fairway reads 1"),
+        ({"version": 1, "tokens": ["a"]}, "access document: token 0: not an object"),
+        ({"version": 1, "channels": {"a": 1}}, "access document: channel 'a': not an object"),
+        ({"version": 1, "history": [{"at": 1}]}, "access document: history 0: at is not of type str"),
+        (
+            {
+                "version": 1,
+                "issuers": [
+                    {"issuer": "https://a", "audiences": ["a"], "confirmed": None, "rules": [{"claims": {"a": "b"}}]}
+                ],
+            },
+            "access document: issuer 0: rule 0: channels is not of type list",
+        ),
+    ],
+)
+def test_parse_access__error_says_where(raw: object, message: str) -> None:
+    with pytest.raises(InvalidDocumentError) as caught:
+        parse_access(json.dumps(raw).encode())
+    assert str(caught.value) == message
+
+
+def test_parse_access__without_history() -> None:
+    document = replace(make_document(), history=(Change(at=NOW, by="ada", action="a", subject="b"),))
+    body = encode_access(document)
+    assert parse_access(body).history == document.history
+    assert parse_access(body, with_history=False).history == ()
 
 
 def test_parse_access__error_contains_no_hash() -> None:

@@ -1,10 +1,11 @@
 import fnmatch
+import re
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lambdas.access.globs import glob_matches, matches_any, parse_channel_glob, parse_package_glob
+from lambdas.access.globs import glob_matches, matches_any, parse_channel_globs, parse_package_globs
 from lambdas.channel.errors import InvalidNameError
 
 
@@ -32,11 +33,17 @@ def test_matches_any__nothing_matches_no_pattern() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "Team", "a/b", "a b", "[ab]", "é", "a\n", "a" * 129])
-def test_parse_channel_glob__illegal(text: str) -> None:
-    with pytest.raises(InvalidNameError):
-        parse_channel_glob(text)
+def test_parse_channel_globs__illegal(text: str) -> None:
+    for texts in ([text], ["team", text], [text, "team"]):
+        with pytest.raises(InvalidNameError, match=re.escape(repr(text))):
+            parse_channel_globs(texts)
+
+
+def test_parse_channel_globs__not_a_string() -> None:
+    with pytest.raises(TypeError):
+        parse_channel_globs(["team", 1])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("text", ["*", "team", "team-*", "t?am_1.x"])
-def test_parse_glob__legal(text: str) -> None:
-    assert parse_channel_glob(text) == parse_package_glob(text) == text
+def test_parse_globs__legal(text: str) -> None:
+    assert parse_channel_globs([text, "a"]) == parse_package_globs([text, "a"]) == (text, "a")

@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -175,3 +176,16 @@ def test_current__attack_no_failure_gives_more_than_there_was(break_it: Callable
     break_it(harness.source)
     for second in range(1, 2 * STALE, 7):
         assert harness.cache.current(NOW + second) in (before, None)
+
+
+@pytest.mark.parametrize("body", [encode_access(FIRST), b"[]"])
+def test_current__garbage_collection_goes_on(body: bytes) -> None:
+    assert gc.isenabled()
+    Harness(body).cache.current(NOW)
+    assert gc.isenabled()
+
+
+def test_current__history_does_not_matter() -> None:
+    harness = Harness(b'{"version": 1, "history": [7]}')
+    assert harness.hashes(NOW) == set()
+    assert harness.reports == []

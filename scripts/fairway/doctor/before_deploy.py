@@ -42,7 +42,7 @@ def list_steps_before_deploy(session: Session, overrides: Mapping[str, str]) -> 
     return [
         Step(name="account", run=check_account),
         Step(name="quotas", run=partial(check_quotas, account, configuration), needs=("account",)),
-        Step(name="policies", run=partial(check_policies, account), needs=("account",)),
+        Step(name="policies", run=partial(check_policies, account, configuration), needs=("account",)),
     ]
 
 
@@ -57,6 +57,6 @@ def check_quotas(account: Account, configuration: "Configuration") -> str:
     )
 
 
-def check_policies(account: Account) -> str:
+def check_policies(account: Account, configuration: "Configuration") -> str:
     """Check that CloudFront takes the policies of one more deployment."""
-    return quotas.check_policies(account.count_policies())
+    return quotas.check_policies(account.count_policies(), managed_cache_policies=configuration.managed_cache_policies)

@@ -14,7 +14,9 @@ OTHER_FUNCTIONS: Final = 4
 EDGE_FUNCTIONS: Final = 2
 MAX_POLICIES: Final = 20
 """Of one kind, in an account: the default quota."""
-NEEDED_POLICIES: Final[Mapping[str, int]] = {"cache policies": 2, "response headers policies": 1}
+NEEDED_CACHE_POLICIES: Final = 2
+"""Of a deployment without ``managed_cache_policies``; with it, none."""
+NEEDED_HEADERS_POLICIES: Final = 1
 
 
 def check_concurrency(*, region: str, limit: int, max_concurrency: int, edge_limits: Mapping[str, int]) -> str:
@@ -45,19 +47,23 @@ def check_concurrency(*, region: str, limit: int, max_concurrency: int, edge_lim
     return f"{limit} concurrent executions in {region}, of which this deployment needs {needed}"
 
 
-def check_policies(counts: Mapping[str, int]) -> str:
+def check_policies(counts: Mapping[str, int], *, managed_cache_policies: bool) -> str:
     """Check that CloudFront takes the policies of one more deployment; return a summary.
 
     Raises:
         PermanentError: it doesn't.
     """
-    for kind, needed in NEEDED_POLICIES.items():
-        if counts[kind] + needed > MAX_POLICIES:
+    all_needed = {
+        "cache policies": 0 if managed_cache_policies else NEEDED_CACHE_POLICIES,
+        "response headers policies": NEEDED_HEADERS_POLICIES,
+    }
+    for kind, needed in all_needed.items():
+        if needed and counts[kind] + needed > MAX_POLICIES:
             raise PermanentError(
                 f"the account has {counts[kind]} of {MAX_POLICIES} {kind}, and a deployment needs {needed}",
                 hint="delete unused policies in CloudFront, or ask AWS to increase the quota",
             )
-    return ", ".join(f"{counts[kind]} of {MAX_POLICIES} {kind}" for kind in NEEDED_POLICIES)
+    return ", ".join(f"{counts[kind]} of {MAX_POLICIES} {kind}" for kind in all_needed)
 
 
 def _hint(region: str, limit: int) -> str:

@@ -35,7 +35,8 @@ def test_check_concurrency__none_at_the_edge() -> None:
 
 
 def test_check_policies__room_for_one_more_deployment() -> None:
-    summary = check_policies({"cache policies": 18, "response headers policies": 19})
+    counts = {"cache policies": 18, "response headers policies": 19}
+    summary = check_policies(counts, managed_cache_policies=False)
     assert summary == "18 of 20 cache policies, 19 of 20 response headers policies"
 
 
@@ -48,4 +49,11 @@ def test_check_policies__room_for_one_more_deployment() -> None:
 )
 def test_check_policies__no_room(counts: dict[str, int]) -> None:
     with pytest.raises(PermanentError, match="of 20"):
-        check_policies(counts)
+        check_policies(counts, managed_cache_policies=False)
+
+
+def test_check_policies__managed_cache_policies() -> None:
+    """A deployment with CloudFront's own policies creates none, but has headers."""
+    check_policies({"cache policies": 20, "response headers policies": 19}, managed_cache_policies=True)
+    with pytest.raises(PermanentError, match="20 of 20 response headers policies"):
+        check_policies({"cache policies": 0, "response headers policies": 20}, managed_cache_policies=True)
