@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from lambdas.channel.errors import UsageError
+from lambdas.channel.layout import parse_artifact_key
 from scripts.fairway import upload
 from scripts.fairway.progress import format_bytes, format_progress
-from scripts.fairway.publish import parse_arguments
+from scripts.fairway.publish import format_install, parse_arguments
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.buckets import DAY_MS, Bucket
 from tests.fairway.conftest import Run
@@ -219,3 +220,18 @@ def test_publish__progress_on_a_terminal_only(
     assert f"team/noarch/{filename}" in shown
     assert shown.splitlines()[-1] == f"team/noarch/{filename}: already uploaded"
     assert run_fairway(*arguments, "--json").err == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "spec"),
+    [
+        (["linux-64/foo-1.0-h1_0.conda", "osx-64/foo-1.0-h2_0.conda"], "foo=1.0"),  # builds for several platforms
+        (["noarch/foo-1.0-0.conda", "noarch/foo-1.1-0.conda"], "foo"),
+        (["noarch/foo-1.0-0.conda", "noarch/foo-1.0-0.tar.bz2"], "foo=1.0=0"),
+    ],
+)
+def test_format_install__artifacts_of_one_name_can_be_installed_by_one_spec(files: list[str], spec: str) -> None:
+    keys = [parse_artifact_key(f"team/{file}") for file in files]
+    assert (
+        format_install("https://conda.example.com", keys) == f"conda install -c https://conda.example.com/team {spec}"
+    )
