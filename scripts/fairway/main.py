@@ -164,6 +164,10 @@ def describe_error(error: Exception) -> Failure:
     from scripts.fairway.aws_errors import explain  # noqa: PLC0415 - '--help' does not need botocore
 
     explained = explain(error) or error
+    if isinstance(explained, OSError):  # a file of the caller's, or a full disk
+        place = f": {explained.filename!r}" if explained.filename else ""
+        message = f"{_lower_first(explained.strerror or str(explained))}{place}"
+        return Failure(code="failed", message=message, hint="check the file and the disk", exit_code=EXIT_FAILED)
     if not isinstance(explained, FairwayError):
         message = f"unexpected {type(explained).__name__}: {explained}"
         hint = "this is a bug of Fairway: repeat the command with --debug, and report what it prints"

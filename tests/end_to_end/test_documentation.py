@@ -60,7 +60,7 @@ LANE = ("deploying.md", "installing.md", "local.md", "moving.md")
 
 HELLO = "tools/noarch/hello-1.0-0.conda"
 BEFORE = {  # {beginning of a command: what its page takes for granted}
-    "fairway verify tools": f"fairway status --wait {HELLO}",
+    "fairway verify tools": f"publish {HELLO} hello-1.0-0.conda",
     "fairway verify team": "fairway status --wait team/linux-64/old-channel-1.0-0.conda",
     "fairway yank": f"publish {HELLO} hello-1.0-0.conda",
     "fairway rejected list tools/": f"reject {HELLO}",
