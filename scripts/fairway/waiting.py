@@ -15,7 +15,7 @@ DEFAULT_SECONDS: Final = 300.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class Seconds(click.ParamType):
+class Seconds(click.ParamType[float]):
     """A number of seconds, at least 0 and finite."""
 
     name = "seconds"
