@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 NOT_RUN = {  # {beginning of commands: why they do not run here}
     "cdk deploy": "the local stack was deployed by it",
+    ". .venv/bin/activate": "the tools are in the test's PATH",
     "scripts/deploy": "deploys to AWS; the local stack runs the same commands of the CDK",
     "./scripts/local demo": "starts a stack of its own; tests/emulated/test_stack.py",
     "./scripts/local up": "starts a stack of its own; test_command.py",
