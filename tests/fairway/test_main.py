@@ -129,3 +129,11 @@ def test_describe_error__file_or_disk_is_no_bug(error: OSError, message: str) ->
     failure = describe_error(error)
     assert (failure.code, failure.message, failure.exit_code) == ("failed", message, 1)
     assert failure.hint
+
+
+def test_main__option_before_the_command(run_fairway: Run) -> None:
+    result = run_fairway("--deployment", "conda", "list", "team")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "error: no such option '--deployment'\nhint: see 'fairway --help'; the options of a command come after it\n"
+    )
