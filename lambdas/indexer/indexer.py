@@ -74,7 +74,12 @@ class Indexer:
         return self._run(subdir, keys, rules=rules, is_rebuild=False)
 
     def rebuild(
-        self, subdir: SubdirId, keys: SubdirKeys, *, replaceable: frozenset[ArtifactKey] = frozenset()
+        self,
+        subdir: SubdirId,
+        keys: SubdirKeys,
+        *,
+        replaceable: frozenset[ArtifactKey] = frozenset(),
+        rules: ReadingRules = UNHURRIED,
     ) -> Report:
         """Make the index of a subdir again: every artifact is read, every output is written.
 
@@ -84,7 +89,7 @@ class Indexer:
         Raises:
             TransientError: as ``index``.
         """
-        return self._run(subdir, keys, rules=UNHURRIED, is_rebuild=True, replaceable=replaceable)
+        return self._run(subdir, keys, rules=rules, is_rebuild=True, replaceable=replaceable)
 
     def reject(self, keys: Mapping[str, RejectedError], *, etags: Mapping[str, str] | None = None) -> Report:
         """Reject the objects under keys where nothing can be indexed, each for itself (invariant 3).

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ _REQUEST_IDS: Final = ("x-amz-request-id", "x-amzn-requestid")
 _DENIED: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "AuthorizationError", "Forbidden", "UnauthorizedOperation", "403"}
 )
+_DENIED_STATUSES: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN})  # 400: of JSON services
 _HTTP_ERROR: Final = 500
 
 
@@ -270,8 +272,11 @@ def _name_resource(params: Mapping[str, Any]) -> str | None:
 
 def _require_aws(response_dict: Mapping[str, Any], **_: Any) -> None:  # noqa: ANN401 - botocore's
     """Raise an error for an answer without the ID that every service of AWS gives to a request."""
-    is_failure = response_dict["status_code"] >= _HTTP_ERROR  # of a proxy, perhaps: botocore retries it
-    if not is_failure and not any(name in response_dict["headers"] for name in _REQUEST_IDS):
+    status = response_dict["status_code"]
+    is_failure = status >= _HTTP_ERROR  # of a proxy, perhaps: botocore retries it
+    is_denial_of_emulator = status in _DENIED_STATUSES and b"AccessDenied" in response_dict["body"]
+    has_id = any(name in response_dict["headers"] for name in _REQUEST_IDS)
+    if not (is_failure or is_denial_of_emulator or has_id):
         raise UsageError("the endpoint does not answer as AWS does", hint=_ENDPOINT)
 
 

@@ -92,7 +92,7 @@ def write_config(config: Config) -> Path:
         for name, deployment in sorted(config.deployments.items())
     }
     body = json.dumps({"current": config.current, "deployments": deployments}, indent=2) + "\n"
-    fresh = path.with_suffix(".new")
+    fresh = path.with_suffix(f".{os.getpid()}")  # another shell may do the same
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.write_text(body, encoding="utf-8")

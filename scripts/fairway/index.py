@@ -81,10 +81,10 @@ def index(
     subdirs = [open_subdir(storage, found) for one in channels for found in list_subdirs(storage, one)]
 
     def run(subdir: Subdir) -> Iterator[Report]:
-        session.note(f"{subdir}: reading")
         if rebuild:
-            yield rebuild_subdir(subdir, indexer)
+            yield rebuild_subdir(subdir, indexer, progress=session.note)
         else:
+            session.note(f"{subdir}: reading")
             # Not deep: other folders of the directory are not lost uploads.
             yield from note_each(session, subdir, reconcile(subdir, indexer, deep=False))
         for key in list_unwanted(subdir, policy.outputs):

@@ -158,12 +158,19 @@ def describe_error(error: Exception) -> Failure:
     if isinstance(error, click.UsageError):
         place = error.ctx.command_path if error.ctx else "fairway"
         message = _lower_first(error.format_message()).rstrip(".")
-        return Failure(code="usage", message=message, hint=f"see '{place} --help'", exit_code=EXIT_USAGE)
+        hint = f"see '{place} --help'"
+        if isinstance(error, click.NoSuchOption) and place == "fairway":
+            hint += "; the options of a command come after it"
+        return Failure(code="usage", message=message, hint=hint, exit_code=EXIT_USAGE)
     if isinstance(error, click.ClickException):
         return Failure(code="failed", message=error.format_message(), hint=None, exit_code=EXIT_FAILED)
     from scripts.fairway.aws_errors import explain  # noqa: PLC0415 - '--help' does not need botocore
 
     explained = explain(error) or error
+    if isinstance(explained, OSError):  # a file of the caller's, or a full disk
+        place = f": {explained.filename!r}" if explained.filename else ""
+        message = f"{_lower_first(explained.strerror or str(explained))}{place}"
+        return Failure(code="failed", message=message, hint="check the file and the disk", exit_code=EXIT_FAILED)
     if not isinstance(explained, FairwayError):
         message = f"unexpected {type(explained).__name__}: {explained}"
         hint = "this is a bug of Fairway: repeat the command with --debug, and report what it prints"

@@ -191,8 +191,13 @@ def format_install(url: str | None, keys: Sequence[ArtifactKey]) -> str:
     """Return the command that installs some artifacts of one channel."""
     channel = f"{url.rstrip('/') if url else '$FAIRWAY_URL'}/{keys[0].subdir.channel}"
     distributions = [key.distribution for key in keys]
-    specs = dict.fromkeys(f"{one.name}={one.version}={one.build}" for one in distributions)
-    return f"conda install -c {channel} {' '.join(specs)}"
+    specs: dict[str, list[str]] = {}  # {name: what all its artifacts have in common: version and build, if anything}
+    for one in distributions:
+        exact = [one.version, one.build]
+        known = specs.setdefault(one.name, exact)
+        if known != exact:
+            specs[one.name] = exact[:1] if known[:1] == exact[:1] else []
+    return f"conda install -c {channel} {' '.join('='.join([name, *exact]) for name, exact in specs.items())}"
 
 
 def check_file(file: Path, channel: Channel) -> Candidate:

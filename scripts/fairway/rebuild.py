@@ -30,7 +30,7 @@ listed; they do not change the exit code.
 """
 )
 @click.argument("target", metavar="CHANNEL[/SUBDIR]")
-@click.option("--accept-bytes", "accepted", metavar="KEY", multiple=True, help="accept the bytes under KEY; repeatable")
+@click.option("--accept-bytes", "accepted", metavar="KEY", multiple=True, help="Accept the bytes of KEY; repeatable.")
 @with_session
 def rebuild(session: Session, target: str, accepted: tuple[str, ...]) -> int:
     """Rebuild an index from its artifacts."""
@@ -44,8 +44,7 @@ def rebuild(session: Session, target: str, accepted: tuple[str, ...]) -> int:
             raise UsageError(f"there is no artifact {str(key)!r}", hint=f"see 'fairway list {key.subdir}'")
 
     def run(subdir: Subdir) -> list[Report]:
-        session.note(f"{subdir}: reading every artifact")
-        return [rebuild_subdir(subdir, indexer, replaceable=replaceable)]
+        return [rebuild_subdir(subdir, indexer, replaceable=replaceable, progress=session.note)]
 
     reports = list(run_each(subdirs, run))
     indexer.invalidate_rejected()

@@ -69,6 +69,8 @@ class Session:
                 max_pool_connections=2 * THREADS,
             )
         )
+        if region := os.environ.get("AWS_REGION"):  # botocore reads only AWS_DEFAULT_REGION
+            core.set_config_variable("region", region)
         session = boto3.Session(botocore_session=core)
         note_requests(session.events)
         if session.get_credentials() is None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from lambdas.channel.errors import InvalidNameError, UnavailableError, UsageError
+from lambdas.channel.errors import InvalidNameError, UnavailableError, UnreadableError, UsageError
 from lambdas.channel.layout import PATCH_INSTRUCTIONS, ArtifactKey, is_artifact_like, is_subdir_key, parse_artifact_key
 from lambdas.indexer.model import Rejection
 from lambdas.indexer.outputs.registry import REPODATA, ZSTD
@@ -117,7 +117,10 @@ def decide_status(
 def fetch_status(storage: ObjectStorage, key: ArtifactKey, *, since_ms: int, sha256: str | None = None) -> UploadStatus:
     """Fetch what ``decide_status`` needs, and return its decision."""
     # The artifact first: the index that is read afterwards is at least as new.
-    info = storage.head(str(key))
+    try:
+        info = storage.head(str(key))
+    except UnreadableError as error:
+        return UploadStatus(key=str(key), state=State.WAITING, hint=f"{error}; the indexer will reject it")
     subdir = open_subdir(storage, key.subdir)
     commit = subdir.fetch_commit()
     names = [key.distribution.name] if key.distribution.name in commit.index.shards else []

@@ -1,5 +1,6 @@
 """``CHANNEL[/SUBDIR]``: what most commands take as their target."""
 
+from lambdas.channel.artifact_kinds import kind_of
 from lambdas.channel.errors import UsageError
 from lambdas.channel.layout import ChannelLayout
 from lambdas.channel.names import Channel, parse_channel, parse_subdir_id
@@ -18,8 +19,13 @@ def resolve_target(storage: ObjectStorage, target: str) -> tuple[Channel, list[S
 
     Raises:
         InvalidNameError: the channel or the subdir has an invalid name.
-        UsageError: the channel or the subdir does not exist.
+        UsageError: the channel or the subdir does not exist, or the target is the key or URL of an object.
     """
+    if target.startswith("s3://") or kind_of(target) is not None:
+        raise UsageError(
+            f"{target!r} is not CHANNEL or CHANNEL/SUBDIR",
+            hint="leave out s3://BUCKET/; the filename of an artifact is a SPEC: CHANNEL FILENAME",
+        )
     if is_channel(target):
         channel = parse_channel(target.rstrip("/"))
         _require_channel(storage, channel)

@@ -49,12 +49,16 @@ def upload_artifact(session: Session, file: Path, key: ArtifactKey, info: Artifa
 def _upload_whole(session: Session, file: Path, key: ArtifactKey, info: ArtifactInfo, *, replace: bool) -> None:
     """Upload in one PUT."""
     condition: dict[str, Any] = {} if replace else {"IfNoneMatch": "*"}
+    client = session.client("s3")
     with file.open("rb") as opened, Progress(str(key), info.size, is_shown=not session.as_json) as progress:
+        body = _ProgressFile(opened, progress)
+        client.meta.events.register("before-sign.s3.PutObject", body.stop_sending)
+        client.meta.events.register("before-send.s3.PutObject", body.start_sending)
         try:
-            session.client("s3").put_object(
+            client.put_object(
                 Bucket=session.require_bucket(),
                 Key=str(key),
-                Body=_ProgressFile(opened, progress),
+                Body=body,
                 ChecksumSHA256=base64.b64encode(bytes.fromhex(info.sha256)).decode(),
                 ContentType=_HEADERS.content_type,
                 CacheControl=_HEADERS.cache_control,
@@ -97,16 +101,29 @@ def has_bytes(storage: ObjectStorage, key: ArtifactKey, stored: ObjectInfo, *, s
 
 
 class _ProgressFile:
-    """A file that reports how much of it has been read."""
+    """A file that reports how much of it has been sent.
+
+    Over plain HTTP, botocore reads it to sign each request before it sends it.
+    """
 
     def __init__(self, file: BinaryIO, progress: Progress) -> None:
         self._file = file
         self._progress = progress
+        self._is_sending = False
+
+    def stop_sending(self, **_: object) -> None:
+        """Show no progress from now on."""
+        self._is_sending = False
+
+    def start_sending(self, **_: object) -> None:
+        """Show the progress from now on."""
+        self._is_sending = True
 
     def read(self, amount: int = -1) -> bytes:
         """Read, and show the progress."""
         chunk = self._file.read(amount)
-        self._progress.advance_to(self._file.tell())
+        if self._is_sending:
+            self._progress.advance_to(self._file.tell())
         return chunk
 
     def seek(self, offset: int, whence: int = 0) -> int:

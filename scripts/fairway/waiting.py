@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -14,6 +15,19 @@ DEFAULT_SECONDS: Final = 300.0
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
+class Seconds(click.ParamType[float]):
+    """A number of seconds, at least 0 and finite."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401 - click's
+        """Parse it."""
+        seconds: float = click.FLOAT.convert(value, param, ctx)
+        if not (math.isfinite(seconds) and seconds >= 0):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def with_wait(purpose: str) -> Callable[[_Command], _Command]:
     """Add ``--wait`` and ``--timeout`` to a command; it gets ``wait``, the longest wait in seconds, or None."""
 
@@ -21,7 +35,7 @@ def with_wait(purpose: str) -> Callable[[_Command], _Command]:
         @click.option("--wait", "is_waiting", is_flag=True, help=f"Wait until {purpose}.")
         @click.option(
             "--timeout",
-            type=click.FloatRange(min=0),
+            type=Seconds(),
             default=None,
             metavar="SECONDS",
             help=f"Longest wait, with --wait.  [default: {DEFAULT_SECONDS:.0f}]",
@@ -42,9 +56,9 @@ def with_timeout(command: _Command) -> _Command:
     """Add ``--timeout`` to a command that always waits."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
+        type=Seconds(),
         default=DEFAULT_SECONDS,
-        show_default=True,
+        show_default=f"{DEFAULT_SECONDS:.0f}",
         metavar="SECONDS",
         help="Longest wait.",
     )(command)

@@ -1,10 +1,13 @@
 """Every command of README and docs runs on the emulator, as it is printed, or is listed here with a reason.
 
 The commands of a page run in one shell, from top to bottom. What a reader would replace is replaced, and
-what a page takes for granted is there: packages, a rejected upload, dead letters.
+what a page takes for granted is there: packages, a rejected upload, dead letters. Pages that change the same
+things run one after the other, and the two lanes of pages at the same time.
 """
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +16,14 @@ from scripts.emulated.commands import run_tool
 from tests.builders import conda_package, tar_bz2_package
 from tests.end_to_end.conftest import Channel
 from tests.end_to_end.documented_commands import PAGES, ROOT, Command, list_commands
+from tests.end_to_end.warm import warm_tools
 from tests.test_pages import load_job
 
 pytestmark = [pytest.mark.emulator, pytest.mark.xdist_group("emulator")]
 
 NOT_RUN = {  # {beginning of commands: why they do not run here}
     "cdk deploy": "the local stack was deployed by it",
+    ". .venv/bin/activate": "the tools are in the test's PATH",
     "scripts/deploy": "deploys to AWS; the local stack runs the same commands of the CDK",
     "./scripts/local demo": "starts a stack of its own; tests/emulated/test_stack.py",
     "./scripts/local up": "starts a stack of its own; test_command.py",
@@ -43,11 +48,21 @@ NOT_RUN = {  # {beginning of commands: why they do not run here}
     "for subdir in noarch linux-64": "downloads from anaconda.org",
     "curl -sSfL -H": "downloads from a quetz server",
     "diff <(list": "compares with the server that the channel moves from",
+    "fairway doctor": "takes minutes; test_doctor.py",
+    "gh api": "asks GitHub; the program is not on PyPI",
+    "curl -s https://api.github.com": "asks GitHub",
     "fairway issuer add": "fetches the keys of issuers; tests/fairway/test_access_commands.py",
 }
 
+RUN = ("fairway doctor --before-deploy", "fairway doctor --clean")  # they take seconds
+
+# They use the channel 'team' and change no access rules; the other pages use 'tools' and do.
+LANE = ("deploying.md", "installing.md", "local.md", "moving.md")
+
 HELLO = "tools/noarch/hello-1.0-0.conda"
 BEFORE = {  # {beginning of a command: what its page takes for granted}
+    "fairway verify tools": f"publish {HELLO} hello-1.0-0.conda",
+    "fairway verify team": "fairway status --wait team/linux-64/old-channel-1.0-0.conda",
     "fairway yank": f"publish {HELLO} hello-1.0-0.conda",
     "fairway rejected list tools/": f"reject {HELLO}",
     "fairway rejected release": f"aws s3 rm --quiet s3://$FAIRWAY_BUCKET/{HELLO}",
@@ -60,16 +75,13 @@ BEFORE = {  # {beginning of a command: what its page takes for granted}
 }
 
 PRELUDE = """
-output() { aws cloudformation describe-stacks --stack-name fairway-local --output text \\
-  --query "Stacks[0].Outputs[?OutputKey=='$1'].OutputValue"; }
 versions() { aws s3api list-object-versions --bucket $FAIRWAY_BUCKET --prefix "$1" --output text --query "$2"; }
 deletion() { aws s3 rm --quiet "s3://$FAIRWAY_BUCKET/$1" && versions "$1" 'DeleteMarkers[?IsLatest].VersionId'; }
 publish() { aws s3 cp --quiet "$2" "s3://$FAIRWAY_BUCKET/$1" && fairway status --wait "$1" >/dev/null; }
 reject() { aws s3 cp --quiet other.conda "s3://$FAIRWAY_BUCKET/$1"
   until fairway rejected show "$1"; do sleep 1; done; }
-dead_letter() { aws sqs send-message --endpoint-url $AWS_ENDPOINT_URL --queue-url "$(output DeadLetterQueueUrl)" \\
+dead_letter() { aws sqs send-message --endpoint-url $AWS_ENDPOINT_URL --queue-url "$DEAD_LETTERS" \\
   --message-body '{"Event": "fairway:Requeued", "Keys": ["'"$1"'"], "Mode": "together"}'; }
-export RECONCILER=$(output ReconcilerFunctionName)
 """
 
 VERSION = "Versions[?IsLatest].VersionId"
@@ -94,7 +106,7 @@ def list_replacements(channel: Channel, page: str) -> dict[str, str]:
         "OLD-BUCKET": "old-bucket",
         "MARKER": f'"$(deletion {deleted})"',
         "=GOOD": f"=$(versions .fairway/access.json '{VERSION}')",
-        "--function-name FUNCTION": '--function-name "$(output IndexerFunctionName)"',
+        "--function-name FUNCTION": f"--function-name {channel.stack.outputs.indexer_function}",
         "--log-group-name GROUP": '--log-group-name "$(aws logs describe-log-groups --output text'
         " --query 'logGroups[0].logGroupName')\"",
         " --cli-binary-format raw-in-base64-out": "",  # of version 2 of the AWS CLI
@@ -105,6 +117,8 @@ def list_replacements(channel: Channel, page: str) -> dict[str, str]:
 
 def find_reason(command: Command) -> str | None:
     """Return the beginning under which a command is listed as not run."""
+    if command.text.startswith(RUN):
+        return None
     return next((start for start in NOT_RUN if command.text.startswith(start)), None)
 
 
@@ -128,13 +142,11 @@ def workplace(channel: Channel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for path, content in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    (folder / "home").mkdir()
-    (folder / "home/.curlrc").write_text("fail\nsilent\noutput = /dev/null\n")  # a denied request fails
     channel.s3.create_bucket(Bucket="old-bucket")
     channel.s3.put_object(
         Bucket="old-bucket",
         Key="old-channel/linux-64/old-channel-1.0-0.conda",
-        Body=files["output/linux-64/output-1.0-0.conda"],
+        Body=files["old-channel/linux-64/old-channel-1.0-0.conda"],
     )
     channel.publish("team/noarch/hello-1.0-0.conda", files["hello-1.0-0.conda"])
     channel.publish("tools/linux-64/output-1.0-0.conda", files["output/linux-64/output-1.0-0.conda"])
@@ -142,30 +154,59 @@ def workplace(channel: Channel, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-@pytest.mark.parametrize("page", [page.name for page in PAGES])
-def test_page__commands_run(channel: Channel, workplace: Path, page: str) -> None:
+@pytest.fixture(scope="module")
+def failures(channel: Channel, workplace: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """Each page's command that failed, with what it printed, or None."""
+    outputs = channel.stack.outputs
+    environment = channel.stack.environment | {
+        "RECONCILER": outputs.reconciler_function,
+        "DEAD_LETTERS": outputs.dead_letter_queue_url,
+    }
+    pages = [page.name for page in PAGES]
+    lanes = [[page for page in pages if page not in LANE], list(LANE)]
+    with warm_tools(tmp_path_factory.mktemp("tools"), channel.stack.environment) as tools:
+        environment["PATH"] = f"{tools}:{ROOT / '.venv/bin'}:{environment['PATH']}"
+        with ThreadPoolExecutor(max_workers=len(lanes)) as pool:
+            run_lane = partial(run_pages, channel, workplace, environment)
+            return {page: failure for lane in pool.map(run_lane, lanes) for page, failure in lane.items()}
+
+
+def run_pages(channel: Channel, folder: Path, environment: dict[str, str], pages: list[str]) -> dict[str, str | None]:
+    return {page: run_page(channel, page, folder, environment) for page in pages}
+
+
+def run_page(channel: Channel, page: str, folder: Path, environment: dict[str, str]) -> str | None:
+    """Run the commands of a page; return the one that failed, with what it printed."""
     commands = [command for command in list_commands() if command.page == page and find_reason(command) is None]
-    script = [PRELUDE] if commands else []
+    script = [PRELUDE]
     for number, command in enumerate(commands):
         text = command.text
         for printed, here in list_replacements(channel, page).items():
             text = text.replace(printed, here)
         before = next((shell for start, shell in BEFORE.items() if command.text.startswith(start)), ":")
         script += [f"echo '### {number}' >&2", before, f"{text}\n[ $? = 0 ] || exit 1"]
-    environment = channel.stack.environment | {"HOME": str(workplace / "home")}
-    environment["PATH"] = f"{ROOT / '.venv/bin'}:{environment['PATH']}"
+    home = folder / "homes" / page
+    home.mkdir(parents=True)
+    (home / ".curlrc").write_text("fail\nsilent\noutput = /dev/null\n")  # a denied request fails
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
-        cwd=workplace,
-        env=environment,
+        cwd=folder,
+        env=environment | {"HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
-    failed = commands[int(done.stderr.rpartition("### ")[2].partition("\n")[0])] if done.returncode else None
-    assert failed is None, f"{failed}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+    if not done.returncode:
+        return None
+    failed = commands[int(done.stderr.rpartition("### ")[2].partition("\n")[0])]
+    return f"{failed}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", [page.name for page in PAGES])
+def test_page__commands_run(failures: dict[str, str | None], page: str) -> None:
+    assert failures[page] is None, failures[page]
 
 
 def test_publishing__gitlab_check_finds_the_packages(channel: Channel, workplace: Path, tmp_path: Path) -> None:

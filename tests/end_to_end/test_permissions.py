@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -259,3 +260,19 @@ def test_publisher__may_not_delete_nor_read_rules(channel: Channel, publisher: "
     with pytest.raises(ClientError, match="AccessDenied"):
         publisher.put_bucket_policy(Bucket=channel.bucket, Policy="{}")
     assert channel.everything.ask(f"/{key}").body == content
+
+
+def test_publisher__command_says_what_was_denied(channel: Channel, sts: "STSClient") -> None:
+    lent = borrow(channel, sts, "demo")
+    environment = channel.stack.environment | {
+        "AWS_ACCESS_KEY_ID": lent["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": lent["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": lent["SessionToken"],
+    }
+    for command, denied in {
+        "list other": f"s3:ListBucket on s3://{channel.bucket}/other/",
+        "token list": f"s3:GetObject on s3://{channel.bucket}/.fairway/access.json",
+        "use local --region us-east-1": "cloudformation:DescribeStacks on 'fairway-local'",
+    }.items():
+        with pytest.raises(CommandError, match=re.escape(f"error: access denied: {denied}\nhint: ")):
+            run_tool("fairway", *command.split(), environment=environment)

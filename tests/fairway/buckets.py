@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -48,6 +49,7 @@ class FakeAws:
 
     bucket: Bucket
     region_name: str = "us-east-1"
+    meta = SimpleNamespace(events=SimpleNamespace(register=lambda *_: None))
 
     def client(self, service: str, **_: object) -> "FakeAws":
         assert service == "s3"

@@ -177,3 +177,25 @@ def test_main__partial_profile(run_fairway: Run, monkeypatch: pytest.MonkeyPatch
 def _set_credentials(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     for name, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", **variables}.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_main__denial_of_an_emulator_has_no_request_id(
+    run_fairway: Run, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        _set_credentials(monkeypatch, AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.server_port}")
+        result = run_fairway("list", "team", "--bucket", "bucket")
+        server.shutdown()
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error: access denied: s3:ListBucket on s3://bucket/team/\nhint: ")

@@ -203,3 +203,21 @@ def test_session__deployment_option_overrides_the_variables(run_fairway: Run, mo
     monkeypatch.delenv("FAIRWAY_BUCKET")
     run_fairway("channel", "list")
     assert used == ["b-test", "b-prod", "b-test", "b-test"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({"AWS_REGION": "eu-central-1"}, "eu-central-1"),
+        ({"AWS_REGION": "eu-central-1", "AWS_DEFAULT_REGION": "us-west-2"}, "eu-central-1"),
+        ({"AWS_DEFAULT_REGION": "us-west-2"}, "us-west-2"),
+        ({}, "us-east-1"),
+    ],
+)
+def test_session__region(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], region: str) -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_CONFIG_FILE": "/nonexistent"}
+    for name, value in (credentials | variables).items():
+        monkeypatch.setenv(name, value)
+    session = open_session(deployment=None, bucket="b", url=None, as_json=False)
+    assert session.region == region
+    assert session.client("s3").meta.region_name == region

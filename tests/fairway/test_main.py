@@ -116,3 +116,24 @@ def test_main__traceback_only_with_debug(run_fairway: Run, monkeypatch: pytest.M
     for debugged in (run_fairway(*arguments, "--debug"), run_fairway("--debug", *arguments)):
         assert debugged.err.startswith("Traceback ")
         assert debugged.err.endswith(plain.err)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "no space left on device"),
+        (PermissionError(13, "Permission denied", "a.conda"), "permission denied: 'a.conda'"),
+    ],
+)
+def test_describe_error__file_or_disk_is_no_bug(error: OSError, message: str) -> None:
+    failure = describe_error(error)
+    assert (failure.code, failure.message, failure.exit_code) == ("failed", message, 1)
+    assert failure.hint
+
+
+def test_main__option_before_the_command(run_fairway: Run) -> None:
+    result = run_fairway("--deployment", "conda", "list", "team")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        "error: no such option '--deployment'\nhint: see 'fairway --help'; the options of a command come after it\n"
+    )

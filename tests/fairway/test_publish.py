@@ -1,14 +1,20 @@
 """``fairway publish``: checks, upload, wait."""
 
 import hashlib
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
 
 from lambdas.channel.errors import UsageError
+from lambdas.channel.layout import parse_artifact_key
 from scripts.fairway import upload
-from scripts.fairway.progress import format_bytes, format_progress
-from scripts.fairway.publish import parse_arguments
+from scripts.fairway.progress import Progress, format_bytes, format_progress
+from scripts.fairway.publish import format_install, parse_arguments
+from scripts.fairway.session import Session
 from tests.builders import conda_package, tar_bz2_package
 from tests.fairway.buckets import DAY_MS, Bucket
 from tests.fairway.conftest import Run
@@ -219,3 +225,56 @@ def test_publish__progress_on_a_terminal_only(
     assert f"team/noarch/{filename}" in shown
     assert shown.splitlines()[-1] == f"team/noarch/{filename}: already uploaded"
     assert run_fairway(*arguments, "--json").err == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "spec"),
+    [
+        (["linux-64/foo-1.0-h1_0.conda", "osx-64/foo-1.0-h2_0.conda"], "foo=1.0"),  # builds for several platforms
+        (["noarch/foo-1.0-0.conda", "noarch/foo-1.1-0.conda"], "foo"),
+        (["noarch/foo-1.0-0.conda", "noarch/foo-1.0-0.tar.bz2"], "foo=1.0=0"),
+    ],
+)
+def test_format_install__artifacts_of_one_name_can_be_installed_by_one_spec(files: list[str], spec: str) -> None:
+    keys = [parse_artifact_key(f"team/{file}") for file in files]
+    assert (
+        format_install("https://conda.example.com", keys) == f"conda install -c https://conda.example.com/team {spec}"
+    )
+
+
+class _Endpoint(BaseHTTPRequestHandler):
+    """Accepts every upload."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_publish__progress_does_not_count_what_is_read_to_sign_it(
+    run_fairway: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filename, body = conda_package(payload=[("data", hashlib.shake_256(b"").digest(300_000))])
+    (tmp_path / filename).write_bytes(body)
+    shown: list[int] = []
+    monkeypatch.setattr(Progress, "advance_to", lambda _, done: shown.append(done))
+    with HTTPServer(("127.0.0.1", 0), _Endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client: Any = boto3.client(
+            "s3", region_name="us-east-1", endpoint_url=f"http://127.0.0.1:{server.server_port}",
+            aws_access_key_id="x", aws_secret_access_key="x",
+        )  # fmt: skip
+        monkeypatch.setattr(Session, "client", lambda *_: client)
+        result = run_fairway("publish", "-c", "team", "--bucket", "bucket", str(tmp_path / filename))
+        client.close()
+        server.shutdown()
+    assert result.code == 0, result.err
+    assert shown == sorted(shown)
+    assert shown[-1] == len(body)
+    assert shown.count(len(body)) <= 2  # the last bytes, and the end of the file

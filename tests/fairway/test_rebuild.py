@@ -65,3 +65,14 @@ def test_rebuild__accepts_other_bytes_of_named_artifacts(bucket: Bucket, run_fai
 def test_rebuild__key_outside_the_target(bucket: Bucket, run_fairway: Run, key: str) -> None:
     replace_bytes(bucket)
     assert run_fairway("rebuild", "team/noarch", "--accept-bytes", key).code == 2
+
+
+def test_rebuild__shows_how_many_artifacts_have_been_read(bucket: Bucket, run_fairway: Run) -> None:
+    bucket.publish("team", *(conda_package(name=f"foo{number}") for number in range(101)))
+    notes = run_fairway("rebuild", "team").err.splitlines()
+    assert notes == [
+        "team/noarch: reading 101 artifacts",
+        "team/noarch: 100 of 101 artifacts read",
+        "team/noarch: all artifacts read; writing the index",
+    ]
+    assert run_fairway("rebuild", "--json", "team").err == ""

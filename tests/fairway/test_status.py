@@ -174,3 +174,14 @@ def test_status__upload_to_a_folder_without_its_slash(bucket: Bucket, run_fairwa
     result = run_fairway("status", "team/noarch")
     assert "invalid-key" in result.out
     assert "s3://BUCKET/team/noarch/" in result.out
+
+
+def test_status__unreadable_upload_waits_until_it_is_rejected(bucket: Bucket, run_fairway: Run) -> None:
+    key = "team/noarch/foo-1.0-0.conda"
+    bucket.storage.upload(key, conda_package()[1], is_encrypted=True)
+    waiting = run_fairway("status", "--json", key)
+    assert (waiting.code, waiting.document["state"]) == (1, "waiting")
+    assert waiting.document["hint"].endswith("; the indexer will reject it")
+    bucket.index(key)
+    rejected = run_fairway("status", "--json", key)
+    assert (rejected.code, rejected.document["rejection"]["code"]) == (1, "not-readable")

@@ -38,3 +38,10 @@ def test_rebuild__accepted_key_is_missing(bucket: Bucket, run_fairway: Run) -> N
     result = run_fairway("rebuild", "team", "--accept-bytes", "team/noarch/nix-1.0-0.conda")
     assert result.code == 2
     assert result.err.startswith("error: there is no artifact 'team/noarch/nix-1.0-0.conda'")
+
+
+@pytest.mark.parametrize("target", ["team/noarch/foo-1.0-0.conda", "foo-1.0-0.conda", "s3://bucket/team"])
+def test_resolve_target__key_or_url_of_an_object(bucket: Bucket, run_fairway: Run, target: str) -> None:
+    bucket.publish("team", conda_package())
+    result = run_fairway("list", target)
+    assert (result.code, result.err.splitlines()[0]) == (2, f"error: {target!r} is not CHANNEL or CHANNEL/SUBDIR")

@@ -31,3 +31,12 @@ def test_wait__of_status_says_that_it_timed_out(bucket: Bucket, run_fairway: Run
     assert result.code == 1
     assert result.err == "timed out after 0.01 s: 1 of 1 uploads are not indexed yet\n"
     assert "waiting" in result.out
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_wait__without_an_end_is_a_usage_error(bucket: Bucket, run_fairway: Run, seconds: str) -> None:
+    (key,) = bucket.upload("team", conda_package(name="hello"))
+    for arguments in (("status", key, "--wait"), ("move", "team", "hello", "--to", "other")):
+        result = run_fairway(*arguments, "--timeout", seconds)
+        assert (result.code, result.out) == (2, "")
+        assert "'--timeout'" in result.err

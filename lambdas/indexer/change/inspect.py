@@ -51,6 +51,8 @@ class ReadingRules:
     mode: Mode | None = None
     """None: in parallel, each within the limits of one artifact, as commands and reconciliation read."""
     clock: Callable[[], float] = time.monotonic
+    on_read: Callable[[], None] = lambda: None
+    """Called in any thread when an artifact has been read."""
 
     def check(self, key: str) -> None:
         """Check that there is time to begin reading.
@@ -224,6 +226,7 @@ class Inspector:
         identity = _identify(fetched.info)
         if identity not in self._read:
             self._read[identity] = self._read_artifact(key, fetched)
+            self._rules.on_read()
         return Observed(info=fetched.info, artifact=self._read[identity])
 
     def _read_artifact(self, key: ArtifactKey, fetched: FetchedObject) -> ArtifactInfo | RejectedError:

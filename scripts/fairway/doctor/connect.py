@@ -19,8 +19,8 @@ def connect(session: Session, meter: Meter, *, timeout_seconds: float) -> Examin
         FairwayError: the bucket, the URL or the credentials are missing.
     """
     session.aws.events.register("before-send", meter.count_request)
+    client = session.client("s3")
     account = AwsAccount(session.aws, session.require_bucket(), session.region)
-    client = session.aws.client("s3", region_name=account.region)
     return Examination(
         bucket=ListedStorage(session.require_bucket(), client),
         reader=HttpReader(session.require_url(), meter),
