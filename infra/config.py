@@ -66,6 +66,7 @@ class Configuration:
     require_if_none_match: bool = False
     optional_outputs: tuple[str, ...] = ()
     max_subdirs: int = MAX_SUBDIRS  # of a channel
+    max_repodata_mib: int | None = None  # a larger repodata.json is removed
     shard_grace_days: int = SHARD_GRACE_DAYS
     old_version_days: int = 30
     rejected_days: int = 90

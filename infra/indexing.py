@@ -176,6 +176,7 @@ class Indexing(Construct):
             "FAIRWAY_DEAD_LETTERS_URL": self.dead_letters.queue_url,
             "FAIRWAY_DISTRIBUTION_ID": distribution_id,
             "FAIRWAY_EVENT_BUS": self.bus.event_bus_name,
+            "FAIRWAY_MAX_REPODATA_MIB": str(configuration.max_repodata_mib or ""),
             "FAIRWAY_MAX_RECEIVES": str(self._max_receives),
             "FAIRWAY_MAX_SUBDIRS": str(configuration.max_subdirs),
             "FAIRWAY_MUTABLE_CHANNELS": ",".join(configuration.mutable_channels),

@@ -98,6 +98,7 @@ def _parse_environment(environment: str, settings: Mapping[str, object], *, defa
         "require_if_none_match": given.optional("require_if_none_match", _parse_flag),
         "optional_outputs": given.optional("optional_outputs", _tuple_of(_parse_output)),
         "max_subdirs": given.optional("max_subdirs", _between(1, 1000)),
+        "max_repodata_mib": given.optional("max_repodata_mib", _between(16, 1024 * 1024)),
         "shard_grace_days": given.optional("shard_grace_days", _between(1, 3650)),
         "old_version_days": given.optional("old_version_days", _between(1, 3650)),
         "rejected_days": given.optional("rejected_days", _between(1, 3650)),

@@ -88,11 +88,11 @@ def _mask(suffix: str) -> str:
     return "".join("?" if character.isalpha() else character for character in suffix)
 
 
-def _deleted_by_indexer() -> list[str]:
+def _deleted_by_indexer(configuration: Configuration) -> list[str]:
     """Return the keys that the indexer deletes: uploads, garbage, and outputs that are not wanted any more."""
     return [
         *_uploads(),
-        *removable_keys(),
+        *removable_keys(is_size_limited=configuration.max_repodata_mib is not None),
         f"*/*/{SHARDS_FOLDER}*",
         f"{CARDS_PREFIX}*",
         f"{DRAFTS_PREFIX}*",
@@ -189,7 +189,7 @@ class Storage(Construct):
         It may also delete uploads, because it moves rejected ones to the quarantine.
         """
         reading = [self._arn("*")]
-        deleting = [self._arn(key) for key in _deleted_by_indexer()]
+        deleting = [self._arn(key) for key in _deleted_by_indexer(self._configuration)]
         writing = [self._arn(key) for key in _written_by_indexer()]
         self._allow(role, "Read", READING, reading)
         self._allow(role, "List", _LISTING, [self._arn()])

@@ -72,6 +72,8 @@ class Outputs:
     bz2: bool = False
     remove_foreign: bool = True
     """Whether files of other tools under the names of outputs that are not wanted are removed."""
+    max_repodata_bytes: int | None = None
+    """A larger ``repodata.json`` is removed, and its compressed form stays; None: there is no limit."""
     url: str = ""
     """Base URL of the channels, without a trailing slash; empty if unknown."""
 

@@ -20,6 +20,7 @@ from lambdas.storage.protocol import ContentHeaders, ObjectStorage
 DEFERRAL_SECONDS: Final = 60
 MAX_SUBDIRS: Final = Policy().max_subdirs
 SHARD_GRACE_DAYS: Final = 14
+MIB: Final = 1024 * 1024
 OPTIONAL_OUTPUTS: Final = ("current_repodata", "bz2")
 
 _HEADERS: Final = ContentHeaders(content_type="application/json", cache_control=caching.NO_STORE)
@@ -64,6 +65,7 @@ def parse_settings(environment: Mapping[str, str]) -> Settings:
             max_subdirs=int(environment.get("FAIRWAY_MAX_SUBDIRS", MAX_SUBDIRS)),
             outputs=Outputs(
                 **{name: name in optional for name in OPTIONAL_OUTPUTS},
+                max_repodata_bytes=int(environment.get("FAIRWAY_MAX_REPODATA_MIB") or 0) * MIB or None,
                 url=environment.get("FAIRWAY_CHANNEL_URL", "").rstrip("/"),
             ),
             subdirs=json.loads(environment.get("FAIRWAY_SUBDIRS") or "{}"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.storage.s3 import S3Storage
-from scripts.benchmarks.sections import OURS, Bench, median_of
+from scripts.benchmarks.sections import OURS, Bench, describe_subdir, median_of
 from scripts.benchmarks.seeding import publish_cards
 from scripts.benchmarks.synthetic import Channel, make_name
 from tests.builders import conda_package
@@ -34,7 +34,8 @@ def measure_many_subdirs(bench: Bench, subdirs: int) -> dict[str, Any]:
         bench.client.put_object(Bucket=bucket, Key=f"{OURS}/{filename}", Body=body)
         filenames.append(filename)
     runs = bench.run(
-        "publisher", {"bucket": bucket, "channel": OURS.channel, "subdir": OURS.name, "filenames": filenames}
+        "publisher",
+        describe_subdir(bucket, OURS) | {"batches": [[filename] for filename in filenames], "has_outputs": True},
     )
     stored = storage.get(f"{OURS.channel}/channeldata.json")
     shown = {} if stored is None else json.loads(stored.body)["packages"][NAME]

@@ -1,7 +1,8 @@
-"""Publishes artifacts one after the other in a separate process, and measures each publish.
+"""Publishes batches of artifacts one after the other in a separate process, and measures each publish.
 
-Reads ``{"bucket", "channel", "subdir", "filenames"}`` from standard input, and writes one JSON list. The
-artifacts are already uploaded: only the indexer is measured, in a warm process. Deferred outputs are
+Reads ``{"bucket", "channel", "subdir", "batches": [[filename…]…], "has_outputs"}`` from standard input, and
+writes one JSON list. Without outputs, each publish ends with its commit: shards are visible, and no other file is
+written. The artifacts are already uploaded: only the indexer is measured, in a warm process. Deferred outputs are
 written before the next publish and measured separately, under ``deferred``.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from lambdas.channel.layout import SHARD_INDEX, parse_artifact_key
 from lambdas.channel.names import Channel, SubdirId, SubdirName
+from lambdas.indexer import indexer as indexer_module
 from lambdas.indexer.indexer import Indexer
 from lambdas.indexer.model import Outputs, Policy, Rejection, SubdirKeys
 from scripts.benchmarks.meter import Meter, MeteredStorage
@@ -64,17 +66,39 @@ def measure(meter: Meter, indexer: Indexer, path: SubdirId, keys: SubdirKeys) ->
     }
 
 
+class NoOutputs:
+    """Replaces ``CatchUp`` where there are no outputs to bring up to date."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def update_subdir(self, *_: object) -> bool:
+        """Do nothing."""
+        return False
+
+    def update_channel(self, *_: object, **__: object) -> bool:
+        """Do nothing."""
+        return False
+
+    def is_complete(self, *_: object) -> bool:
+        """Say that ``noarch`` is complete."""
+        return True
+
+
 def main() -> None:
     """Publish the artifacts that standard input names."""
     task = json.load(sys.stdin)
+    if not task["has_outputs"]:
+        indexer_module.CatchUp = NoOutputs  # type: ignore[assignment,attr-defined]
     path = SubdirId(channel=Channel(task["channel"]), name=SubdirName(task["subdir"]))
     meter = Meter()
     requeued: list[str] = []
     storage = MeteredStorage(task["bucket"], meter)
     indexer = Indexer(storage, SilentNotifier(), Policy(outputs=Outputs()), requeue=requeued.append)
     runs = []
-    for filename in task["filenames"]:
-        run = measure(meter, indexer, path, SubdirKeys(artifacts=frozenset({parse_artifact_key(f"{path}/{filename}")})))
+    for batch in task["batches"]:
+        artifacts = frozenset(parse_artifact_key(f"{path}/{filename}") for filename in batch)
+        run = measure(meter, indexer, path, SubdirKeys(artifacts=artifacts))
         deferred = measure(meter, indexer, path, SubdirKeys(deferred=True)) if requeued else None
         runs.append(run | {"deferred": deferred})
         requeued.clear()

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.benchmarks.bursts import format_first_index
+from scripts.benchmarks.clients import format_clients
 from scripts.benchmarks.many_subdirs import HEAD, list_many_subdirs
 from scripts.benchmarks.sections import median_of
+from scripts.benchmarks.soak import format_soak
+from scripts.benchmarks.tables import format_spread, format_table
 from scripts.fairway.prices import DATED, price_publish
 
 _MIB: Final = 1024 * 1024
@@ -18,42 +22,69 @@ def format_report(results: Mapping[str, Any]) -> str:
     """Return all figures as tables: medians, with the lowest and highest value of several runs."""
     theirs = {one["records"]: one for one in results["rattler_publish"]}
     blocks = [
-        f"ONE PUBLISH: median [lowest, highest] of {results['repeats']}; 'S3 copies' is time spent in the emulator",
-        _table(
-            ["records", "wall s", "S3 copies s", "CPU s", "shard index s", ".json.zst s", ".json s",
-             "peak MiB", "writes", "reads", "transfer MiB",
-             "index_s3: wall s", "peak MiB", "PUTs", "Fairway is faster by"],
-            [_publish_row(one, theirs.get(one["records"])) for one in results["publish"]],
-        ),
-        _format_deferred(results["publish"]),
-        "S3 REQUESTS OF ONE PUBLISH, by operation (median)",
-        _table(
-            ["records", *(kinds := _list_kinds(results["publish"]))],
-            [
-                [f"{one['records']:,}", *(f"{_median_kind(one, kind):.0f}" for kind in kinds)]
-                for one in results["publish"]
-            ],
-        ),
+        *(_format_publish(results, theirs) if results["publish"] else []),
         _format_subdirs(results.get("subdirs", [])),
-        "CONCURRENT PUBLISHERS, one artifact each, 1,000 records: seconds from upload until every client can install",
-        _table(
-            ["publishers", "median s", "slowest s", "commits", "conflicts", "retries", "writes", "wrong records",
-             "index_s3: median s", "slowest s", "failed runs", "wrong records", "Fairway is faster by"],
-            [_crowd_row(one, results["rattler_crowd"]) for one in results["crowd"]],
-        ),
+        _format_crowd(results["crowd"], results["rattler_crowd"]),
+        format_first_index(results.get("first_index", [])),
         _format_burst(results["burst"]),
+        format_soak(results.get("soak", [])),
+        format_clients(results.get("clients")),
         _format_duplicates(results["duplicates"]),
         _format_hostile(results.get("hostile", [])),
         _format_directories(results.get("directories")),
         _format_authorizer(results.get("authorizer")),
+        *(_format_cost(results["publish"], theirs) if results["publish"] else []),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _format_publish(results: Mapping[str, Any], theirs: Mapping[int, Any]) -> list[str]:
+    rows = results["publish"]
+    kinds = _list_kinds(rows)
+    return [
+        f"ONE PUBLISH: median [lowest, highest] of {results['repeats']}; 'S3 copies' is time spent in the emulator",
+        format_table(
+            ["records", "wall s", "S3 copies s", "CPU s", "shard index s", ".json.zst s", ".json s",
+             "peak MiB", "writes", "reads", "transfer MiB",
+             "index_s3: wall s", "peak MiB", "PUTs", "Fairway is faster by"],
+            [_publish_row(one, theirs.get(one["records"])) for one in rows],
+        ),
+        "no flat files were seeded nor written where none are timed" if any(_is_tree_only(one) for one in rows) else "",
+        _format_deferred(rows),
+        "S3 REQUESTS OF ONE PUBLISH, by operation (median)",
+        format_table(
+            ["records", *kinds],
+            [[f"{one['records']:,}", *(f"{_median_kind(one, kind):.0f}" for kind in kinds)] for one in rows],
+        ),
+    ]  # fmt: skip
+
+
+def _is_tree_only(one: Mapping[str, Any]) -> bool:
+    return all(run["flat_s"] is None and run["packed_s"] is None for run in one["runs"])
+
+
+def _format_crowd(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = [
+        "publishers", "median s", "slowest s", "commits", "conflicts", "retries", "writes", "wrong records",
+        "index_s3: median s", "slowest s", "failed runs", "wrong records", "Fairway is faster by",
+    ]  # fmt: skip
+    title = (
+        "CONCURRENT PUBLISHERS, one artifact each, 1,000 records: seconds from upload until every client can install"
+    )
+    return f"{title}\n\n{format_table(head, [_crowd_row(one, others) for one in rows])}"
+
+
+def _format_cost(rows: Sequence[Mapping[str, Any]], theirs: Mapping[int, Any]) -> list[str]:
+    return [
         f"COST in US dollars at list prices of {DATED}: requests and Lambda time, deferred outputs included",
-        _table(
+        format_table(
             ["records", "per publish", "per 1,000", "index_s3: per publish", "per 1,000"],
-            [_cost_row(one, theirs.get(one["records"])) for one in results["publish"]],
+            [_cost_row(one, theirs.get(one["records"])) for one in rows],
         ),
         "index_s3 sends one conditional PUT per package name; S3 bills them although it answers most with 412.",
-    ]  # fmt: skip
-    return "\n\n".join(block for block in blocks if block) + "\n"
+    ]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
@@ -111,7 +142,7 @@ def _publish_row(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> lis
     reads = [sum(run["requests"].values()) - run["writes"] for run in runs]
     row = [
         f"{one['records']:,}",
-        *(_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "sharded_s", "packed_s", "flat_s")),
+        *(format_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "sharded_s", "packed_s", "flat_s")),
         f"{max(run['peak_bytes'] for run in runs) / _MIB:.0f}",
         f"{median_of(runs, 'writes'):.0f}",
         f"{statistics.median(reads):.0f}",
@@ -123,7 +154,7 @@ def _publish_row(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> lis
     factor = median_of(other["runs"], "wall_s") / whole
     return [
         *row,
-        _spread(other["runs"], "wall_s"),
+        format_spread(other["runs"], "wall_s"),
         f"{max(run['peak_bytes'] for run in other['runs']) / _MIB:.0f}",
         f"{other['names'] + median_of(other['runs'], 'puts'):.0f}",
         f"{factor:.1f}x",
@@ -140,21 +171,21 @@ def _format_deferred(rows: Sequence[Mapping[str, Any]]) -> str:
     table = [
         [
             f"{records:,}",
-            *(_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "flat_s")),
+            *(format_spread(runs, field) for field in ("wall_s", "copying_s", "cpu_s", "flat_s")),
             f"{median_of(runs, 'writes'):.0f}",
             f"{statistics.median(_value(run, 'moved_bytes') for run in runs) / _MIB:.1f}",
         ]
         for records, runs in deferred
     ]
     title = "DEFERRED OUTPUTS, written once a minute for all publishes of that minute"
-    return f"{title}\n\n{_table(head, table)}"
+    return f"{title}\n\n{format_table(head, table)}"
 
 
 def _format_subdirs(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     title = "MANY SUBDIRS: one publish of a name that every subdir of the channel has (median)"
-    return f"{title}\n\n{_table(HEAD, list_many_subdirs(rows))}"
+    return f"{title}\n\n{format_table(HEAD, list_many_subdirs(rows))}"
 
 
 def _crowd_row(one: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -235,7 +266,7 @@ def _format_hostile(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     limit = f"{rows[0]['memory_bytes'] / _MIB:.0f} MiB"
     title = f"HOSTILE BATCHES with an innocent upload to another channel, in a process limited to {limit} (RLIMIT_DATA)"
-    return f"{title}\n\n{_table(head, table)}"
+    return f"{title}\n\n{format_table(head, table)}"
 
 
 def _format_directories(figures: Mapping[str, Any] | None) -> str:
@@ -245,7 +276,7 @@ def _format_directories(figures: Mapping[str, Any] | None) -> str:
     rows = [
         [
             tool,
-            *(_spread(runs[work], field) for work in ("new", "one_more") for field in ("wall_s", "cpu_s")),
+            *(format_spread(runs[work], field) for work in ("new", "one_more") for field in ("wall_s", "cpu_s")),
             *(
                 f"{median_of(runs[work], 'wall_s') / median_of(ours[work], 'wall_s'):.1f}"
                 for work in ("new", "one_more")
@@ -258,7 +289,7 @@ def _format_directories(figures: Mapping[str, Any] | None) -> str:
         " median [lowest, highest] of separate processes"
     )
     head = ["tool", "new: wall s", "CPU s", "one more: wall s", "CPU s", "new: times Fairway's", "one more"]
-    return f"{title}\n{_table(head, rows)}"
+    return f"{title}\n{format_table(head, rows)}"
 
 
 def _format_authorizer(figures: Mapping[str, Any] | None) -> str:
@@ -274,16 +305,3 @@ def _list_kinds(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _median_kind(one: Mapping[str, Any], kind: str) -> float:
     return float(statistics.median(run["requests"].get(kind, 0) for run in one["runs"]))
-
-
-def _spread(runs: Sequence[Mapping[str, Any]], field: str) -> str:
-    values = sorted(run[field] for run in runs if run[field] is not None)
-    if not values:
-        return "-"
-    return f"{statistics.median(values):.2f} [{values[0]:.2f}, {values[-1]:.2f}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -34,12 +34,14 @@ INNOCENT: Final = SubdirId(channel=ChannelName("zz-innocent"), name=SubdirName("
 FUNCTION_BYTES: Final = 1769 * 1024 * 1024
 """The function's memory, as the stack is configured."""
 FUNCTION_SECONDS: Final = 300
+MOST_FLAT_RECORDS: Final = 2_000_000
+"""Of a subdir with flat files: the emulator keeps every version in memory, and ten million records have 7 GB."""
 RATTLER_REPEATS: Final = 2
 WORKERS: Final = 4
 BATCH: Final = 1000  # as the stack is configured
 WINDOW_S: Final = 1.0
 
-_THREADS: Final = 16
+THREADS: Final = 16
 _PROCESS_SECONDS: Final = 1800
 
 
@@ -100,11 +102,13 @@ def measure_publish(bench: Bench, records: int) -> dict[str, Any]:
     """Publish artifacts one after the other into a subdir with this number of records."""
     bucket = bench.make_bucket(f"publish-{records}")
     channel = Channel(records=records)
-    names = _pick(channel.list_names(), bench.repeats + 1)
-    seed(S3Storage(bucket, bench.client), OURS, channel, names=names)
+    names = pick_names(channel.list_names(), bench.repeats + 1)
+    has_outputs = records <= MOST_FLAT_RECORDS
+    seed(S3Storage(bucket, bench.client), OURS, channel, names=names, has_outputs=has_outputs)
     files = {info.key: info.size for info in S3Storage(bucket, bench.client).list_objects(f"{OURS}/r")}
-    filenames = [_upload(bench, bucket, OURS, _build(name, "99.0")) for name in names]
-    runs = bench.run("publisher", _task(bucket, OURS) | {"filenames": filenames})
+    filenames = [store_artifact(bench, bucket, OURS, build_artifact(name, "99.0")) for name in names]
+    task = {"batches": [[filename] for filename in filenames], "has_outputs": has_outputs}
+    runs = bench.run("publisher", describe_subdir(bucket, OURS) | task)
     bench.empty_bucket(bucket)
     # The first publish also opens connections and creates noarch.
     return {"records": records, "names": channel.names, "files": files, "first": runs[0], "runs": runs[1:]}
@@ -114,13 +118,13 @@ def measure_rattler_publish(bench: Bench, records: int) -> dict[str, Any]:
     """Publish in the same way with rattler's ``index_s3``, which lists the whole subdir in each run."""
     bucket = bench.make_bucket(f"rattler-{records}")
     channel = Channel(records=records)
-    names = _pick(channel.list_names(), min(bench.repeats, RATTLER_REPEATS) + 1)
+    names = pick_names(channel.list_names(), min(bench.repeats, RATTLER_REPEATS) + 1)
     seed_rattler(bench, bucket, channel)
     runs = []
     for name in names:
-        filename = _upload(bench, bucket, THEIRS, _build(name, "99.0"))
+        filename = store_artifact(bench, bucket, THEIRS, build_artifact(name, "99.0"))
         before = _count_versions(bench, bucket)
-        run = bench.run("rattler_index", _rattler_task(bench, bucket, filename))
+        run = bench.run("rattler_index", describe_rattler(bench, bucket, filename))
         after = _count_versions(bench, bucket)
         runs.append(run | {"puts": after[0] - before[0], "written_bytes": after[1] - before[1]})
     bench.empty_bucket(bucket)
@@ -135,7 +139,7 @@ def seed_rattler(bench: Bench, bucket: str, channel: Channel) -> None:
     def put(filename: str) -> None:
         bench.client.put_object(Bucket=bucket, Key=f"{THEIRS}/{filename}", Body=b"x")
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for name in channel.list_names():
             list(pool.map(put, channel.make_cards(name)))
 
@@ -144,14 +148,14 @@ def measure_crowd(bench: Bench, publishers: int, *, records: int) -> dict[str, A
     """Upload one artifact per concurrent publisher; count lost and duplicate records."""
     bucket = bench.make_bucket(f"crowd-{publishers}")
     channel = Channel(records=records)
-    names = _pick(channel.list_names(), publishers)
+    names = pick_names(channel.list_names(), publishers)
     storage = S3Storage(bucket, bench.client)
     seed(storage, OURS, channel, names=channel.list_names())
-    uploads = [_build(name, f"99.{number}") for number, name in enumerate(names)]
+    uploads = [build_artifact(name, f"99.{number}") for number, name in enumerate(names)]
     outcome: dict[str, Any] = bench.run(
-        "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=publishers, repeats=1)
+        "crowd", describe_subdir(bucket, OURS) | _describe_crowd(uploads, publishers=publishers, repeats=1)
     )
-    outcome["wrong_records"] = _count_wrong(bench, bucket, records, [name for name, _ in uploads])
+    outcome["wrong_records"] = count_wrong(bench, bucket, records, [name for name, _ in uploads])
     bench.empty_bucket(bucket)
     return {"publishers": publishers, "records": records} | outcome
 
@@ -161,11 +165,13 @@ def measure_rattler_crowd(bench: Bench, publishers: int, *, records: int) -> dic
     bucket = bench.make_bucket(f"rattler-crowd-{publishers}")
     channel = Channel(records=records)
     seed_rattler(bench, bucket, channel)
-    names = _pick(channel.list_names(), publishers + 1)
-    filename = _upload(bench, bucket, THEIRS, _build(names.pop(), "98.0"))
-    bench.run("rattler_index", _rattler_task(bench, bucket, filename))  # the first run writes every shard
-    filenames = [_upload(bench, bucket, THEIRS, _build(name, f"99.{number}")) for number, name in enumerate(names)]
-    processes = [bench.start("rattler_index", _rattler_task(bench, bucket, filename)) for filename in filenames]
+    names = pick_names(channel.list_names(), publishers + 1)
+    filename = store_artifact(bench, bucket, THEIRS, build_artifact(names.pop(), "98.0"))
+    bench.run("rattler_index", describe_rattler(bench, bucket, filename))  # the first run writes every shard
+    filenames = [
+        store_artifact(bench, bucket, THEIRS, build_artifact(name, f"99.{number}")) for number, name in enumerate(names)
+    ]
+    processes = [bench.start("rattler_index", describe_rattler(bench, bucket, filename)) for filename in filenames]
     outcomes = [finish(process) for process in processes]
     for process in processes:
         assert process.stdout is not None  # noqa: S101 - because it is PIPE
@@ -186,11 +192,11 @@ def measure_burst(bench: Bench, artifacts: int) -> dict[str, Any]:
     """Upload many artifacts concurrently into an empty subdir."""
     bucket = bench.make_bucket("burst")
     names = Channel(records=artifacts * 5).list_names()
-    uploads = [_build(names[number % len(names)], f"1.{number}") for number in range(artifacts)]
+    uploads = [build_artifact(names[number % len(names)], f"1.{number}") for number in range(artifacts)]
     outcome: dict[str, Any] = bench.run(
-        "crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=_THREADS, repeats=1)
+        "crowd", describe_subdir(bucket, OURS) | _describe_crowd(uploads, publishers=THREADS, repeats=1)
     )
-    outcome["wrong_records"] = _count_wrong(bench, bucket, 0, [name for name, _ in uploads])
+    outcome["wrong_records"] = count_wrong(bench, bucket, 0, [name for name, _ in uploads])
     bench.empty_bucket(bucket)
     return {"artifacts": artifacts} | outcome
 
@@ -199,11 +205,11 @@ def measure_duplicates(bench: Bench, events: int) -> dict[str, Any]:
     """Send events of artifacts that are already indexed."""
     bucket = bench.make_bucket("duplicates")
     names = Channel(records=1000).list_names()
-    uploads = [_build(name, "1.0") for name in names]
-    bench.run("crowd", _task(bucket, OURS) | _describe_crowd(uploads, publishers=_THREADS, repeats=1))
+    uploads = [build_artifact(name, "1.0") for name in names]
+    bench.run("crowd", describe_subdir(bucket, OURS) | _describe_crowd(uploads, publishers=THREADS, repeats=1))
     known = [(filename, b"") for filename, _ in uploads]
     task = _describe_crowd(known, publishers=1, repeats=events // len(known))
-    outcome: dict[str, Any] = bench.run("crowd", _task(bucket, OURS) | task)
+    outcome: dict[str, Any] = bench.run("crowd", describe_subdir(bucket, OURS) | task)
     bench.empty_bucket(bucket)
     return {"events": events} | outcome
 
@@ -217,8 +223,8 @@ def measure_hostile(bench: Bench, number: int) -> dict[str, Any]:
         publish_cards(storage, OURS, published, deployment=bucket)
     uploads = hostile.build()
     for package in uploads.items():
-        _upload(bench, bucket, OURS, package)
-    innocent = _upload(bench, bucket, INNOCENT, _build("innocent", "1.0"))
+        store_artifact(bench, bucket, OURS, package)
+    innocent = store_artifact(bench, bucket, INNOCENT, build_artifact("innocent", "1.0"))
     keys = [f"{OURS}/{filename}" for filename in uploads]
     task = {
         "bucket": bucket,
@@ -251,12 +257,13 @@ def median_of(runs: Iterable[dict[str, Any]], field: str) -> float:
     return float(statistics.median(run[field] for run in runs))
 
 
-def _pick(names: Sequence[PackageName], count: int) -> list[PackageName]:
+def pick_names(names: Sequence[PackageName], count: int) -> list[PackageName]:
     """Return names spread evenly over the list."""
     return [names[(2 * at + 1) * len(names) // (2 * count)] for at in range(count)]
 
 
-def _build(name: str, version: str) -> tuple[str, bytes]:
+def build_artifact(name: str, version: str) -> tuple[str, bytes]:
+    """Build a small artifact; return its filename and bytes."""
     return conda_package(
         name=name,
         version=version,
@@ -267,18 +274,21 @@ def _build(name: str, version: str) -> tuple[str, bytes]:
     )
 
 
-def _upload(bench: Bench, bucket: str, path: SubdirId, package: tuple[str, bytes]) -> str:
+def store_artifact(bench: Bench, bucket: str, path: SubdirId, package: tuple[str, bytes]) -> str:
+    """Upload an artifact; return its filename."""
     filename, body = package
     bench.client.put_object(Bucket=bucket, Key=f"{path}/{filename}", Body=body)
     return filename
 
 
-def _task(bucket: str, path: SubdirId) -> dict[str, Any]:
+def describe_subdir(bucket: str, path: SubdirId) -> dict[str, Any]:
+    """Return what every measured process is told."""
     return {"bucket": bucket, "channel": path.channel, "subdir": path.name}
 
 
-def _rattler_task(bench: Bench, bucket: str, filename: str) -> dict[str, Any]:
-    return _task(bucket, THEIRS) | {"endpoint": bench.emulator.endpoint, "filename": filename}
+def describe_rattler(bench: Bench, bucket: str, filename: str) -> dict[str, Any]:
+    """Return what ``rattler_index`` is told: to index until the artifact is listed."""
+    return describe_subdir(bucket, THEIRS) | {"endpoint": bench.emulator.endpoint, "filename": filename}
 
 
 def _describe_crowd(uploads: Sequence[tuple[str, bytes]], *, publishers: int, repeats: int) -> dict[str, Any]:
@@ -303,7 +313,7 @@ def _count_versions(bench: Bench, bucket: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[str]) -> int:
+def count_wrong(bench: Bench, bucket: str, records: int, filenames: Sequence[str]) -> int:
     """Return the number of missing or extra records in the tree and in ``repodata.json``."""
     storage = S3Storage(bucket, bench.client)
     subdir = open_subdir(storage, OURS)

@@ -25,8 +25,15 @@ from lambdas.storage.protocol import ObjectStorage
 from scripts.benchmarks.synthetic import Channel
 
 
-def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names: Iterable[PackageName]) -> Commit:
-    """Write the tree, the subdir outputs and the channel outputs; shards and cards only of ``names``."""
+def seed(
+    storage: ObjectStorage,
+    subdir_id: SubdirId,
+    channel: Channel,
+    *,
+    names: Iterable[PackageName],
+    has_outputs: bool = True,
+) -> Commit:
+    """Write the tree, and the outputs of subdir and channel if there are any; shards and cards only of ``names``."""
     subdir = open_subdir(storage, subdir_id)
     base = subdir.fetch_commit()
     stored = set(names)
@@ -43,8 +50,9 @@ def seed(storage: ObjectStorage, subdir_id: SubdirId, channel: Channel, *, names
         hashes[name] = sha256
         newest = max([newest, *(card.record["indexed_timestamp"] for card in cards.values())])
     commit = subdir.swap(base, apply_shards(base.index, hashes, created_ms=newest))
-    SubdirUpdater(_Reader(subdir, commit, channel), Outputs(), LIMITS).update()
-    _update_channel(subdir, channel)
+    if has_outputs:
+        SubdirUpdater(_Reader(subdir, commit, channel), Outputs(), LIMITS).update()
+        _update_channel(subdir, channel)
     return commit
 
 

@@ -31,6 +31,7 @@ def test_parse_settings__everything() -> None:
             "FAIRWAY_CHANNEL_URL": "https://conda.example.org/",
             "FAIRWAY_OPTIONAL_OUTPUTS": "current_repodata,bz2",
             "FAIRWAY_MAX_SUBDIRS": "10",
+            "FAIRWAY_MAX_REPODATA_MIB": "512",
             "FAIRWAY_SHARD_GRACE_DAYS": "30",
             "FAIRWAY_SUBDIRS": '{"team": ["linux-64"]}',
             "FAIRWAY_QUEUE_URL": "https://sqs.example.org/queue",
@@ -48,6 +49,7 @@ def test_parse_settings__everything() -> None:
     assert (settings.event_bus, settings.distribution_id) == ("bus", "E1")
     assert settings.shard_grace_days == 30
     assert settings.policy.max_subdirs == 10
+    assert settings.policy.outputs.max_repodata_bytes == 512 * 1024**2
     assert (settings.queue_url, settings.deferral_seconds) == ("https://sqs.example.org/queue", 5)
     assert settings.role_id == "AROAINDEXER"
     assert (settings.dead_letters_url, settings.max_receives) == ("https://sqs.example.org/dead", 264)
@@ -64,6 +66,7 @@ def test_parse_settings__empty_is_unset() -> None:
             "FAIRWAY_OPTIONAL_OUTPUTS",
             "FAIRWAY_QUEUE_URL",
             "FAIRWAY_SUBDIRS",
+            "FAIRWAY_MAX_REPODATA_MIB",
         ],
         "",
     )

@@ -50,6 +50,7 @@ OTHER_REGION: dict[str, Any] = {
     "region": "eu-central-1",
     "require_if_none_match": False,
     "mutable_channels": ["nightly-*"],
+    "max_repodata_mib": 512,
 }
 
 

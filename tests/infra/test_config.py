@@ -168,6 +168,7 @@ def test_parse_configuration__endpoint_on_another_machine(url: str) -> None:
         ({"log_days": True}, "no retention of True days"),
         ({"optional_outputs": ["gz"]}, "unknown output 'gz'"),
         ({"max_subdirs": 0}, "max_subdirs must be an integer from 1 to 1000, not 0"),
+        ({"max_repodata_mib": 15}, "max_repodata_mib must be an integer from 16 to 1048576, not 15"),
         ({"shard_grace_days": 0}, "from 1 to 3650, not 0"),
         ({"old_version_days": True}, "old_version_days"),
         ({"indexer_max_concurrency": 1}, "from 2 to 1000, not 1"),

@@ -449,6 +449,13 @@ def run_everything() -> World:
     return world
 
 
+def test_indexer__may_delete_repodata_where_its_size_is_limited(other_region: Synthesis) -> None:
+    statements = other_region.statements(other_region.role_of(INDEXER))
+    bucket = BUCKET.replace("us-east-1", "eu-central-1")
+    assert allows(statements, "s3:DeleteObject", f"{bucket}/team/noarch/repodata.json")
+    assert not allows(statements, "s3:DeleteObject", f"{bucket}/team/noarch/repodata.json.zst")
+
+
 def test_indexer__has_no_other_permissions_on_the_bucket(full: Synthesis) -> None:
     granted = {
         action

@@ -1,11 +1,14 @@
-"""The client's own parser of timestamps agrees with botocore's."""
+"""What the client does otherwise than boto3's default, and that it parses timestamps as botocore does."""
 
+from io import BytesIO
 from typing import Any
 
 import botocore.utils
 import pytest
+from botocore.awsrequest import AWSResponse
+from urllib3 import HTTPResponse
 
-from lambdas.storage.client import parse_timestamp
+from lambdas.storage.client import EXPECT_ABOVE_BYTES, make_s3_client, parse_timestamp
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,44 @@ def test_parse_timestamp__as_botocore(text: Any) -> None:  # noqa: ANN401 - pars
 def test_parse_timestamp__invalid(text: str) -> None:
     with pytest.raises(ValueError, match="Invalid timestamp"):
         parse_timestamp(text)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_expected"), [(0, False), (EXPECT_ABOVE_BYTES, False), (EXPECT_ABOVE_BYTES + 1, True)]
+)
+def test_make_s3_client__large_body_alone_waits_for_the_answer(
+    size: int, is_expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = capture_put(bytes(size), monkeypatch)
+
+    assert ("Expect" in request.headers) == is_expected
+
+
+def test_make_s3_client__user_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = capture_put(b"", monkeypatch)
+
+    assert request.headers["User-Agent"].startswith(b"fairway Boto3/")
+
+
+def capture_put(body: bytes, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - the stubs take headers for text
+    """Return the request of a PutObject, which is answered without a network."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = make_s3_client()
+    sent = []
+
+    def answer(request: Any, **_: object) -> Any:  # noqa: ANN401 - as above
+        sent.append(request)
+        headers: Any = {"ETag": '"0"'}
+        return AWSResponse(request.url, 200, headers, HTTPResponse(BytesIO(), preload_content=False))
+
+    events: Any = client.meta.events
+    events.register("before-send.s3.PutObject", answer)
+    client.put_object(Bucket="bucket", Key="team/noarch/a", Body=body)
+    (request,) = sent
+    return request

@@ -13,7 +13,7 @@ from lambdas.channel.names import PackageName, SubdirId, SubdirName
 from lambdas.indexer.model import LIMITS, Limits, Outputs
 from lambdas.indexer.outputs.channel import update_channel
 from lambdas.indexer.outputs.channel_tree import Committed
-from lambdas.indexer.outputs.registry import wanted_subdir_filenames
+from lambdas.indexer.outputs.registry import REPODATA, wanted_subdir_filenames
 from lambdas.indexer.outputs.subdir import SubdirUpdater, Updated
 from lambdas.indexer.tree.index_files import head_file
 from lambdas.indexer.tree.reader import CommitReader
@@ -103,7 +103,9 @@ class CatchUp:
         layout = subdir.layout
         if subdir.fetch_etag() is None:
             return False
-        wanted = wanted_subdir_filenames(self.outputs, empty_index(subdir.id.name))
+        wanted = set(wanted_subdir_filenames(self.outputs, empty_index(subdir.id.name)))
+        if self.outputs.max_repodata_bytes is not None:  # then it may have been removed
+            wanted.discard(REPODATA.name)
         return None not in in_parallel(lambda name: head_file(self.storage, layout.file(name)), wanted)
 
     def _update(self, reader: CommitReader, *, remove_unwanted: bool) -> Updated:

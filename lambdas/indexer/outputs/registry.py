@@ -124,6 +124,8 @@ class SubdirOutput:
     is_wanted: Callable[[Outputs, ShardIndex], bool] = always
     prompt_suffixes: frozenset[str] = frozenset()
     """Encodings that each commit writes, even in large subdirs; the others are deferred there."""
+    limited_suffixes: frozenset[str] = frozenset()
+    """Encodings that are removed above the size that the operator allows (``size_limit``)."""
 
     def filenames(self) -> tuple[str, ...]:
         """Return the names of all files that this output can have."""
@@ -154,6 +156,7 @@ REPODATA: Final = SubdirOutput(
     encodings=FLAT_ENCODINGS,
     form=RepodataForm(),
     prompt_suffixes=frozenset({ZSTD.suffix}),
+    limited_suffixes=frozenset({PLAIN.suffix}),
 )
 RUN_EXPORTS: Final = SubdirOutput(
     name="run_exports.json", content_type=JSON, encodings=FLAT_ENCODINGS, form=RunExportsForm()
@@ -212,13 +215,18 @@ def channel_filenames() -> tuple[str, ...]:
     return tuple(output.name for output in CHANNEL_OUTPUTS)
 
 
-def removable_keys() -> tuple[str, ...]:
-    """Return the patterns of keys (``*/*/FILENAME``) of every file that some deployment or commit doesn't want."""
+def removable_keys(*, is_size_limited: bool = False) -> tuple[str, ...]:
+    """Return the patterns of keys (``*/*/FILENAME``) of every file that some deployment or commit doesn't want.
+
+    ``is_size_limited`` says that the operator limits the size of files.
+    """
     subdirs = [
         f"*/*/{output.name}{encoding.suffix}"
         for output in SUBDIR_OUTPUTS
         for encoding in output.encodings
-        if output.is_wanted is not always or encoding.is_wanted is not in_every_deployment
+        if output.is_wanted is not always
+        or encoding.is_wanted is not in_every_deployment
+        or (is_size_limited and encoding.suffix in output.limited_suffixes)
     ]
     channels = [f"*/{output.name}" for output in CHANNEL_OUTPUTS if output.is_wanted is not in_every_deployment]
     return (*subdirs, *channels)

@@ -39,6 +39,7 @@ from lambdas.indexer.outputs.registry import (
     subdir_filenames,
     wanted_subdir_filenames,
 )
+from lambdas.indexer.outputs.size_limit import PLAIN_SIZE, SizeLimit, parse_plain_size
 from lambdas.indexer.quarantine.replaced import keep_replaced
 from lambdas.indexer.spliced.files import TABLES, LargeFiles, Source, Tables, is_large
 from lambdas.indexer.spliced.frames import RESET_TEXT
@@ -128,16 +129,27 @@ class SubdirUpdater:
         """Find the files that are due; return the names of those that are deferred."""
         self._found = self._head(wanted_subdir_filenames(self._outputs, self._commit.index))
         self._require_current()
+        self._apply_size_limit()
         behind = frozenset(
             name for name, info in self._found.items() if self._is_rebuild or not _shows(info, self._commit)
         )
         self._due = behind
-        plain = self._found[REPODATA.name]
-        if self._may_defer and plain is not None and plain.size > self._limits.sizes.deferred:
+        plain = self._found.get(REPODATA.name)
+        size = parse_plain_size(self._found[REPODATA.name + ZSTD.suffix]) if plain is None else plain.size
+        if self._may_defer and size is not None and size > self._limits.sizes.deferred:
             self._due = behind & {
                 output.name + suffix for output in registry.SUBDIR_OUTPUTS for suffix in output.prompt_suffixes
             }
         return behind - self._due
+
+    def _apply_size_limit(self) -> None:
+        """Take a file off the wanted ones that is too large, or that is missing because it was."""
+        if self._outputs.max_repodata_bytes is None:
+            return
+        limit = SizeLimit(max_bytes=self._outputs.max_repodata_bytes)
+        plain, compressed = self._found[REPODATA.name], self._found[REPODATA.name + ZSTD.suffix]
+        if limit.keeps_away(compressed) if plain is None else self._remove_unwanted and limit.removes(compressed):
+            self._found = {name: info for name, info in self._found.items() if name != REPODATA.name}
 
     def _require_current(self) -> None:
         """Inspect the pointer after the files that are to be replaced, never before.
@@ -313,8 +325,10 @@ class SubdirUpdater:
     def _put_spliced(self, output: SubdirOutput, document: Spliced, tables: str) -> None:
         """Write a large document: the compressed file first, then the plain one from it."""
         name, segmented = output.name, document.segmented
-        compressed, plain = self._keep_foreign(name + ZSTD.suffix), self._keep_foreign(name)
+        compressed = self._keep_foreign(name + ZSTD.suffix)
+        plain = self._keep_foreign(name) if name in self._found else None
         metadata = {**self._metadata(), TABLES: tables}
+        size = {} if self._outputs.max_repodata_bytes is None else {PLAIN_SIZE: str(segmented.table.text_bytes)}
         if name + BZIP2.suffix in self._due:
             texts = self._files.read_texts(document.source, segmented.new_chunks, segmented.table.chunks())
             self._put(name + BZIP2.suffix, BZIP2.encode(RESET_TEXT.join(texts)))
@@ -326,7 +340,7 @@ class SubdirUpdater:
                 base=compressed,
                 source=document.source,
                 headers=headers_of(name + ZSTD.suffix),
-                metadata=metadata,
+                metadata=metadata | size,
             )
             self._has_written = True
         if name in self._due:
@@ -387,7 +401,7 @@ class SubdirUpdater:
         """
         if REPODATA.name + ZSTD.suffix not in self._due and REPODATA.name not in self._due:
             return
-        shown = [self._found[REPODATA.name + encoding.suffix] for encoding in (ZSTD, PLAIN)]
+        shown = [self._found.get(REPODATA.name + encoding.suffix) for encoding in (ZSTD, PLAIN)]
         indexes = [self._fetch_shown(info) for info in shown if info is not None]
         wanted = set(wanted_subdir_filenames(self._outputs, self._commit.index))
         before = {

@@ -25,6 +25,7 @@ class Problem(Enum):
     OUTPUT_BEHIND = "output-behind"
     OUTPUT_WRONG = "output-wrong"
     OUTPUT_UNWANTED = "output-unwanted"
+    OUTPUT_TOO_LARGE = "output-too-large"
     ENCODINGS_DISAGREE = "encodings-disagree"
     ATTESTATIONS_WITHOUT_RECORD = "attestations-without-record"
     ATTESTATIONS_MISMATCH = "attestations-mismatch"

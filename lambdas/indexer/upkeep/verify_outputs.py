@@ -1,6 +1,7 @@
 """Checks outputs: whether each file of the registry exists, shows the commit, and agrees with the shards."""
 
 import bz2
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from lambdas.indexer.outputs.registry import (
     wanted_subdir_filenames,
 )
 from lambdas.indexer.outputs.repodata import iter_repodata
+from lambdas.indexer.outputs.size_limit import SizeLimit
 from lambdas.indexer.outputs.subdir import COMMIT
 from lambdas.indexer.tree.encoding import decode_json, decompress
 from lambdas.indexer.tree.index_files import get_file, head_file
@@ -101,6 +103,10 @@ def check_subdir_outputs(
             filename: _get_output(subdir.storage, subdir.layout.file(filename))
             for filename in output.wanted_filenames(outputs, commit.index)
         }
+        if output is REPODATA and outputs.max_repodata_bytes is not None:
+            limit = SizeLimit(max_bytes=outputs.max_repodata_bytes)
+            yield from _check_size(stored[REPODATA.name], limit)
+            _take_compressed_where_limited(stored, limit)
         for filename, one in stored.items():
             key = subdir.layout.file(filename)
             yield from _check_shown(key, one, (COMMIT, commit.sha256), is_deferred=is_deferred)
@@ -154,6 +160,24 @@ def _get_output(storage: ObjectStorage, key: str) -> StoredObject | None:
         return get_file(storage, key)
     except InvalidDocumentError:
         return None
+
+
+def _check_size(plain: StoredObject | None, limit: SizeLimit) -> Iterator[Finding]:
+    """Warn of a file that is close to the operator's limit, before it is removed."""
+    if plain is None or plain.info.size <= limit.warning_bytes:
+        return
+    when = "once it exceeds that" if plain.info.size <= limit.max_bytes else "by the reconciliation after a publish"
+    message = f"{plain.info.size:,} bytes, of {limit.max_bytes:,} allowed: it is removed {when}; its .zst stays"
+    yield Finding(problem=Problem.OUTPUT_TOO_LARGE, key=plain.info.key, message=message)
+
+
+def _take_compressed_where_limited(stored: dict[str, StoredObject | None], limit: SizeLimit) -> None:
+    """Replace a plain file that was removed for its size by what its compressed form decodes to."""
+    compressed = stored[REPODATA.name + ZSTD.suffix]
+    if stored[REPODATA.name] is None and compressed is not None and limit.keeps_away(compressed.info):
+        with contextlib.suppress(InvalidDocumentError):  # then both files are reported
+            body = decompress(compressed.body, what=compressed.info.key)
+            stored[REPODATA.name] = StoredObject(info=compressed.info, body=body)
 
 
 def _check_shown(
