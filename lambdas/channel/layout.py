@@ -35,7 +35,7 @@ CHANNEL_STATE_PREFIX: Final = ".fairway/channeldata/"
 DRAFTS_PREFIX: Final = ".fairway/drafts/"
 REPLACED_PREFIX: Final = ".fairway/replaced/"
 SIGNALS_PREFIX: Final = ".fairway/signals/"
-RECORDED_PREFIX: Final = ".fairway/recorded/"
+RECORDED_PREFIX: Final = ".fairway/recorded/"  # of directories alone
 STALE_PREFIX: Final = ".fairway/stale/"
 CHANNEL_PREFIXES: Final = (
     CARDS_PREFIX,

@@ -307,7 +307,9 @@ def test_indexer__may_write_its_own_keys(full: Synthesis, key: str) -> None:
 def test_indexer__may_write_under_every_prefix_of_its_own(full: Synthesis) -> None:
     """A prefix that is added to the layout is added to the role, and cleaned with its channel."""
     prefixes = {value for name, value in vars(layout).items() if name.endswith("_PREFIX")}
-    assert prefixes - set(layout.CHANNEL_PREFIXES) == {".fairway/", ".fairway/audit/", ".fairway/stale/"}
+    of_deployments = {".fairway/", ".fairway/audit/", ".fairway/stale/"}
+    of_directories = {".fairway/recorded/"}
+    assert prefixes - set(layout.CHANNEL_PREFIXES) == of_deployments | of_directories
     for prefix in layout.CHANNEL_PREFIXES:
         assert allows(full.statements(full.role_of(INDEXER)), "s3:PutObject", f"{BUCKET}/{prefix}team/x")
 
