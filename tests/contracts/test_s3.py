@@ -214,7 +214,7 @@ EVIDENCE: list[Denial] = [
     (400, "KMS.NotFoundException", "Key 'arn:aws:kms:us-east-1:0:key/k' does not exist"),
     (400, "KMS.KMSInvalidStateException", "arn:aws:kms:us-east-1:0:key/k is pending deletion."),
 ]
-"""What S3 answers to GET for an object that nobody can read."""
+"""What S3 answers to GET for an unreadable object."""
 
 NO_EVIDENCE: list[Denial] = [
     (403, "AccessDenied", "Access Denied"),

@@ -1,4 +1,4 @@
-"""Every command of README and docs runs on the emulator, as it is printed, or is listed here with a reason.
+"""Every command of README and docs runs on the emulator exactly as printed, or is listed here with a reason.
 
 The commands of a page run in one shell, from top to bottom. What a reader would replace is replaced, and
 what a page takes for granted is there: packages, a rejected upload, dead letters. Pages that change the same

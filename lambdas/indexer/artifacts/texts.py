@@ -14,7 +14,7 @@ def cut_texts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut_text(key: str, value: object) -> object:
-    """Return the text, or list of texts, of a fact, cut if it is long; anything else as it is."""
+    """Return the text, or list of texts, of a fact, cut if it is long; other values are unchanged."""
     return _cut(value, MAX_TEXT_BYTES.get(key, MAX_URL_BYTES))
 
 

@@ -8,7 +8,7 @@ from lambdas.storage.protocol import IfAbsent, ObjectInfo, ObjectStorage
 def keep_replaced(storage: ObjectStorage, info: ObjectInfo) -> None:
     """Keep a copy of another tool's file before it is replaced or removed: hotfixes may exist only there.
 
-    Of a file that can't be read, there is none.
+    An unreadable file is not copied.
     """
     try:
         storage.copy(info, replaced_key(info.key, info.etag), metadata={}, condition=IfAbsent())
