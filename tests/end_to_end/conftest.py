@@ -118,14 +118,14 @@ def functions(stack: Stack) -> Iterator["LambdaClient"]:
 
 @pytest.fixture(scope="session")
 def channel(stack: Stack, s3: "S3Client") -> Channel:
-    """Tokens are created before the first request: the authorizer fetches new ones only every 30 s."""
+    """Once its tokens are accepted: the authorizer fetches new ones only every 30 s."""
     environment = stack.environment
     run_tool("fairway", "channel", "set-public", "--yes", "open", environment=environment)
-    tokens = {
-        name: create_token(name, globs, environment=environment)
-        for name, globs in {"everything": "*", "reader": CHANNEL, "outsider": "another"}.items()
-    }
+    readable = {"everything": "*", "reader": CHANNEL, "outsider": "another"}
+    tokens = {name: create_token(name, globs, environment=environment) for name, globs in readable.items()}
     viewers = {name: Viewer(url=stack.edge_url, token=token) for name, token in tokens.items()}
+    for viewer in viewers.values():
+        wait_until(lambda viewer=viewer: viewer.ask("/another/noarch/missing-1-0.conda").status != 401, "accepted")
     return Channel(stack=stack, s3=s3, stranger=Viewer(url=stack.edge_url), **viewers)
 
 

@@ -40,7 +40,13 @@ def interrupt_while_splicing(channel: Channel, log: Path) -> None:
     """Start a run, and interrupt it once some of the large artifacts are there."""
     with log.open("wb") as output:
         run = subprocess.Popen(
-            COMMAND, cwd=ROOT, env=os.environ | channel.stack.environment, stdout=output, stderr=output
+            COMMAND,
+            cwd=ROOT,
+            env=os.environ | channel.stack.environment,
+            stdout=output,
+            stderr=output,
+            # Jobs in the background of a shell ignore the signal, and so do their children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no thread here
         )
     with run:
         try:

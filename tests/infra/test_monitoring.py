@@ -86,7 +86,7 @@ def test_dashboard__graphs(full: Synthesis, plain: Synthesis) -> None:
 
 
 def test_dashboard__shows_metrics_that_the_indexer_emits(plain: Synthesis) -> None:
-    emitted = (ROOT / "lambdas/indexer/handler.py").read_text(encoding="utf-8")
+    emitted = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "lambdas/indexer").rglob("*.py"))
     shown = re.findall(r'"Fairway", "(\w+)", "service"', " ".join(_list_graphs(plain).values()))
     assert len(shown) > 8
     assert [name for name in shown if f'"{name}"' not in emitted] == []
