@@ -8,6 +8,7 @@ import json
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -515,8 +516,13 @@ def inline_all() -> Iterator[None]:
 # Real threads
 
 
+def pause(seconds: float) -> None:
+    """Wait a little: without any pause, one of many threads may lose every swap."""
+    time.sleep(seconds / 20)
+
+
 def test_index__twenty_publishers_at_once() -> None:
-    world = World()
+    world = World(sleep=pause)
     packages = {
         number: [package(name=f"p{number % 7}", version=f"{number}.{one}") for one in range(25)] for number in range(20)
     }
@@ -542,7 +548,7 @@ def test_index__twenty_publishers_at_once() -> None:
 
 def test_index__all_publishers_change_all_artifacts() -> None:
     """Several indexers handle the same keys in several subdirs, while artifacts are uploaded and removed."""
-    world = World()
+    world = World(sleep=pause)
     keys = [key for key in KEYS if key.endswith(".conda")]
 
     def work(number: int) -> None:

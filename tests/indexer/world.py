@@ -60,6 +60,7 @@ class World:
     listings: list[SubdirId] = field(default_factory=list)
     """Subdirs whose listing was asked for."""
     limits: Limits = LIMITS
+    sleep: Callable[[float], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.storage.min_part_bytes = self.limits.sizes.min_part
@@ -71,7 +72,7 @@ class World:
             self.policy,
             requeue=self.requeue if self.defers else None,
             limits=self.limits,
-            sleep=lambda _: None,
+            sleep=self.sleep,
         )
 
     def requeue(self, key: str) -> None:
