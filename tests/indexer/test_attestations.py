@@ -19,7 +19,16 @@ from lambdas.indexer.upkeep.reconcile import reconcile
 from lambdas.storage.directory import DirectoryStorage
 from lambdas.storage.protocol import ContentHeaders
 from tests.builders import conda_package
-from tests.indexer.world import NOARCH, URL, World, assert_same_as_from_nothing, check_readable, index_keys, package
+from tests.indexer.world import (
+    NOARCH,
+    URL,
+    World,
+    assert_same_as_from_nothing,
+    check_readable,
+    index_keys,
+    package,
+    pause,
+)
 
 FOO = "foo-1.0-0.conda"
 KEY = f"{NOARCH}/{FOO}"
@@ -338,6 +347,7 @@ def test_index__attestations_whose_record_was_not_written(world: World) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_index__attack_twenty_publishers_lose_each_others_attestations(world: World, seed: int) -> None:
     """Each reads, appends and writes, and indexers run in between: twenty bundles in the end."""
+    world.sleep = pause
     attest(world, ONE)
 
     def publish(number: int) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +37,7 @@ from tests.indexer.world import (
     check_readable,
     index_own_writes,
     package,
+    pause,
     sources,
     subdirs,
 )
@@ -514,11 +514,6 @@ def inline_all() -> Iterator[None]:
 
 
 # Real threads
-
-
-def pause(seconds: float) -> None:
-    """Wait a little: without any pause, one of many threads may lose every swap."""
-    time.sleep(seconds / 20)
 
 
 def test_index__twenty_publishers_at_once() -> None:

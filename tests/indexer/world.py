@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,11 @@ SMALL = Limits(
 """A handful of packages fills segments and parts."""
 HIDDEN_PREFIX = ".fairway/"
 PATCHES = "patch_instructions.json"
+
+
+def pause(seconds: float) -> None:
+    """Wait a little: without any pause, one of many threads may lose every swap."""
+    time.sleep(seconds / 20)
 
 
 @dataclass(kw_only=True)

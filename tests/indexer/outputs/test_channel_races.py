@@ -30,6 +30,7 @@ from tests.indexer.world import (
     assert_same_as_from_nothing,
     check_readable,
     package,
+    pause,
     subdirs,
 )
 from tests.memory import MemoryStorage
@@ -215,7 +216,7 @@ def test_update_channel__killed_in_both_subdirs(reference: Reference) -> None:
 
 
 def test_update_channel__all_subdirs_at_once() -> None:
-    world = World(storage=prepared().fork())
+    world = World(storage=prepared().fork(), sleep=pause)
 
     def publish(number: int) -> None:
         path = PATHS[number % len(PATHS)]
