@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -175,20 +175,6 @@ def fetch_outputs(cloudformation: Any, stack: str) -> Outputs | None:  # noqa: A
             ) from None
         raise
     return _parse_outputs(answer["Stacks"][0])
-
-
-def find_outputs(cloudformation: Any, bucket: str) -> Outputs | None:  # noqa: ANN401 - boto3's client
-    """Return the outputs of the stack that has the bucket, or None if there is none in the region."""
-    for stack in _list_stacks(cloudformation):
-        outputs = _parse_outputs(stack)
-        if outputs.get("BucketName") == bucket:
-            return outputs
-    return None
-
-
-def _list_stacks(cloudformation: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - boto3's client
-    for page in cloudformation.get_paginator("describe_stacks").paginate():
-        yield from page["Stacks"]
 
 
 def _parse_outputs(stack: Mapping[str, Any]) -> Outputs:

@@ -16,7 +16,6 @@ from scripts.fairway.deployments import (
     choose,
     config_path,
     fetch_deployment,
-    find_outputs,
     read_config,
     write_config,
 )
@@ -52,14 +51,6 @@ class _Client:
         if (self.region, StackName) not in self.stacks:
             raise ClientError({"Error": {"Code": "ValidationError"}}, "DescribeStacks")
         return {"Stacks": [self._format(self.stacks[self.region, StackName])]}
-
-    def get_paginator(self, _: str) -> "_Client":
-        return self
-
-    def paginate(self) -> Any:  # noqa: ANN401 - boto3's
-        yield from (
-            {"Stacks": [self._format(one)]} for (region, _), one in self.stacks.items() if region == self.region
-        )
 
     @staticmethod
     def _format(outputs: dict[str, str]) -> Any:  # noqa: ANN401 - boto3's
@@ -137,12 +128,6 @@ def test_fetch_outputs__denied_says_what_to_set() -> None:
     failure = describe_error(caught.value)
     assert failure.message == "access denied: cloudformation:DescribeStacks on 'fairway-prod'"
     assert "FAIRWAY_BUCKET" in (failure.hint or "")
-
-
-def test_find_outputs__by_bucket(cloud: FakeCloudFormation) -> None:
-    client = cloud.client("cloudformation", region_name="eu-central-1")
-    assert find_outputs(client, "b-prod") == {"BucketName": "b-prod", "ChannelUrl": "https://prod"}
-    assert find_outputs(client, "b-test") is None
 
 
 def test_use__remembers_the_outputs(run_fairway: Run, cloud: FakeCloudFormation) -> None:

@@ -422,7 +422,7 @@ def parse_entries(form: Form, section: str, text: bytes) -> Iterator[tuple[str, 
 
 
 def fetch_entry(form: Form, section: str, table: Table, name: str, load: Callable[[Chunk], bytes]) -> Any:  # noqa: ANN401 - JSON is anything
-    """Return the entry under a key that is a name; None if there is none. ``load`` as in ``apply_entries``.
+    """Return the entry whose key is a package name, or None if it is missing; ``load`` as in ``apply_entries``.
 
     Raises:
         InvalidDocumentError: a chunk does not match the table.
